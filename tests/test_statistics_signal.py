@@ -1,0 +1,94 @@
+"""What a layer's output says, against plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from trainer import statistics
+from trainer.statistics import operations, threads
+
+
+@pytest.fixture(params=["kernel", "torch"], autouse=True)
+def backend(request, monkeypatch):
+    module = {"kernel": threads, "torch": operations}[request.param]
+    monkeypatch.setattr(statistics, "_kind", lambda tensors: module)
+
+
+def by_unit(output: Tensor) -> np.ndarray:
+    """(units, samples of each), in the naive way."""
+    dimension = 1 if output.dim() >= 4 else output.dim() - 1
+    moved = output.detach().movedim(dimension, 0)
+    return np.array(moved.double().tolist()).reshape(output.shape[dimension], -1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "shape",
+    [(5,), (1, 4), (8, 3), (64, 257), (4, 6, 5), (3, 4, 5, 6), (2, 3, 1, 1), (2, 3, 2, 4, 5)],
+)
+@pytest.mark.parametrize("relu", [False, True])
+def test_against_numpy(shape, dtype, relu):
+    output = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    output = (output.relu() if relu else output + 3).to(dtype)
+    if len(shape) == 1:
+        output_by_unit = by_unit(output[:, None])
+    else:
+        output_by_unit = by_unit(output)
+    expected = reference.signal(output_by_unit, len(output_by_unit))
+    actual = statistics.signal(output)
+    assert actual.dtype == torch.float64
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
+
+
+def test_large_output_on_several_threads():
+    output = torch.randn(300, 500).relu()
+    expected = reference.signal(by_unit(output), 500)
+    np.testing.assert_allclose(statistics.signal(output).numpy(), expected, rtol=1e-6)
+    image = torch.randn(8, 16, 32, 32)
+    expected = reference.signal(by_unit(image), 16)
+    np.testing.assert_allclose(statistics.signal(image).numpy(), expected, rtol=1e-6)
+
+
+def test_a_signal_far_below_the_mean():
+    # the difference of two float32 sums would say 3e-4 whatever the signal
+    noise = torch.randn(64, 32, dtype=torch.float64) * 1e-6
+    fraction = statistics.signal((1 + noise).float())[2]
+    assert fraction == pytest.approx(1e-6, rel=0.2)
+    assert statistics.signal(torch.ones(64, 32))[2] == 0
+
+
+def test_a_few_massive_units_do_not_hide_the_rest():
+    output = torch.randn(50, 20)
+    output[:, 3] = 1e6
+    assert statistics.signal(output)[2] > 0.5
+
+
+def test_strides_do_not_matter():
+    image = torch.randn(4, 6, 5, 5)
+    for same in (image.to(memory_format=torch.channels_last), image.clone().requires_grad_()):
+        torch.testing.assert_close(statistics.signal(same), statistics.signal(image))
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (0, 3, 4, 4), (2, 3, 0, 4)])
+def test_no_values(shape):
+    assert statistics.signal(torch.zeros(shape)).isnan().all()
+
+
+def test_undefined_fractions():
+    for output in (torch.tensor(2.0), torch.tensor([2.0]), torch.full((1, 5), -2.0)):
+        rms, zeros, fraction = statistics.signal(output)
+        assert rms == 2 and zeros == 0 and fraction.isnan()
+    rms, zeros, fraction = statistics.signal(torch.zeros(4, 5))
+    assert rms == 0 and zeros == 1 and fraction.isnan()
+
+
+def test_bad_values():
+    output = torch.ones(4, 5)
+    output[0, 0] = torch.nan
+    output[1, 1] = torch.inf
+    assert not statistics.signal(output)[0].isfinite()
+    assert statistics.signal(torch.arange(12).reshape(4, 3))[0] == pytest.approx(np.sqrt(506 / 12))

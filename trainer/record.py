@@ -1,0 +1,116 @@
+"""What an observed step says: its numbers, their histogram bins and their TensorBoard tags."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The bin of a value is the leading 10 bits of its float32 representation: sign, exponent (8 bits)
+# and one mantissa bit, so there are two bins an octave and every bin is fixed for all time.
+# A float64 outside float32's range counts in the outermost bin of its sign.
+MAGNITUDES = 510  # finite bins of one sign; bin 0 holds (0, 2^-127)
+SIGN = 512  # a negative value's bin is its magnitude's bin + SIGN
+BINS = 1024  # both signs; the bins of zero and of non-finite values stay empty
+
+
+def bin_edges() -> NDArray[np.float64]:
+    """(MAGNITUDES + 1,) edges of the bins of |value|: bin k holds edges[k] <= |value| < edges[k+1].
+
+    The first edge is 0 (zeros themselves are counted apart), the last is infinity.
+    """
+    bits = np.arange(MAGNITUDES, dtype=np.uint32) << np.uint32(22)
+    return np.append(bits.view(np.float32).astype(np.float64), np.inf)
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """Exact statistics of one tensor; norm, mean and maximum are over its finite values."""
+
+    count: int
+    norm: float  # L2
+    sum_abs: float
+    max_abs: float
+    zeros: int
+    nans: int
+    infinities: int
+    histogram: NDArray[np.int64] | None = None  # (BINS,): counts by `bin_edges`, + SIGN if negative
+
+    @property
+    def finite(self) -> int:
+        """How many values are finite."""
+        return self.count - self.nans - self.infinities
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the finite values; NaN when there is none."""
+        return self.norm / math.sqrt(self.finite) if self.finite else math.nan
+
+    @property
+    def mean_abs(self) -> float:
+        """Mean of |value| over the finite values; NaN when there is none."""
+        return self.sum_abs / self.finite if self.finite else math.nan
+
+
+MOMENTS = 7  # the fields of TensorStatistics before `histogram`, in that order
+
+
+@dataclass(frozen=True)
+class TensorTable:
+    """The statistics of several tensors, one row each."""
+
+    names: tuple[str, ...]
+    moments: NDArray[np.float64]  # (N, MOMENTS)
+    histograms: NDArray[np.int64] | None = None  # (N, BINS)
+
+    def __getitem__(self, name: str) -> TensorStatistics:
+        """The statistics of the named tensor; KeyError when there is no such row."""
+        if name not in self.names:
+            raise KeyError(name)
+        row = self.names.index(name)
+        count, norm, sum_abs, max_abs, zeros, nans, infinities = self.moments[row].tolist()
+        histogram = None if self.histograms is None else self.histograms[row]
+        return TensorStatistics(
+            int(count), norm, sum_abs, max_abs, int(zeros), int(nans), int(infinities), histogram
+        )
+
+    def norms(self) -> NDArray[np.float64]:
+        """(N,) L2 norms that the optimizer meets: NaN with any NaN, else inf with any infinity."""
+        _, norm, _, _, _, nans, infinities = self.moments.T
+        return np.where(nans > 0, np.nan, np.where(infinities > 0, np.inf, norm))
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The outputs of leaf modules, one row each in order of execution, and d(loss)/d(output)."""
+
+    names: tuple[str, ...]
+    rms: NDArray[np.float64]  # (L,) of the output
+    zero_fraction: NDArray[np.float64]  # (L,)
+    signal_fraction: NDArray[np.float64]  # (L,) median over units of std over the batch / RMS
+    gradients: TensorTable  # rows of the layers that a gradient reached
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The numbers of one observed step: what held before its update, and that update.
+
+    A number that does not apply is NaN: `clip_coefficient` when the loop did not tell of any
+    clipping, `step_ms` at the first record, `update_ratio` of a parameter that is all zeros.
+    """
+
+    step: int
+    wall_time: float  # seconds since 1970
+    loss: float
+    learning_rate: float
+    gradient_norm: float  # of all gradients together, before clipping
+    clip_coefficient: float  # what the gradients were multiplied by
+    step_ms: float  # mean duration of a step since the record before
+    monitor_ms: float  # time that the monitor took of this step
+    gradients: TensorTable  # one row per parameter that has a gradient
+    parameters: tuple[str, ...]  # names of the rows of the two below
+    parameter_rms: NDArray[np.float64]  # (P,) before the update
+    update_ratio: NDArray[np.float64]  # (P,) RMS(after - before) / RMS(before)
+    layers: LayerTable | None = None  # at the steps whose activations are observed

@@ -1,0 +1,150 @@
+"""The same statistics by one call of the kernel for all tensors, on the threads that torch uses."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from collections.abc import Sequence
+from functools import cache, reduce
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer import record
+from trainer.record import BINS
+from trainer.statistics import bits, histogram, kernel, units
+
+cfunc: Any = numba.cfunc  # numba's own types are incomplete, or missing
+types: Any = numba.types
+
+_BITS = {
+    torch.float32: types.uint32,
+    torch.float64: types.uint64,
+    torch.bfloat16: types.uint16,
+    torch.float16: types.int16,
+}
+# Below this many values the second thread costs more than it saves.
+_THREADS_PAY_FROM = 65536
+
+
+@cache
+def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The loop over a job's blocks as a C function, from numba's cache on disk where it can."""
+    signature = types.void(types.CPointer(_BITS[dtype]))
+    # numba looks only at the age of the file that the loop itself is in; the name must tell the
+    # rest, or code compiled from an older `bits` would be taken from the cache.
+    loop.__qualname__ = f"{loop.__name__}_{_version():08x}"
+    try:
+        function = cfunc(signature, cache=True)(loop)
+    except (RuntimeError, OSError):  # no folder where numba may write, or no room in it
+        function = cfunc(signature)(loop)
+    return function, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function.address)
+
+
+@cache
+def _version() -> int:
+    """A checksum of all source that the loops are compiled from."""
+    sources = [Path(str(each.__file__)) for each in (record, bits, histogram, kernel, units)]
+    return reduce(lambda crc, source: crc32(source.read_bytes(), crc), sources, 0)
+
+
+@cache
+def _parallel() -> Any:
+    """OpenMP's entry as torch was linked to it, or None.
+
+    Threads of our own would compete for the cores with torch's, which keep waiting for their next
+    work in a loop for a while; those are awake at once.
+    """
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        parallel = library.GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    parallel.restype = None
+    return parallel
+
+
+def _run(loop: Any, dtype: torch.dtype, values: int, header: Sequence[int], *rows: Any) -> None:
+    """Do a job (see `kernel`), on all of torch's threads when it has many values."""
+    job = array("q", chain(header, *rows))
+    address = job.buffer_info()[0]
+    compiled, call = _compiled(loop, dtype)
+    parallel = _parallel() if values >= _THREADS_PAY_FROM and torch.get_num_threads() > 1 else None
+    if parallel is None:
+        call(address)
+    else:  # 0: as many threads as torch uses, since libgomp would end those that are left out
+        parallel(compiled.address, address, 0, 0)
+
+
+@np.errstate(over="ignore")  # sums of float64 may be infinite; hypot handles what norms need
+def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tensor | None]:
+    """Moments (N, 7) and, if asked for, counts (N, 1024) of tensors of one dtype."""
+    n, lengths = len(tensors), [tensor.numel() for tensor in tensors]
+    first, values = _first_blocks(lengths), sum(lengths)
+    rows = torch.empty(first[-1], kernel.COLUMNS, dtype=torch.float64, device="cpu")
+    counts = scratch = None
+    workers = torch.get_num_threads() if values >= _THREADS_PAY_FROM else 1
+    if histograms:
+        counts = torch.zeros(n, BINS, dtype=torch.int64, device="cpu")
+        pairs = max(lengths) >= histogram.PAIRS_PAY_FROM
+        size = workers * histogram.SCRATCH_BYTES if pairs or workers > 1 else histogram.TABLE_BYTES
+        scratch = torch.zeros(size, dtype=torch.uint8, device="cpu")
+    pointers = [0 if each is None else each.data_ptr() for each in (rows, counts, scratch)]
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    header = (0, 0, workers, n, *pointers)
+    loop, dtype = kernel.summarize_blocks, tensors[0].dtype
+    _run(loop, dtype, values, header, addresses, lengths, first)
+    if first[-1] == n:
+        return rows, counts
+    blocks, at = rows.numpy(), first[:-1]
+    moments = np.add.reduceat(blocks, at)
+    moments[:, 1] = np.hypot.reduceat(blocks[:, 1], at)
+    moments[:, 3] = np.maximum.reduceat(blocks[:, 3], at)
+    return torch.from_numpy(moments), counts
+
+
+def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> Tensor:
+    """The sums of squares (N,) of the tensors, which are copied into `copies`."""
+    return _sums(kernel.copy_blocks, tensors, copies)
+
+
+def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
+    """The sums of squared differences (N,)."""
+    return _sums(kernel.compare_blocks, tensors, before)
+
+
+@np.errstate(all="ignore")
+def _sums(loop: Any, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    n, lengths = len(tensors), [tensor.numel() for tensor in tensors]
+    first = _first_blocks(lengths)
+    sums = torch.empty(first[-1], dtype=torch.float64, device="cpu")
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    seconds = [other.data_ptr() for other in others]
+    header = (0, 0, 0, n, sums.data_ptr(), 0, 0)
+    _run(loop, tensors[0].dtype, sum(lengths), header, addresses, lengths, first, seconds)
+    if first[-1] == n:
+        return sums
+    return torch.from_numpy(np.add.reduceat(sums.numpy(), first[:-1]))
+
+
+def _first_blocks(lengths: Sequence[int]) -> list[int]:
+    """The number of each tensor's first block, and of all blocks; an empty tensor has one."""
+    return list(accumulate((max(1, -(-n // kernel.BLOCK)) for n in lengths), initial=0))
+
+
+def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """RMS, fraction of zeros and signal fraction of values seen as (samples, units, positions)."""
+    rows = torch.empty(3, shape[1], dtype=torch.float64, device="cpu")
+    header = (0, *shape, rows.data_ptr(), values.data_ptr())
+    _run(units.measure_units, values.dtype, values.numel(), header)
+    result = rows.mean(1)  # of squares and of the fractions of zeros
+    result[0].sqrt_()
+    result[2] = rows[2].nanmedian()
+    return result

@@ -1,0 +1,100 @@
+"""What one CPU thread does with its share of a layer's output: statistics of each of its units."""
+
+# mypy: ignore-errors
+# numba infers the types; the same source is compiled for several.
+
+import math
+
+import numpy as np
+from numba import carray, njit
+
+from trainer.statistics.bits import (
+    address_as,
+    address_of,
+    count_nonzero,
+    fetch_add,
+    magnitude,
+    value,
+    words_at,
+    zero,
+)
+from trainer.statistics.kernel import REORDER
+
+# A job is an array of int64. The output is seen as (samples, units, positions); the results are
+# three rows of float64, one entry for each unit: mean square, fraction of zeros, std / RMS.
+NEXT_UNIT, SAMPLES, UNITS, POSITIONS, RESULTS, OUTPUT = range(6)
+WORDS = 6
+AT_ONCE = 64  # units that a thread takes where they are neighbours in memory
+
+
+def measure_units(job):
+    """Fill in the results of the units that are left."""
+    words = carray(words_at(job), (WORDS,))
+    samples, units, positions = words[SAMPLES], words[UNITS], words[POSITIONS]
+    results = carray(address_of(words[RESULTS], np.float64), (3, units))
+    output = carray(address_as(job, words[OUTPUT]), (samples, units, positions))
+    rows = carray(address_as(job, words[OUTPUT]), (samples, units))  # where positions == 1
+    step = AT_ONCE if positions == 1 else 1
+    first = fetch_add(words.ctypes.data + 8 * NEXT_UNIT, step)
+    while first < units:
+        last = min(first + step, units)
+        squares, zeros, fraction = results[0], results[1], results[2]
+        mean, variance = squares[first:last], fraction[first:last]  # until they are known
+        if positions == 1:
+            features(rows, first, mean, variance, zeros[first:last])
+        else:
+            mean[0], variance[0], zeros[first] = channel(output, first)
+        for unit in range(first, last):
+            spread = fraction[unit]
+            squares[unit] = spread + squares[unit] ** 2
+            defined = squares[unit] != 0 and samples * positions > 1
+            fraction[unit] = math.sqrt(spread / squares[unit]) if defined else np.nan
+        first = fetch_add(words.ctypes.data + 8 * NEXT_UNIT, step)
+
+
+@njit(nogil=True, fastmath=REORDER)
+def features(rows, first, mean, variance, zeros):
+    """Mean, mean square about it and fraction of zeros of neighbours in (samples, units)."""
+    samples, last = rows.shape[0], first + mean.size
+    mean[:] = 0.0
+    variance[:] = 0.0
+    zeros[:] = 0.0
+    for sample in range(samples):
+        row = rows[sample, first:last]
+        for unit in range(row.size):
+            mean[unit] += value(row[unit])
+        for unit in range(row.size):
+            zeros[unit] += magnitude(row[unit]) == 0
+    for unit in range(mean.size):
+        mean[unit] /= samples
+        zeros[unit] /= samples
+    for sample in range(samples):
+        row = rows[sample, first:last]
+        for unit in range(row.size):
+            centred = value(row[unit]) - mean[unit]
+            variance[unit] += centred * centred
+    for unit in range(mean.size):
+        variance[unit] /= samples
+
+
+@njit(nogil=True, fastmath=REORDER)
+def channel(output, unit):
+    """Mean, mean square about it and fraction of zeros of a unit of (samples, units, positions)."""
+    samples, _, positions = output.shape
+    total, nonzero, squares = 0.0, 0, 0.0
+    for sample in range(samples):
+        row = output[sample, unit]
+        some = zero(row)
+        for position in range(row.size):
+            some = count_nonzero(some, magnitude(row[position]))
+        nonzero += some
+        for position in range(row.size):
+            total += value(row[position])
+    size = samples * positions
+    mean = total / size
+    for sample in range(samples):
+        row = output[sample, unit]
+        for position in range(row.size):
+            centred = value(row[position]) - mean
+            squares += centred * centred
+    return mean, squares / size, 1.0 - nonzero / size
