@@ -1,0 +1,26 @@
+"""Runs of configurations, made once and read by several tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainer.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+
+
+@pytest.fixture(scope="session")
+def run_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Runs a configuration with overrides to status 0; the run's folder."""
+
+    def run(name: str, *overrides: str, config: Path | None = None) -> Path:
+        folder = tmp_path_factory.mktemp(name) / "run"
+        path = config or CONFIGS / f"{name}.yaml"
+        assert main(["--config", str(path), "--run-dir", str(folder), *overrides]) == 0
+        return folder
+
+    return run

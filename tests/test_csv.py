@@ -1,0 +1,148 @@
+"""Columns come out of a CSV file as they stand in it; what is no number is told by its row."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.config.schema import Csv
+from trainer.data.csv import CsvError, read
+
+ROWS = [[1.0, -2.5, 3e10], [4.0, 5e-3, 6.0]]
+
+
+def section(file: Path, **keys: object) -> Csv:
+    return Csv.model_validate({"name": "csv", "file": str(file), "x": ["a"], "y": ["b"], **keys})
+
+
+def message(file: Path, content: bytes | str, **keys: object) -> list[tuple[object, str]]:
+    """The path and text of each problem, the file's own name left out."""
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(CsvError) as caught:
+        read(section(file, **keys))
+    return [(p.path, p.message.replace(str(file), "FILE")) for p in caught.value.problems]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "data.csv"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a,b,c\n1,-2.5,3e10\n4,5e-3,6\n",
+        "\ufeffa,b,c\r\n1,-2.5,3e10\r\n4,5e-3,6",
+        "\n a , b , c \n\n1, -2.5 ,3.E+10\n   \n\n+4.,.005,06\n\n",
+        '"a","b","c"\n"1","-2.5","3e10"\n4,0.005,"6"\n',
+    ],
+    ids=["plain", "byte order mark and CRLF", "blanks", "quotes"],
+)
+def test_columns_by_name(file: Path, content: str) -> None:
+    file.write_bytes(content.encode())
+    expected = torch.tensor(ROWS, dtype=torch.float64)
+    table = read(section(file, x=["c", "a"], y=["b"]))
+    assert torch.equal(table.x, expected[:, [2, 0]])
+    assert torch.equal(table.y, expected[:, [1]])
+    assert table.weights is None
+    assert (table.x_names, table.y_names) == (("c", "a"), ("b",))
+    weighted = read(section(file, x=["a"], y=["b"], weights="c")).weights
+    assert weighted is not None and torch.equal(weighted, expected[:, 2])
+
+
+def test_what_is_not_asked_for_may_be_anything(file: Path) -> None:
+    file.write_text("a,comment,b\n1,none,2\n3,,4\n")
+    assert read(section(file)).y.tolist() == [[2.0], [4.0]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=3, max_size=3),
+        min_size=1,
+    )
+)
+def test_every_float_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[float]]
+) -> None:
+    file = tmp_path_factory.mktemp("csv") / "data.csv"
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([["a", "b", "c"], *rows])
+    table = read(section(file, x=["a", "b"], y=["c"]))
+    assert torch.cat([table.x, table.y], dim=1).tolist() == rows
+
+
+CELL = "expected a finite number"
+MISTAKES = [
+    ("a,b\n1,2\n3,x\n", f"FILE:3: column 'b': {CELL}, got 'x'"),
+    ("a,b\n\n1,2\n\n,4\n", f"FILE:5: column 'a': {CELL}, got ''"),
+    ("a,b\n1,nan\n", f"FILE:2: column 'b': {CELL}, got 'nan'"),
+    ("a,b\n1,.nan\n", f"FILE:2: column 'b': {CELL}, got '.nan'"),
+    ("a,b\n-inf,2\n", f"FILE:2: column 'a': {CELL}, got '-inf'"),
+    ("a,b\n1e999,2\n", f"FILE:2: column 'a': {CELL}, got '1e999'"),
+    ("a,b\n1_000,2\n", f"FILE:2: column 'a': {CELL}, got '1_000'"),
+    ("a,b\n\u0661,2\n", f"FILE:2: column 'a': {CELL}, got '\u0661'"),
+    ("a,b\n0x1,2\n", f"FILE:2: column 'a': {CELL}, got '0x1'"),
+    ('a,b\n1;2,"3\n4"\n', f"FILE:3: column 'a': {CELL}, got '1;2'"),
+    ("a,b\n1,2\n3\n", "FILE:3: 1 cell, but the header has 2"),
+    ("a,b\n1,2,3\n", "FILE:2: 3 cells, but the header has 2"),
+    ("\na,b,a\n1,2,3\n", "FILE:2: column 'a' stands twice in the header"),
+    ("a,b\n", "FILE has no rows below its header"),
+    ("", "FILE is empty"),
+    (" \n\n", "FILE is empty"),
+    (
+        b"a,b\n1,\xff\n",
+        "'FILE' is not a CSV file in UTF-8: 'utf-8' codec can't decode byte 0xff in position 6:"
+        " invalid start byte",
+    ),
+    (
+        "a,b\n" + "1" * 200_000 + ",2\n",
+        "'FILE' is not a CSV file in UTF-8: field larger than field limit (131072)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "expected"), MISTAKES, ids=range(len(MISTAKES)))
+def test_mistakes_in_the_file(file: Path, content: bytes | str, expected: str) -> None:
+    assert message(file, content) == [(("data", "file"), expected)]
+
+
+def test_missing_columns_are_told_together_where_they_are_named(file: Path) -> None:
+    found = message(file, "alpha,b\n1,2\n", x=["alpa", "b"], y=["z"], weights="B")
+    assert found == [
+        (("data", "x", 0), "no column 'alpa' in FILE; did you mean 'alpha'?"),
+        (("data", "y", 0), "no column 'z' in FILE; known: alpha, b"),
+        (("data", "weights"), "no column 'B' in FILE; did you mean 'b'?"),
+    ]
+
+
+def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
+    for name, expected in [
+        ("none.csv", "no such file: {}"),
+        (".", "cannot read {}: Is a directory"),
+    ]:
+        path = tmp_path / name
+        with pytest.raises(CsvError) as caught:
+            read(section(path))
+        assert str(caught.value) == expected.format(path)
+    with pytest.raises(
+        CsvError, match=r"^'a\\x00b' is not a CSV file in UTF-8: embedded null byte$"
+    ):
+        read(section(Path("a\0b")))
+
+
+def test_standardize(file: Path) -> None:
+    rows = [[1.0, 5.0, 7.0], [2.0, 5.0, 70.0], [6.0, 5.0, -7.0]]
+    file.write_text("a,b,c\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
+    table = read(section(file, x=["a", "b"], y=["c"], standardize=True))
+    assert table.x_scale is not None and table.y_scale is not None
+    for column, values in zip(zip(*rows, strict=True), [*table.x.T, *table.y.T], strict=True):
+        mean = sum(column) / 3
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in column) / 3) or 1.0  # b is constant
+        assert values.tolist() == pytest.approx([(v - mean) / deviation for v in column], abs=1e-15)
+    undone = torch.cat([table.x_scale.undo(table.x), table.y_scale.undo(table.y)], dim=1)
+    assert torch.allclose(undone, torch.tensor(rows, dtype=torch.float64), rtol=1e-14)

@@ -1,0 +1,90 @@
+"""Modules stand in rows and import only from rows below; what must be light loads no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "trainer"
+
+# A module may import from its own entry's package and from entries in later rows.
+ROWS = [
+    ["__main__"],
+    ["session"],
+    ["loop"],
+    ["experiment", "monitor", "run_dir"],
+    ["observation", "models"],
+    ["activations"],
+    ["autograd", "statistics", "data", "losses", "optimizers", "events", "console"],
+    ["callables"],
+    ["config"],
+    ["record"],
+]
+ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
+
+
+def modules() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def entry(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(source: str) -> set[str]:
+    """The entries of the package that a module's source imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+            if node.module == "trainer":
+                names = [f"trainer.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("trainer.")}
+    return found
+
+
+def upward(name: str, imported: set[str]) -> set[str]:
+    return {other for other in imported if other != name and ROW_OF[other] <= ROW_OF[name]}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    assert entry(path) in ROW_OF, f"give {entry(path)} a row"
+    source = path.read_text()
+    assert not upward(entry(path), imports(source))
+    assert len(source.splitlines()) <= 250, "split by meaning"
+
+
+def test_an_upward_import_would_be_seen() -> None:
+    assert upward("record", imports("def f():\n    from trainer import loop")) == {"loop"}
+    assert upward("events", imports("import trainer.console")) == {"console"}
+    assert not upward("loop", imports("from trainer.monitor import Monitor"))
+
+
+HEAVY = "('torch', 'numba', 'tensorboard')"
+LIGHT = "import sys, {module}; print([m for m in " + HEAVY + " if m in sys.modules])"
+
+
+@pytest.mark.parametrize(
+    "module", ["trainer", "trainer.record", "trainer.config", "trainer.__main__"]
+)
+def test_light_modules_load_no_torch(module: str) -> None:
+    code = LIGHT.format(module=module)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_light_check_can_fail() -> None:
+    code = LIGHT.format(module="trainer.losses")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "torch" in result.stdout

@@ -1,0 +1,406 @@
+"""The monitor sees what the optimizer uses, and the training does not notice."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.optimizer import _global_optimizer_pre_hooks
+
+from trainer import Monitor
+from trainer.monitor import FIRST_STEPS
+from trainer.record import StepRecord
+
+EVERYTHING = {"every_steps": 1, "histogram_every_steps": 1, "activation_every_steps": 1}
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3)
+    )
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x[:, None].expand(-1, 4, -1))[0][:, -1])
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(6, 2, 12, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(x[:, None].expand(-1, 4, -1))[:, -1])
+
+
+MODELS: list[Callable[[], nn.Module]] = [mlp, normalised, Recurrent, Transformer]
+
+
+def batch(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(7, 6, generator=generator), torch.randn(7, 3, generator=generator)
+
+
+def train(
+    make: Callable[[], nn.Module], steps: int = 50, watch: bool = True, **keys: Any
+) -> tuple[dict[str, Any], list[StepRecord]]:
+    """Everything that a training leaves behind, and the records of its monitor."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=0.1)
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **keys) if watch else None
+    gradients = []
+    for step in range(steps):
+        x, y = batch(step)
+        loss = F.mse_loss(model(x), y)
+        loss.backward()
+        if monitor is None:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        else:
+            with monitor.step(step, loss):
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+        optimizer.zero_grad()
+    if monitor is not None:
+        monitor.close()
+    left = {
+        "weights": copy.deepcopy(model.state_dict()),
+        "optimizer": optimizer.state_dict(),
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": np.random.get_state()[1],
+        "gradients": gradients,
+        "next": torch.rand(3),
+    }
+    return left, records
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_watching_changes_nothing(make: Callable[[], nn.Module]) -> None:
+    watched, records = train(make, **EVERYTHING)
+    assert same(watched, train(make, watch=False)[0])
+    assert len(records) == 50
+
+
+def test_the_comparison_would_see_a_change() -> None:
+    watched, _ = train(mlp, steps=3, **EVERYTHING)
+    changed = copy.deepcopy(watched)
+    changed["weights"]["0.weight"][0, 0] += 1e-7
+    assert not same(watched, changed)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_the_records_gradients_are_those_before_clipping(make: Callable[[], nn.Module]) -> None:
+    left, records = train(make, steps=5, **EVERYTHING)
+    names = tuple(left["weights"][n] is not None and n for n, _ in make().named_parameters())
+    for record, gradients in zip(records, left["gradients"], strict=True):
+        assert record.gradients.names == record.parameters == names
+        clipped = np.sqrt(sum(float(g.double().square().sum()) for g in gradients))
+        coefficient = min(1.0, 1 / record.gradient_norm)
+        assert record.gradient_norm * coefficient == pytest.approx(clipped, rel=1e-5)
+        assert record.clip_coefficient == pytest.approx(coefficient, rel=1e-5)
+        for name, gradient in zip(names, gradients, strict=True):
+            row = record.gradients[name]
+            assert row.count == gradient.numel()
+            assert row.norm * coefficient == pytest.approx(float(gradient.norm()), rel=1e-5)
+            assert row.histogram is not None
+            assert row.histogram.sum() + row.zeros == row.count
+
+
+def test_updates_are_those_that_really_happened() -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    records: list[StepRecord] = []
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=0.01, momentum=0.9)
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    for step in range(4):
+        x, y = batch(step)
+        loss = F.mse_loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        before = [p.detach().double().clone() for p in model.parameters()]
+        with monitor.step(step, loss):
+            optimizer.step()
+        record = records[-1]
+        assert record.learning_rate == 0.01 and record.loss == loss.item()
+        assert np.isnan(record.clip_coefficient)
+        for i, (old, new) in enumerate(zip(before, model.parameters(), strict=True)):
+            rms = float(old.square().mean().sqrt())
+            change = float((new.detach().double() - old).square().mean().sqrt())
+            assert record.parameter_rms[i] == pytest.approx(rms, rel=1e-6)
+            assert record.update_ratio[i] == pytest.approx(change / rms, rel=1e-5)
+
+
+def naive(output: Tensor) -> tuple[float, float, float]:
+    values = output.detach().double().reshape(-1, output.shape[-1])
+    rms = values.square().mean(0).sqrt()
+    fraction = (values.std(0, correction=0) / rms)[rms > 0].median()
+    return float(values.square().mean().sqrt()), float((values == 0).double().mean()), fraction
+
+
+def test_layers_against_retained_gradients() -> None:
+    """The ReLU works in place on the output of the layer before; still each is its own."""
+    torch.manual_seed(0)
+    model = mlp()
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    x, y = batch(0)
+    F.mse_loss(model(x), y).backward()
+    with monitor.step(0):
+        pass
+    layers = records[0].layers
+    assert layers is not None and layers.names == ("0", "1", "2")
+    first = model[0](x)
+    first.retain_grad()
+    second = F.relu(first)
+    second.retain_grad()
+    third = model[2](second)
+    third.retain_grad()
+    F.mse_loss(third, y).backward()
+    for i, output in enumerate((first, second, third)):
+        found = (layers.rms[i], layers.zero_fraction[i], layers.signal_fraction[i])
+        expected = naive(output)
+        assert found[:2] == pytest.approx(expected[:2], rel=1e-5)
+        # torch's median of an even number is the lower of the middle two
+        assert found[2] == pytest.approx(expected[2], rel=0.5)
+        row = layers.gradients[str(i)]
+        assert row.norm == pytest.approx(float(output.grad.norm()), rel=1e-5)
+        assert row.zeros == int((output.grad == 0).sum())
+    assert np.isnan(records[0].loss)
+
+
+def test_a_layer_called_twice_and_one_not_called() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle, self.shared, self.last = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.shared(self.shared(x)))
+
+    torch.manual_seed(0)
+    model = Twice()
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    x, y = batch(0)
+    F.mse_loss(model(x), y).backward()
+    with monitor.step(0):
+        pass
+    (record,) = records
+    assert record.layers is not None and record.layers.names == ("shared", "last")
+    one = model.shared(x)
+    two = model.shared(one)
+    rms = float(torch.stack([one, two]).detach().double().square().mean().sqrt())
+    assert record.layers.rms[0] == pytest.approx(rms, rel=1e-6)
+    assert record.layers.gradients["shared"].count == 2 * one.numel()
+    assert "idle.weight" in record.parameters
+    assert "idle.weight" not in record.gradients.names  # unused: there is no gradient
+    assert record.update_ratio[record.parameters.index("idle.weight")] == 0
+
+
+def test_accumulation_and_several_optimizers() -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    halves = [torch.optim.SGD(list(model.parameters())[i : i + 2], lr=0.1 + i) for i in (0, 2)]
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    for micro in range(3):
+        x, y = batch(micro)
+        F.mse_loss(model(x), y).backward()
+    accumulated = [p.grad.clone() for p in model.parameters()]
+    with monitor.step(0):
+        for optimizer in halves:
+            optimizer.step()
+    (record,) = records
+    for name, gradient in zip(record.gradients.names, accumulated, strict=True):
+        assert record.gradients[name].norm == pytest.approx(float(gradient.norm()), rel=1e-5)
+    assert record.learning_rate == 0.1
+    assert (record.update_ratio > 0).all()
+    assert record.layers is not None
+    assert record.layers.gradients["0"].count == 3 * 7 * 8
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_layers_are_counted_once(reentrant: bool) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    torch.manual_seed(0)
+    model = mlp()
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    x, y = batch(0)
+    x.requires_grad_()
+    F.mse_loss(checkpoint(model, x, use_reentrant=reentrant), y).backward()
+    with monitor.step(0):
+        pass
+    layers = records[0].layers
+    assert layers is not None and layers.names == ("0", "1", "2")
+    assert [layers.gradients[n].count for n in layers.names] == [56, 56, 21]
+    assert layers.rms[0] == pytest.approx(naive(model[0](x))[0], rel=1e-6)
+
+
+def test_validation_between_steps_is_not_part_of_them() -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    x, y = batch(0)
+    with torch.no_grad():
+        model(1000 * x)
+    F.mse_loss(model(x), y).backward()
+    with monitor.step(0):
+        pass
+    assert records[0].layers is not None
+    assert records[0].layers.rms[0] == pytest.approx(naive(model[0](x))[0], rel=1e-6)
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._backward_hooks) for m in model.modules())
+
+
+def test_it_leaves_no_trace() -> None:
+    model = mlp()
+    with Monitor(model, **EVERYTHING) as monitor:
+        assert hooks(model) == 3
+        F.mse_loss(model(batch(0)[0]), batch(0)[1]).backward()
+        with monitor.step(0):
+            assert hooks(model) == 0
+        assert hooks(model) == 3
+    assert hooks(model) == 0
+    assert not _global_optimizer_pre_hooks
+
+
+def test_an_exception_in_the_step_passes_through() -> None:
+    model = mlp()
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    F.mse_loss(model(batch(0)[0]), batch(0)[1]).backward()
+    with pytest.raises(RuntimeError, match="mine"), monitor.step(0):
+        raise RuntimeError("mine")
+    assert not records and hooks(model) == 0
+    assert not _global_optimizer_pre_hooks
+
+
+def test_cadences() -> None:
+    keys = {"every_steps": 30, "histogram_every_steps": 60, "activation_every_steps": None}
+    _, records = train(mlp, steps=125, **keys)
+    assert [r.step for r in records] == sorted({*FIRST_STEPS, 30, 60, 90, 120})
+    with_histograms = [r.step for r in records if r.gradients.histograms is not None]
+    assert with_histograms == sorted({*FIRST_STEPS, 60, 120})
+    assert all(r.layers is None for r in records)
+    _, records = train(mlp, steps=80, every_steps=40, activation_every_steps=70)
+    assert [r.step for r in records if r.layers is not None] == sorted({*FIRST_STEPS, 70})
+
+
+def test_patterns() -> None:
+    _, records = train(mlp, steps=1, include=["0*", "2*"], exclude=["*bias"], **EVERYTHING)
+    assert records[0].parameters == ("0.weight", "2.weight")
+    assert records[0].layers is not None and records[0].layers.names == ("0", "2")
+
+
+def test_frozen_shared_and_lazy_parameters() -> None:
+    model = nn.Sequential(nn.LazyLinear(6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3))
+    model[2].weight = model[1].weight
+    model[3].bias.requires_grad_(False)
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    F.mse_loss(model(batch(0)[0]), batch(0)[1]).backward()
+    with monitor.step(0):
+        pass
+    expected = ("0.weight", "0.bias", "1.weight", "1.bias", "2.bias", "3.weight")
+    assert records[0].parameters == records[0].gradients.names == expected
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e36])
+def test_bad_gradients_are_recorded_not_raised(bad: float) -> None:
+    model = mlp()
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    (model(batch(0)[0]) * bad).sum().backward()
+    with monitor.step(0, torch.tensor(bad)):
+        torch.optim.SGD(model.parameters(), lr=1.0).step()
+    row = records[0].gradients["2.bias"]
+    assert row.nans + row.infinities == (0 if bad == 1e36 else 3)
+    assert np.isfinite(records[0].gradient_norm) == np.isfinite(bad)
+
+
+def test_compiled_models() -> None:
+    model = torch.compile(mlp(), backend="eager")
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], **EVERYTHING)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        F.mse_loss(model(batch(step)[0]), batch(step)[1]).backward()
+        with monitor.step(step):
+            optimizer.step()
+        optimizer.zero_grad()
+    assert records[-1].parameters == ("0.weight", "0.bias", "2.weight", "2.bias")
+    assert (records[-1].update_ratio > 0).all()
+    assert records[-1].layers is None
+
+
+def test_wrong_keys() -> None:
+    with pytest.raises(ValueError, match="Monitor has no key 'every_step'; did you mean 'every_st"):
+        Monitor(mlp(), every_step=3)
+    with pytest.raises(ValueError, match="Monitor: every_steps: .* greater than 0, got 0"):
+        Monitor(mlp(), every_steps=0)
+
+
+class Loop:
+    """The example of README, as text, so that what is printed there is what is run."""
+
+    README = Path(__file__).parent.parent / "README.md"
+
+    @classmethod
+    def source(cls) -> str:
+        text = cls.README.read_text()
+        return text.split("```python\nfrom trainer import Monitor", 1)[1].split("```", 1)[0]
+
+
+def test_the_loop_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = mlp()
+    names = {
+        "model": model,
+        "loader": [batch(step) for step in range(12)],
+        "criterion": nn.MSELoss(),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+    }
+    exec("from trainer import Monitor" + Loop.source(), names)
+    assert list((tmp_path / "runs" / "mine").glob("events.out.tfevents.*"))

@@ -1,0 +1,91 @@
+"""The command line: python -m trainer --config FILE [section.key=value ...] | schema."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.config import ConfigError, dump, resolved
+from trainer.config.schema import Config
+
+DONE, FAILED, USAGE, NOT_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the result is the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Train the model that a YAML file describes and watch its gradients.",
+        epilog="python -m trainer schema prints the JSON Schema of a configuration.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the configuration, a YAML file"
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="where to write; runs/<name>/<time>-<id>/ if left out",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print the configuration with all defaults and end",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="build everything, run no step and end"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="values that replace those of the file",
+    )
+    given = parser.parse_intermixed_args(arguments)
+    if given.overrides == ["schema"] and given.config is None:
+        print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+        return DONE
+    if given.config is None:
+        parser.error("--config FILE is missing, for example --config configs/linear.yaml")
+    try:
+        return train(given)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+
+
+def train(given: argparse.Namespace) -> int:
+    """Loads, builds and trains what the arguments name."""
+    from trainer import experiment
+    from trainer.config import load
+
+    if not {"", os.getcwd()} & set(sys.path):  # `python -m` looks there for the user's own modules
+        sys.path.insert(0, os.getcwd())
+    config, document = load(given.config, given.overrides, [experiment.check])
+    if given.print_config:
+        print(dump(resolved(config)), end="")
+        return DONE
+    built = experiment.build(config, document)
+    if given.check:
+        parameters = sum(p.numel() for p in built.model.parameters())
+        print(f"{given.config}: valid; {parameters:,} parameters, {len(built.table.x):,} rows")
+        return DONE
+
+    from trainer import session
+
+    return session.run(built, given.config, given.run_dir)
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of a configuration."""
+    schema = Config.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What a person at a terminal reads: the start, the progress and the end of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from rich.console import Console as Terminal
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_EVERY_SECONDS = 5.0
+BAR_EVERY_SECONDS = 0.1
+
+
+class Console:
+    """Messages and progress on stderr; a bar on a terminal, else a plain line every few seconds."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._terminal = Terminal(stderr=True, highlight=False, quiet=quiet)
+        self._bar: Progress | None = None
+        self._next = float("inf")  # nothing is due before the start
+        self._every = PLAIN_EVERY_SECONDS
+        self._steps = 0
+
+    def say(self, message: str) -> None:
+        """One plain line; long paths are not wrapped."""
+        self._terminal.print(escape(message), soft_wrap=True)
+
+    def start(self, steps: int) -> None:
+        """Begins to show progress towards `steps`."""
+        if self._terminal.is_terminal:
+            self._every = BAR_EVERY_SECONDS
+            self._bar = Progress(
+                TextColumn("step {task.completed}/{task.total}"),
+                BarColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeRemainingColumn(),
+                console=self._terminal,
+                transient=True,
+            )
+            self._bar.add_task("", total=steps, state="")
+            self._bar.start()
+        self._steps = steps
+        self._next = time.monotonic() + self._every
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to show progress again."""
+        return time.monotonic() >= self._next
+
+    def progress(self, step: int, cost: float, gradient_norm: float) -> None:
+        """Shows how far training is."""
+        self._next = time.monotonic() + self._every
+        state = f"cost {cost:.6g}  gradient norm {gradient_norm:.3g}"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, state=state)
+        else:
+            self.say(f"step {step}/{self._steps}  {state}")
+
+    def stop(self) -> None:
+        """Ends the progress display; safe to call twice."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def table(self, rows: Iterable[tuple[str, str]]) -> None:
+        """A table of two columns."""
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for left, right in rows:
+            table.add_row(escape(left), escape(right))
+        self._terminal.print(table)

@@ -1,0 +1,178 @@
+"""Looks at the gradients of chosen steps, before clipping, and changes nothing about training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from trainer.activations import Activations
+from trainer.config.problem import did_you_mean, shown
+from trainer.config.schema import Monitor as Section
+from trainer.events import Events
+from trainer.observation import NamedParameter, Observation, Unobserved
+from trainer.record import StepRecord
+
+Sink = Callable[[StepRecord], None]
+
+# Where problems start: these steps are looked at whatever the cadence.
+FIRST_STEPS = frozenset([*range(11), 20, 50])
+
+_UNOBSERVED = Unobserved()
+
+
+def due(step: int, every_steps: int | None) -> bool:
+    """Whether a cadence falls on this step; None is never."""
+    return every_steps is not None and (step % every_steps == 0 or step in FIRST_STEPS)
+
+
+class Monitor:
+    """Records the gradients of a model's training, in our loop and in anybody's.
+
+    Put the update into `with monitor.step(step, loss):`; gradients are complete when it begins,
+    clipping and the optimizers' steps happen inside. `keys` are those of the section `monitor` of
+    a configuration, with the same defaults; ValueError for a wrong one. Records go to TensorBoard
+    events in `log_dir` (None: nowhere) and to each of `sinks`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        log_dir: str | Path | None = None,
+        *,
+        sinks: Sequence[Sink] = (),
+        **keys: Any,
+    ) -> None:
+        self._section = section_of(keys)
+        self._model = model
+        self._events = None if log_dir is None else Events(Path(log_dir))
+        self._sinks = [*([self._events.write] if self._events else []), *sinks]
+        self._activations = Activations(model, self._wanted)
+        self._known: list[NamedParameter] | None = None
+        self._copies: list[Tensor] | None = None
+        self._previous: tuple[int, float] | None = None  # step and time of the last record
+        self.watch(0)
+
+    def observes(self, step: int) -> bool:
+        """Whether a record of this step will be made; known before the step."""
+        section = self._section
+        return (
+            due(step, section.every_steps)
+            or due(step, section.histogram_every_steps)
+            or self._activations.watching
+        )
+
+    def watch(self, step: int) -> None:
+        """Gets ready for the forward pass of the given step.
+
+        Called when the step before has ended; a loop that does not begin at 0 calls it first.
+        """
+        if due(step, self._section.activation_every_steps):
+            self._activations.watch(due(step, self._section.histogram_every_steps))
+        elif self._activations.watching:
+            self._activations.release()
+
+    def step(
+        self,
+        step: int,
+        loss: Tensor | float | None = None,
+        learning_rate: float | None = None,
+        always: bool = False,
+    ) -> Unobserved:
+        """The context in which the update of this step happens.
+
+        `loss` is the cost of the step (a scalar); the learning rate is read from the optimizer that
+        steps inside, unless it is given. `always` makes a record whatever the cadences. The
+        context's `record` is there at its end; None if the step is not observed.
+        """
+        if not always and not self.observes(step):
+            self.watch(step + 1)
+            return _UNOBSERVED
+        now, step_ms = time.perf_counter(), math.nan
+        if self._previous is not None and step > self._previous[0]:
+            step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
+        self._previous = (step, now)
+        return Observation(
+            step=step,
+            parameters=self._parameters(),
+            activations=self._activations,
+            copies=self._copies,
+            loss=loss,
+            learning_rate=learning_rate,
+            histograms=due(step, self._section.histogram_every_steps),
+            step_ms=step_ms,
+            done=self._observed,
+        )
+
+    def close(self) -> None:
+        """Writes what is waiting, closes the event file and leaves no hook on the model."""
+        self._activations.release()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _observed(self, observation: Observation) -> None:
+        # Fresh memory costs several times the copying on the CPU; an accelerator's allocator keeps
+        # it at hand, and it is scarce there.
+        copies = observation.copies
+        self._copies = copies if copies and copies[0].device.type == "cpu" else None
+        self.watch(observation.step + 1)
+        assert observation.record is not None
+        for sink in self._sinks:
+            sink(observation.record)
+
+    def _parameters(self) -> list[NamedParameter]:
+        """The wanted parameters; asked for again while some have no shape yet (lazy modules)."""
+        if self._known is not None:
+            return self._known
+        named = [
+            (name.replace("_orig_mod.", ""), parameter)  # of a compiled model
+            for name, parameter in self._model.named_parameters()
+        ]
+        shaped = [
+            (name, parameter)
+            for name, parameter in named
+            if self._wanted(name) and not isinstance(parameter, UninitializedParameter)
+        ]
+        if not any(isinstance(parameter, UninitializedParameter) for _, parameter in named):
+            self._known = shaped
+        return shaped
+
+    def _wanted(self, name: str) -> bool:
+        section = self._section
+        return any(fnmatchcase(name, pattern) for pattern in section.include) and not any(
+            fnmatchcase(name, pattern) for pattern in section.exclude
+        )
+
+
+def section_of(keys: dict[str, Any]) -> Section:
+    """The keys checked as those of a configuration's section `monitor`; ValueError otherwise."""
+    try:
+        return Section(**keys)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise ValueError(
+                f"Monitor has no key '{key}'{did_you_mean(key, Section.model_fields)}"
+            ) from None
+        got = shown(first["input"])
+        raise ValueError(f"Monitor: {key}: {first['msg'].lower()}, got {got}") from None

@@ -1,0 +1,86 @@
+"""One run from start to end: its folder, its event file, its messages and its exit status."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+
+from trainer import loop, run_dir
+from trainer.config import dump, resolved
+from trainer.console import Console
+from trainer.events import Events
+from trainer.experiment import Experiment
+from trainer.models.linear import Linear
+from trainer.monitor import Monitor
+
+STATUS = {"cost": 0, "steps": 0, "not finite": 3}
+MAX_VALUES_SHOWN = 32
+
+
+def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
+    """Trains the experiment in a new run folder; the exit status."""
+    config, console = experiment.config, Console()
+    folder = run_dir.create(config, wanted)
+    parameters = sum(p.numel() for p in experiment.model.parameters())
+    # All experiments share one view, unless the folder was chosen by hand.
+    logdir = folder if wanted else folder.parent.parent
+    watch = f"tensorboard --logdir {shlex.quote(str(logdir))}"
+    console.say(
+        f"{config.name}: {config.model.name}, {parameters:,} parameters on {experiment.device}"
+    )
+    console.say(f"writing to {folder}; watch with: {watch}")
+    events = Events(folder)
+    events.text("config", f"```yaml\n{dump(resolved(config))}```")
+    started = time.monotonic()
+    console.start(config.stop.steps)
+    try:
+        result = loop.run(
+            experiment,
+            Monitor(experiment.model, sinks=[events.write], **config.monitor.model_dump()),
+            console,
+        )
+    except KeyboardInterrupt:
+        console.stop()
+        console.say(f"interrupted; what was logged is in {folder}")
+        return 130
+    finally:
+        console.stop()
+        events.close()
+    console.table(
+        [
+            *_found(experiment),
+            ("cost", f"{result.cost:.8g}"),
+            ("steps", str(result.steps)),
+            ("stopped", _reason(result, experiment)),
+            ("time", f"{time.monotonic() - started:.2f} s"),
+            ("curves", watch),
+        ]
+    )
+    return STATUS[result.reason]
+
+
+def _reason(result: loop.Result, experiment: Experiment) -> str:
+    stop = experiment.config.stop
+    return {
+        "cost": f"the cost is at most {stop.cost}",
+        "steps": f"all {stop.steps} steps are done",
+        "not finite": f"the loss or a gradient is not finite at step {result.steps}",
+    }[result.reason]
+
+
+def _found(experiment: Experiment) -> list[tuple[str, str]]:
+    """The values of a small model's parameters, in the units of the data where that is known."""
+    model, table = experiment.model, experiment.table
+    if sum(p.numel() for p in model.parameters()) > MAX_VALUES_SHOWN:
+        return []
+    digits = 15 if experiment.config.dtype == "float64" else 8
+    if isinstance(model, Linear):
+        named = model.coefficients(table)
+    else:
+        named = [
+            (f"{name}[{index}]" if parameter.dim() else name, value)
+            for name, parameter in model.named_parameters()
+            for index, value in enumerate(parameter.detach().flatten().tolist())
+        ]
+    return [(name, f"{value:.{digits}g}") for name, value in named]
