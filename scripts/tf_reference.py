@@ -157,7 +157,7 @@ OPERATIONS = {
 # of `gradients`, and shows only in gradients of gradients, where these are left out.
 RECORDED_OTHERWISE = (
     *("elu", "selu", "relu6", "tan", "asinh", "expm1", "cumprod", "norm", "determinant", "lgamma"),
-    *("reduce_prod", "reduce_logsumexp", "cross_entropy", "complex_abs"),
+    *("reduce_prod", "reduce_logsumexp", "cross_entropy", "complex_abs", "avg_pool", "max_pool"),
 )
 AFTER_GRADIENTS = ["square", "tanh", "sin", "scale", "multiply", "add", "reduce_sum", "identity"]
 
@@ -223,7 +223,9 @@ class Program:
                 stop_gradients=at(settings.get("stop_gradients", [])),
                 unconnected_gradients=settings.get("unconnected_gradients", "none"),
             )
-            found = [None if g is None else tf.convert_to_tensor(g) for g in found]
+            # IndexedSlices become tensors; what stands twice in found is to be one tensor still.
+            dense = {id(g): g if g is None else tf.convert_to_tensor(g) for g in found}
+            found = [dense[id(g)] for g in found]
         self.steps.append(["gradients", list(xs), {"ys": list(ys), **settings}])
         self.tensors += found
         self.values += [None] * len(found)
@@ -553,7 +555,7 @@ class Generator:
         if self.chance(0.5) or any(tensors[y].dtype.is_complex for y in ys):
             settings["grad_ys"] = [self.weight(program, y) for y in ys]
         if self.chance(0.5):
-            among = [n for n in there if n not in inputs or self.chance(0.3)]
+            among = [n for n in there if n not in inputs or self.chance(0.3)] or there
             if again and self.chance(0.5):
                 among = [n for n in among if program.values[n] is None] or among
             settings["stop_gradients"] = [self.pick(among) for _ in range(self.pick([1, 1, 2, 3]))]
@@ -679,6 +681,14 @@ def documented() -> list[Program]:
     for ys, xs in (([y], [b]), ([y], [b, x]), ([y, both], [a, b, x])):
         for settings in ({}, {"stop_gradients": [b]}, {"unconnected_gradients": "zero"}):
             p.gradients(ys, xs, **settings)
+
+    p = example("a weight that comes back as a gradient is not the same tensor")
+    x = p.add("variable", [1.0, 2.0])
+    (weight,) = p.apply("square", [x])
+    (y,) = p.apply("shift", [x], by=1.0)
+    (found,) = p.gradients([y], [x], grad_ys=[weight])
+    p.gradients([found, weight], [weight, x], stop_gradients=[found])
+    p.gradients([found, weight], [weight, x], stop_gradients=[weight])
 
     p = example("a fit of two points by a line: the gradients of its cost")
     weight, bias = p.add("variable", 1.6649098), p.add("variable", 0.54648024)

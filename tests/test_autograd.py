@@ -352,6 +352,17 @@ def test_derivative_of_partial_derivatives():
     same(gradients(first, x), [2 * x])
 
 
+def test_weight_that_comes_back_as_a_gradient():
+    x = leaf(1.0, 2.0)
+    y, weight = x + 1, x.square()
+    (found,) = gradients(y, x, weight, retain_graph=True)
+    assert not found.requires_grad
+    with torch.no_grad():
+        (found,) = gradients(y, x, weight, create_graph=True)
+    assert gradients(found, [weight, x], stop_gradients=found, retain_graph=True) == [None, None]
+    same(gradients(found, [weight, x]), [torch.ones(2).double(), 2 * x])
+
+
 def test_graph_is_kept_as_by_torch():
     x = leaf(1.0, 2.0)
     for stops in (None, [x]):

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-Weight = Tensor | complex | Sequence[Any] | None
+Weight = Tensor | NDArray[Any] | complex | Sequence[Any] | None  # of one y
 Weights = Weight | Sequence[Weight]
 
 
@@ -50,10 +51,13 @@ def as_tensors(value: Tensor | Iterable[Tensor], argument: str) -> list[Tensor]:
     return tensors
 
 
-def as_weights(ys: Sequence[Tensor], grad_ys: Weights, batched: bool) -> list[Tensor]:
+def as_weights(
+    ys: Sequence[Tensor], grad_ys: Weights, batched: bool, create_graph: bool
+) -> list[Tensor]:
     """A tensor of weights for each y, in its shape: grad_ys, or ones where that has None.
 
-    With batched the weights have a leading dimension before that shape, the same for all ys.
+    With batched the weights have a leading dimension before that shape, the same for all ys. With
+    create_graph they are nodes of their own in the graph, without it constants.
     """
     if grad_ys is None:
         given: Sequence[Any] = [None] * len(ys)
@@ -75,7 +79,13 @@ def as_weights(ys: Sequence[Tensor], grad_ys: Weights, batched: bool) -> list[Te
     weights = []
     for position, (y, entry) in enumerate(zip(ys, given, strict=True)):
         if entry is not None:
-            weights.append(_as_weight(y, entry, leading, position))
+            weight = _as_weight(y, entry, leading, position)
+            if weight.requires_grad:
+                # A weight may come back as a gradient. It must not bring its graph unasked, nor be
+                # the same tensor, or to stop at that gradient would be to stop at the weight.
+                with torch.enable_grad():
+                    weight = weight.view_as(weight) if create_graph else weight.detach()
+            weights.append(weight)
         elif y.is_complex():
             raise TypeError(
                 f"ys[{position}] is complex ({y.dtype}), for which there is no default weight: "
