@@ -30,23 +30,26 @@ def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
         f"{config.name}: {config.model.name}, {parameters:,} parameters on {experiment.device}"
     )
     console.say(f"writing to {folder}; watch with: {watch}")
-    events = Events(folder)
+    events = Events(folder, warn=console.say)
     events.text("config", f"```yaml\n{dump(resolved(config))}```")
+    events.hyperparameters(_hyperparameters(experiment))
     started = time.monotonic()
     console.start(config.stop.steps)
+    failed = True
     try:
         result = loop.run(
             experiment,
             Monitor(experiment.model, sinks=[events.write], **config.monitor.model_dump()),
             console,
         )
+        failed = STATUS[result.reason] != 0
     except KeyboardInterrupt:
         console.stop()
         console.say(f"interrupted; what was logged is in {folder}")
         return 130
     finally:
         console.stop()
-        events.close()
+        events.close(failed)
     console.table(
         [
             *_found(experiment),
@@ -58,6 +61,21 @@ def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
         ]
     )
     return STATUS[result.reason]
+
+
+def _hyperparameters(experiment: Experiment) -> dict[str, int | float | str]:
+    """The values that runs are compared by: few, and the same names in every run."""
+    config = experiment.config
+    return {
+        "model": config.model.name,
+        "loss": config.loss.name,
+        "reduction": config.loss.reduction,
+        "optimizer": config.optimizer.name,
+        "lr": config.optimizer.lr,
+        "batch_size": config.data.batch_size or len(experiment.table.x),
+        "dtype": config.dtype,
+        "seed": config.seed,
+    }
 
 
 def _reason(result: loop.Result, experiment: Experiment) -> str:

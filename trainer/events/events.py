@@ -1,0 +1,66 @@
+"""The events of one run, from the training loop's side."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from trainer.events import about
+from trainer.events.writer import Writer
+from trainer.record import StepRecord
+
+METRICS = ("loss/train", "gradient_norm/global")
+
+
+class Events:
+    """A new event file in the run's folder, which TensorBoard can show while it grows.
+
+    All is written by a thread: within some two seconds, at `close`, and when the interpreter ends
+    without it. When the file cannot be written any more, one message says so (by `warn`, at the
+    call that finds it out; a RuntimeWarning by default) and training goes on without events.
+    """
+
+    def __init__(self, run_dir: Path, warn: Callable[[str], None] | None = None) -> None:
+        self._writer = Writer(run_dir)
+        self._run_dir = run_dir
+        self._warn = warn or (lambda message: warnings.warn(message, RuntimeWarning, stacklevel=4))
+        self._warned = False
+        self._finalizer = weakref.finalize(self, self._writer.close, failed=True)
+        self._writer.put(about.layout())
+
+    def write(self, record: StepRecord) -> None:
+        """Adds a record: its curves, its histograms and its place in the blocks of records."""
+        self._writer.put(record)
+        if self._writer.failure is not None:
+            self._report()
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """Shows `markdown` in TensorBoard's TEXT tab."""
+        self._writer.put(about.text(tag, markdown, step))
+
+    def hyperparameters(self, values: Mapping[str, bool | int | float | str]) -> None:
+        """Shows the run in TensorBoard's HPARAMS tab; the same names in all runs to compare.
+
+        TypeError when a value is none of bool, int, float and str.
+        """
+        for event in about.hyperparameters(values, METRICS):
+            self._writer.put(event)
+        self._writer.is_session = True
+
+    def close(self, failed: bool = False) -> None:
+        """Writes everything that waits and closes the file; safe to call twice.
+
+        `failed` is the status of a run with hyperparameters; it is true where nobody closes.
+        """
+        if self._finalizer.detach():
+            self._writer.close(failed)
+        if self._writer.failure is not None:
+            self._report()
+
+    def _report(self) -> None:
+        if not self._warned:
+            self._warned = True
+            what = f"events can no longer be written to {self._run_dir}: {self._writer.failure}"
+            self._warn(f"{what}; training goes on, TensorBoard shows nothing newer")

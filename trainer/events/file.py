@@ -1,0 +1,58 @@
+"""A TensorBoard event file: its name, its first event, and how an event is framed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+
+import google_crc32c
+from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
+
+_number = itertools.count()  # of this process, so that two files of a second differ in name
+
+
+class EventFile:
+    """A new event file in a folder; what is added reaches it at `flush`.
+
+    The file is unbuffered and `flush` writes all that waits at once, so that neither a killed nor
+    a forked process leaves half of an event or an event twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        host, now = socket.gethostname(), time.time()
+        name = f"events.out.tfevents.{int(now):010d}.{host}.{os.getpid()}.{next(_number)}"
+        self._file = open(folder / name, "xb", buffering=0)
+        self._waiting: list[bytes] = []
+        self.waiting_bytes = 0
+        source = SourceMetadata(writer="trainer")
+        version = Event(wall_time=now, file_version="brain.Event:2", source_metadata=source)
+        self.add(version.SerializeToString())
+        self.flush()
+
+    def add(self, event: bytes) -> None:
+        """Adds a serialized Event: its length and itself, each followed by a masked CRC-32C."""
+        length = struct.pack("<Q", len(event))
+        framed = b"".join((length, _masked_crc(length), event, _masked_crc(event)))
+        self._waiting.append(framed)
+        self.waiting_bytes += len(framed)
+
+    def flush(self) -> None:
+        """Hands what was added to the operating system; OSError when it cannot."""
+        rest = memoryview(b"".join(self._waiting))
+        self._waiting, self.waiting_bytes = [], 0
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+    def close(self) -> None:
+        """Closes the file without flushing."""
+        self._file.close()
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
