@@ -15,7 +15,9 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import statistics
-from trainer.record import BINS, LayerTable, TensorTable
+from trainer.record import BINS, MOMENTS, LayerTable, TensorTable
+
+MAX_HELD_BYTES = 8 << 20
 
 
 class Activations:
@@ -31,7 +33,10 @@ class Activations:
         self._handles: list[RemovableHandle] = []
         self._order: dict[str, int] = {}  # of first execution
         self._outputs: list[tuple[int, int, Tensor]] = []  # layer, values, (3,) of `signal`
-        self._gradients: list[tuple[int, Tensor, Tensor | None]] = []  # layer, moments, histogram
+        self._reached: list[int] = []  # the layer of each gradient, in order of arrival
+        self._held: list[Tensor] = []  # gradients that wait to be measured together
+        self._held_bytes = 0
+        self._measured: list[tuple[Tensor, Tensor | None]] = []  # moments and histograms
         self._histograms = False
         self.seconds = 0.0  # spent measuring since `watch`
 
@@ -43,29 +48,30 @@ class Activations:
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
         self.release()
-        self._order, self._outputs, self._gradients = {}, [], []
+        self._order, self._outputs, self._reached, self._measured = {}, [], [], []
         self._histograms, self.seconds = histograms, 0.0
         for name, module in self._layers:
             self._handles.append(module.register_forward_hook(partial(self._called, name)))
 
     def release(self) -> None:
-        """Removes every hook, also those on the graph of a step."""
+        """Removes every hook, also those on the graph of a step, and what only they needed."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._measure()
 
     def results(self) -> list[Tensor]:
         """What was measured, on its devices; `table` takes the same back as arrays."""
         found = [signal for _, _, signal in self._outputs]
-        found += [moments for _, moments, _ in self._gradients]
-        return found + [counts for _, _, counts in self._gradients if counts is not None]
+        found += [moments for moments, _ in self._measured]
+        return found + [counts for _, counts in self._measured if counts is not None]
 
     def table(self, results: list[NDArray[Any]]) -> LayerTable:
         """The statistics by layer; those of a layer that was called several times are merged."""
         names = tuple(self._order)
-        outputs, gradients = len(self._outputs), len(self._gradients)
+        outputs, groups = len(self._outputs), len(self._measured)
         signals = np.array(results[:outputs]).reshape(outputs, 3)
-        moments = np.array(results[outputs : outputs + gradients]).reshape(gradients, 7)
+        moments = _joined(results[outputs : outputs + groups], MOMENTS, np.float64)
         size = np.array([values for _, values, _ in self._outputs], dtype=np.float64)
         layer = np.array([index for index, _, _ in self._outputs], dtype=np.intp)
 
@@ -77,22 +83,30 @@ class Activations:
                 return total / weight
 
         rms, zeros, fraction = signals.T
-        reached = np.array([index for index, _, _ in self._gradients], dtype=np.intp)
-        rows = np.unique(reached)
-        merged = np.zeros((len(names), 7))
-        moments[:, statistics.NORM] **= 2
-        np.add.at(merged, reached, moments)
-        merged[:, statistics.NORM] **= 0.5
-        merged[:, statistics.MAX_ABS] = 0
-        np.maximum.at(merged[:, statistics.MAX_ABS], reached, moments[:, statistics.MAX_ABS])
-        histograms = None
-        if self._histograms:
-            counts = np.array(results[outputs + gradients :]).reshape(gradients, BINS)
-            total = np.zeros((len(names), BINS), np.int64)
-            np.add.at(total, reached, counts)
-            histograms = total[rows]
-        table = TensorTable(tuple(names[row] for row in rows), merged[rows], histograms)
-        return LayerTable(names, np.sqrt(mean(rms**2)), mean(zeros), mean(fraction), table)
+        gradients = self._gradient_table(names, moments, results[outputs + groups :])
+        return LayerTable(names, np.sqrt(mean(rms**2)), mean(zeros), mean(fraction), gradients)
+
+    def _gradient_table(
+        self, names: tuple[str, ...], moments: NDArray[Any], histograms: list[NDArray[Any]]
+    ) -> TensorTable:
+        reached = np.array(self._reached, dtype=np.intp)
+        rows, first, place = np.unique(reached, return_index=True, return_inverse=True)
+        reached_names = tuple(names[row] for row in rows)
+        counts = _joined(histograms, BINS, np.int64) if self._histograms else None
+        if len(rows) == len(reached):  # each layer was called once
+            return TensorTable(
+                reached_names, moments[first], None if counts is None else counts[first]
+            )
+        merged = np.zeros((len(rows), moments.shape[1]))
+        np.add.at(merged, place, moments)
+        for column, merge in ((statistics.NORM, np.hypot), (statistics.MAX_ABS, np.maximum)):
+            merged[:, column] = 0
+            merge.at(merged[:, column], place, moments[:, column])
+        total = None
+        if counts is not None:
+            total = np.zeros((len(rows), BINS), np.int64)
+            np.add.at(total, place, counts)
+        return TensorTable(reached_names, merged, total)
 
     def _called(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
@@ -117,9 +131,24 @@ class Activations:
         started = time.perf_counter()
         gradient = gradients[output_nr]
         if gradient is not None:
-            moments, counts = statistics.summarize([gradient.detach()], self._histograms)
-            self._gradients.append((index, moments[0], None if counts is None else counts[0]))
+            # One call for many small tensors costs a fraction of a call for each. While it is held
+            # here autograd does not use its memory again.
+            self._reached.append(index)
+            self._held.append(gradient.detach())
+            self._held_bytes += gradient.nbytes if gradient.layout is torch.strided else 0
+            if self._held_bytes > MAX_HELD_BYTES:
+                self._measure()
         self.seconds += time.perf_counter() - started
+
+    def _measure(self) -> None:
+        """Measures the gradients that are held, and lets them go."""
+        if self._held:
+            self._measured.append(statistics.summarize(self._held, self._histograms))
+            self._held, self._held_bytes = [], 0
+
+
+def _joined(groups: list[NDArray[Any]], columns: int, dtype: Any) -> NDArray[Any]:
+    return np.concatenate([np.zeros((0, columns), dtype), *groups])
 
 
 def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

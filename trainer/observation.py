@@ -84,9 +84,9 @@ class Observation(Unobserved):
         self._gradients = [gradient for _, gradient in present]
         self._versions = [gradient._version for gradient in self._gradients]
         self._moments, self._counts = statistics.summarize(self._gradients, self._histograms)
-        trainable = [(name, p.detach()) for name, p in self._parameters if p.requires_grad]
+        trainable = [(name, p) for name, p in self._parameters if p.requires_grad]
         self._trainable = tuple(name for name, _ in trainable)
-        self._values = [value for _, value in trainable]
+        self._values = [parameter for _, parameter in trainable]
         self.copies, self._squares = statistics.snapshot(self._values, self.copies)
         # Seen by every optimizer that steps inside; the first tells the learning rate.
         self._hook = None

@@ -20,18 +20,20 @@ from trainer.statistics.bits import (
 )
 from trainer.statistics.kernel import REORDER
 
-# A job is an array of int64. The output is seen as (samples, units, positions); the results are
-# three rows of float64, one entry for each unit: mean square, fraction of zeros, std / RMS.
-NEXT_UNIT, SAMPLES, UNITS, POSITIONS, RESULTS, OUTPUT = range(6)
-WORDS = 6
+# A job is an array of int64. The output is seen as (samples, units, positions). The results are
+# float64: RMS, fraction of zeros and signal fraction of the whole, then three rows with one entry
+# for each unit: mean square, fraction of zeros, std / RMS.
+NEXT_UNIT, UNITS_DONE, SAMPLES, UNITS, POSITIONS, RESULTS, OUTPUT = range(7)
+WORDS = 7
 AT_ONCE = 64  # units that a thread takes where they are neighbours in memory
 
 
 def measure_units(job):
-    """Fill in the results of the units that are left."""
+    """Fill in the results of the units that are left; who does the last adds those of the whole."""
     words = carray(words_at(job), (WORDS,))
     samples, units, positions = words[SAMPLES], words[UNITS], words[POSITIONS]
-    results = carray(address_of(words[RESULTS], np.float64), (3, units))
+    whole = carray(address_of(words[RESULTS], np.float64), (3,))
+    results = carray(address_of(words[RESULTS] + 3 * 8, np.float64), (3, units))
     output = carray(address_as(job, words[OUTPUT]), (samples, units, positions))
     rows = carray(address_as(job, words[OUTPUT]), (samples, units))  # where positions == 1
     step = AT_ONCE if positions == 1 else 1
@@ -49,7 +51,19 @@ def measure_units(job):
             squares[unit] = spread + squares[unit] ** 2
             defined = squares[unit] != 0 and samples * positions > 1
             fraction[unit] = math.sqrt(spread / squares[unit]) if defined else np.nan
+        if fetch_add(words.ctypes.data + 8 * UNITS_DONE, last - first) + last - first == units:
+            summary(results, whole)
         first = fetch_add(words.ctypes.data + 8 * NEXT_UNIT, step)
+
+
+@njit(nogil=True)
+def summary(results, whole):
+    """RMS, fraction of zeros and lower median of std / RMS over the units where it is defined."""
+    fractions = results[2][~np.isnan(results[2])]
+    middle = (fractions.size - 1) // 2
+    whole[0] = math.sqrt(results[0].mean())
+    whole[1] = results[1].mean()
+    whole[2] = np.partition(fractions, middle)[middle] if fractions.size else np.nan
 
 
 @njit(nogil=True, fastmath=REORDER)
