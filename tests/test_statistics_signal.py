@@ -92,3 +92,14 @@ def test_bad_values():
     output[1, 1] = torch.inf
     assert not statistics.signal(output)[0].isfinite()
     assert statistics.signal(torch.arange(12).reshape(4, 3))[0] == pytest.approx(np.sqrt(506 / 12))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_several_outputs_at_once_equal_one_at_a_time(dtype):
+    shapes = [(64, 256), (1, 3), (7,), (4, 5, 6), (3, 8, 5, 5), (2, 3, 4, 4, 2), (300, 300), (5, 1)]
+    outputs = [torch.randn(shape).relu().to(dtype) for shape in shapes]
+    expected = torch.stack([statistics.signal(output) for output in outputs])
+    torch.testing.assert_close(statistics.signals(outputs), expected, equal_nan=True)
+    mixed = [*outputs, torch.randn(3, 3).double(), torch.zeros(0, 4)]
+    expected = torch.stack([statistics.signal(output) for output in mixed])
+    torch.testing.assert_close(statistics.signals(mixed), expected, equal_nan=True)

@@ -17,7 +17,33 @@ from torch.utils.hooks import RemovableHandle
 from trainer import statistics
 from trainer.record import BINS, MOMENTS, LayerTable, TensorTable
 
-MAX_HELD_BYTES = 8 << 20
+HELD_BYTES = 8 << 20  # of tensors that wait to be measured together
+COPIED_BYTES = 1 << 19  # of an output: copying a larger one costs more than a call of its own
+
+
+class Held:
+    """Tensors that are measured together, since a call for many small ones costs little more than
+    one for a single one; what is measured stays on the device."""
+
+    def __init__(self, measure: Callable[[list[Tensor]], tuple[Tensor | None, ...]]) -> None:
+        self.layers: list[int] = []  # the layer of each tensor, in order of arrival
+        self.measured: list[tuple[Tensor | None, ...]] = []  # with one row for each tensor
+        self._measure = measure
+        self._tensors: list[Tensor] = []
+        self._bytes = 0
+
+    def add(self, layer: int, tensor: Tensor) -> None:
+        self.layers.append(layer)
+        self._tensors.append(tensor)
+        self._bytes += tensor.nbytes if tensor.layout is torch.strided else 0
+        if self._bytes > HELD_BYTES:
+            self.measure()
+
+    def measure(self) -> None:
+        """Measures what is held, and lets it go."""
+        if self._tensors:
+            self.measured.append(self._measure(self._tensors))
+            self._tensors, self._bytes = [], 0
 
 
 class Activations:
@@ -30,86 +56,68 @@ class Activations:
 
     def __init__(self, model: nn.Module, wanted: Callable[[str], bool]) -> None:
         self._layers = [(n, m) for n, m in layers(model) if wanted(n)]
-        self._handles: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle] = []  # on the modules
+        self._edges: list[RemovableHandle] = []  # on the graph of a step
         self._order: dict[str, int] = {}  # of first execution
-        self._outputs: list[tuple[int, int, Tensor]] = []  # layer, values, (3,) of `signal`
-        self._reached: list[int] = []  # the layer of each gradient, in order of arrival
-        self._held: list[Tensor] = []  # gradients that wait to be measured together
-        self._held_bytes = 0
-        self._measured: list[tuple[Tensor, Tensor | None]] = []  # moments and histograms
+        self._sizes: list[int] = []  # of each output
         self._histograms = False
+        self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
-
-    @property
-    def watching(self) -> bool:
-        """Whether hooks are attached."""
-        return bool(self._handles)
 
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
-        self.release()
-        self._order, self._outputs, self._reached, self._measured = {}, [], [], []
-        self._histograms, self.seconds = histograms, 0.0
-        for name, module in self._layers:
-            self._handles.append(module.register_forward_hook(partial(self._called, name)))
+        self.pause()
+        self._order, self._sizes, self._histograms = {}, [], histograms
+        self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
+        self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
+        self.watching, self.seconds = bool(self._layers), 0.0
+        if not self._hooks:
+            for name, module in self._layers:
+                hook = partial(self._called, name)
+                self._hooks.append(module.register_forward_hook(hook))
+
+    def pause(self) -> None:
+        """Ends the measuring of a step; hooks on modules stay, as it may go on with the next."""
+        if self.watching:
+            self.watching = False
+            for handle in self._edges:
+                handle.remove()
+            self._edges = []
+            self._outputs.measure()
+            self._gradients.measure()
 
     def release(self) -> None:
-        """Removes every hook, also those on the graph of a step, and what only they needed."""
-        for handle in self._handles:
+        """Removes every hook."""
+        self.pause()
+        for handle in self._hooks:
             handle.remove()
-        self._handles = []
-        self._measure()
+        self._hooks = []
 
     def results(self) -> list[Tensor]:
         """What was measured, on its devices; `table` takes the same back as arrays."""
-        found = [signal for _, _, signal in self._outputs]
-        found += [moments for moments, _ in self._measured]
-        return found + [counts for _, counts in self._measured if counts is not None]
+        groups = [*zip(*self._outputs.measured, strict=True)]
+        groups += zip(*self._gradients.measured, strict=True)
+        return [part for group in groups for part in group if part is not None]
 
     def table(self, results: list[NDArray[Any]]) -> LayerTable:
         """The statistics by layer; those of a layer that was called several times are merged."""
         names = tuple(self._order)
-        outputs, groups = len(self._outputs), len(self._measured)
-        signals = np.array(results[:outputs]).reshape(outputs, 3)
-        moments = _joined(results[outputs : outputs + groups], MOMENTS, np.float64)
-        size = np.array([values for _, values, _ in self._outputs], dtype=np.float64)
-        layer = np.array([index for index, _, _ in self._outputs], dtype=np.intp)
-
-        def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            total, weight = np.zeros(len(names)), np.zeros(len(names))
-            np.add.at(total, layer, values * size)
-            np.add.at(weight, layer, size)
-            with np.errstate(invalid="ignore"):
-                return total / weight
-
+        outputs, gradients = len(self._outputs.measured), len(self._gradients.measured)
+        signals = _joined(results[:outputs], 3, np.float64)
+        moments = _joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
+        counts = None
+        if self._histograms:
+            counts = _joined(results[outputs + gradients :], BINS, np.int64)
+        called = np.array(self._outputs.layers, dtype=np.intp)
+        if len(called) > len(names):
+            signals = _mean(signals, np.array(self._sizes, np.float64), called, len(names))
         rms, zeros, fraction = signals.T
-        gradients = self._gradient_table(names, moments, results[outputs + groups :])
-        return LayerTable(names, np.sqrt(mean(rms**2)), mean(zeros), mean(fraction), gradients)
-
-    def _gradient_table(
-        self, names: tuple[str, ...], moments: NDArray[Any], histograms: list[NDArray[Any]]
-    ) -> TensorTable:
-        reached = np.array(self._reached, dtype=np.intp)
-        rows, first, place = np.unique(reached, return_index=True, return_inverse=True)
-        reached_names = tuple(names[row] for row in rows)
-        counts = _joined(histograms, BINS, np.int64) if self._histograms else None
-        if len(rows) == len(reached):  # each layer was called once
-            return TensorTable(
-                reached_names, moments[first], None if counts is None else counts[first]
-            )
-        merged = np.zeros((len(rows), moments.shape[1]))
-        np.add.at(merged, place, moments)
-        for column, merge in ((statistics.NORM, np.hypot), (statistics.MAX_ABS, np.maximum)):
-            merged[:, column] = 0
-            merge.at(merged[:, column], place, moments[:, column])
-        total = None
-        if counts is not None:
-            total = np.zeros((len(rows), BINS), np.int64)
-            np.add.at(total, place, counts)
-        return TensorTable(reached_names, merged, total)
+        reached = np.array(self._gradients.layers, dtype=np.intp)
+        table = _merged(names, reached, moments, counts)
+        return LayerTable(names, rms, zeros, fraction, table)
 
     def _called(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or not (self.watching and torch.is_grad_enabled()):
             return  # a validation pass is not part of the step
         started = time.perf_counter()
         tensor = first_tensor(output)
@@ -120,35 +128,70 @@ class Activations:
         index = self._order.setdefault(name, len(self._order))
         if not again:
             values = tensor.detach()
-            self._outputs.append((index, values.numel(), statistics.signal(values)))
+            self._sizes.append(values.numel())
+            if values.nbytes > COPIED_BYTES:
+                self._outputs.measure()  # in order of arrival
+                self._outputs.layers.append(index)
+                self._outputs.measured.append((statistics.signal(values)[None],))
+            else:  # a copy, since what follows may work in place
+                self._outputs.add(index, values.clone())
         if tensor.requires_grad:
             edge = get_gradient_edge(tensor)
             received = partial(self._received, index, edge.output_nr)
-            self._handles.append(edge.node.register_prehook(received))
+            self._edges.append(edge.node.register_prehook(received))
         self.seconds += time.perf_counter() - started
 
     def _received(self, index: int, output_nr: int, gradients: tuple[Tensor | None, ...]) -> None:
-        started = time.perf_counter()
         gradient = gradients[output_nr]
-        if gradient is not None:
-            # One call for many small tensors costs a fraction of a call for each. While it is held
-            # here autograd does not use its memory again.
-            self._reached.append(index)
-            self._held.append(gradient.detach())
-            self._held_bytes += gradient.nbytes if gradient.layout is torch.strided else 0
-            if self._held_bytes > MAX_HELD_BYTES:
-                self._measure()
-        self.seconds += time.perf_counter() - started
-
-    def _measure(self) -> None:
-        """Measures the gradients that are held, and lets them go."""
-        if self._held:
-            self._measured.append(statistics.summarize(self._held, self._histograms))
-            self._held, self._held_bytes = [], 0
+        if gradient is not None:  # while it is held autograd does not use its memory again
+            self._gradients.add(index, gradient.detach())
 
 
 def _joined(groups: list[NDArray[Any]], columns: int, dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros((0, columns), dtype), *groups])
+    return (
+        groups[0] if len(groups) == 1 else np.concatenate([np.zeros((0, columns), dtype), *groups])
+    )
+
+
+def _mean(
+    signals: NDArray[Any], sizes: NDArray[Any], layer: NDArray[np.intp], layers: int
+) -> NDArray[Any]:
+    """(layers, 3) of all calls together: root mean square of RMS, means of the fractions."""
+    squares, zeros, fraction = signals[:, 0] ** 2, signals[:, 1], signals[:, 2]
+    parts = np.stack([squares, zeros, fraction], axis=1) * sizes[:, None]
+    total, weight = np.zeros((layers, 3)), np.zeros((layers, 1))
+    np.add.at(total, layer, parts)
+    np.add.at(weight, layer, sizes[:, None])
+    with np.errstate(invalid="ignore"):
+        total /= weight
+    total[:, 0] **= 0.5
+    return total
+
+
+def _merged(
+    names: tuple[str, ...],
+    reached: NDArray[np.intp],
+    moments: NDArray[Any],
+    counts: NDArray[Any] | None,
+) -> TensorTable:
+    """The rows of each layer that a gradient reached, those of several calls added together."""
+    once = len(set(reached.tolist())) == len(reached)
+    if once:
+        order = np.argsort(reached)
+        rows = reached[order]
+        moments, counts = moments[order], None if counts is None else counts[order]
+        return TensorTable(tuple(names[row] for row in rows), moments, counts)
+    rows, place = np.unique(reached, return_inverse=True)
+    merged = np.zeros((len(rows), MOMENTS))
+    np.add.at(merged, place, moments)
+    for column, merge in ((statistics.NORM, np.hypot), (statistics.MAX_ABS, np.maximum)):
+        merged[:, column] = 0
+        merge.at(merged[:, column], place, moments[:, column])
+    total = None
+    if counts is not None:
+        total = np.zeros((len(rows), BINS), np.int64)
+        np.add.at(total, place, counts)
+    return TensorTable(tuple(names[row] for row in rows), merged, total)
 
 
 def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

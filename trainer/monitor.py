@@ -77,7 +77,7 @@ class Monitor:
         """
         if due(step, self._section.activation_every_steps):
             self._activations.watch(due(step, self._section.histogram_every_steps))
-        elif self._activations.watching:
+        else:
             self._activations.release()
 
     def step(

@@ -78,7 +78,7 @@ class Observation(Unobserved):
         started = time.perf_counter()
         self._wall_time = time.time()
         self._watched = self._activations.watching
-        self._activations.release()
+        self._activations.pause()
         present = [(name, p.grad) for name, p in self._parameters if p.grad is not None]
         self._names = tuple(name for name, _ in present)
         self._gradients = [gradient for _, gradient in present]
@@ -107,6 +107,8 @@ class Observation(Unobserved):
         if kind is None:
             self.record = self._made()
             self._done(self)
+        else:
+            self._activations.release()
 
     def _made(self) -> StepRecord:
         started = time.perf_counter()

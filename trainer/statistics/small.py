@@ -23,7 +23,7 @@ _OCTAVES = 2 * (1023 - 127)  # the bin of float64's exponent where float32's beg
 
 def fits(tensors: Sequence[Tensor]) -> bool:
     """Whether the tensors, which share their dtype, are few values that numpy can read."""
-    sizes = [tensor.numel() for tensor in tensors]
+    sizes = [*map(Tensor.numel, tensors)]
     return 0 < min(sizes) and sum(sizes) <= _VALUES and tensors[0].dtype in _FORMATS
 
 
@@ -90,7 +90,7 @@ signal = operations.signal
 
 def _flat(tensors: Sequence[Tensor]) -> tuple[NDArray[Any], list[int], list[int]]:
     """All values one after the other, where each tensor starts, and how many it has."""
-    sizes = [tensor.numel() for tensor in tensors]
+    sizes = [*map(Tensor.numel, tensors)]
     kind = np.dtype(_FORMATS[tensors[0].dtype])
     pairs = zip(tensors, sizes, strict=True)
     data = b"".join([string_at(tensor.data_ptr(), n * kind.itemsize) for tensor, n in pairs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Sequence
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,8 @@ def _run(loop: Any, dtype: torch.dtype, values: int, header: Sequence[int], *row
 @np.errstate(over="ignore")  # sums of float64 may be infinite; hypot handles what norms need
 def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tensor | None]:
     """Moments (N, 7) and, if asked for, counts (N, 1024) of tensors of one dtype."""
-    n, lengths = len(tensors), [tensor.numel() for tensor in tensors]
-    first, values = _first_blocks(lengths), sum(lengths)
+    n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
+    first, values = _first_blocks(tuple(lengths)), sum(lengths)
     rows = torch.empty(first[-1], kernel.COLUMNS, dtype=torch.float64, device="cpu")
     counts = scratch = None
     workers = torch.get_num_threads() if values >= _THREADS_PAY_FROM else 1
@@ -97,7 +97,7 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
         size = workers * histogram.SCRATCH_BYTES if pairs or workers > 1 else histogram.TABLE_BYTES
         scratch = torch.zeros(size, dtype=torch.uint8, device="cpu")
     pointers = [0 if each is None else each.data_ptr() for each in (rows, counts, scratch)]
-    addresses = [tensor.data_ptr() for tensor in tensors]
+    addresses = [*map(Tensor.data_ptr, tensors)]
     header = (0, 0, workers, n, *pointers)
     loop, dtype = kernel.summarize_blocks, tensors[0].dtype
     _run(loop, dtype, values, header, addresses, lengths, first)
@@ -122,11 +122,11 @@ def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
 
 @np.errstate(all="ignore")
 def _sums(loop: Any, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    n, lengths = len(tensors), [tensor.numel() for tensor in tensors]
-    first = _first_blocks(lengths)
+    n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
+    first = _first_blocks(tuple(lengths))
     sums = torch.empty(first[-1], dtype=torch.float64, device="cpu")
-    addresses = [tensor.data_ptr() for tensor in tensors]
-    seconds = [other.data_ptr() for other in others]
+    addresses = [*map(Tensor.data_ptr, tensors)]
+    seconds = [*map(Tensor.data_ptr, others)]
     header = (0, 0, 0, n, sums.data_ptr(), 0, 0)
     _run(loop, tensors[0].dtype, sum(lengths), header, addresses, lengths, first, seconds)
     if first[-1] == n:
@@ -134,7 +134,8 @@ def _sums(loop: Any, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Ten
     return torch.from_numpy(np.add.reduceat(sums.numpy(), first[:-1]))
 
 
-def _first_blocks(lengths: Sequence[int]) -> list[int]:
+@lru_cache(maxsize=64)
+def _first_blocks(lengths: tuple[int, ...]) -> list[int]:
     """The number of each tensor's first block, and of all blocks; an empty tensor has one."""
     return list(accumulate((max(1, -(-n // kernel.BLOCK)) for n in lengths), initial=0))
 
@@ -145,3 +146,18 @@ def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
     header = (0, 0, *shape, results.data_ptr(), values.data_ptr())
     _run(units.measure_units, values.dtype, values.numel(), header)
     return results[:3]
+
+
+def signals(outputs: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]]) -> Tensor:
+    """The same (N, 3) of several outputs of one dtype."""
+    sizes = [3 + 3 * shape[1] for shape in shapes]
+    results = torch.empty(sum(sizes), dtype=torch.float64, device="cpu")
+    places = [0, *accumulate(sizes)][:-1]
+    at = results.data_ptr()
+    rows = [
+        (0, 0, *shape, at + 8 * place, output.data_ptr())
+        for output, shape, place in zip(outputs, shapes, places, strict=True)
+    ]
+    values = sum(map(Tensor.numel, outputs))
+    _run(units.measure_outputs, outputs[0].dtype, values, (0, len(rows)), *rows)
+    return results[torch.tensor(places)[:, None] + torch.arange(3)]

@@ -31,29 +31,52 @@ AT_ONCE = 64  # units that a thread takes where they are neighbours in memory
 def measure_units(job):
     """Fill in the results of the units that are left; who does the last adds those of the whole."""
     words = carray(words_at(job), (WORDS,))
-    samples, units, positions = words[SAMPLES], words[UNITS], words[POSITIONS]
+    units = words[UNITS]
     whole = carray(address_of(words[RESULTS], np.float64), (3,))
     results = carray(address_of(words[RESULTS] + 3 * 8, np.float64), (3, units))
-    output = carray(address_as(job, words[OUTPUT]), (samples, units, positions))
-    rows = carray(address_as(job, words[OUTPUT]), (samples, units))  # where positions == 1
-    step = AT_ONCE if positions == 1 else 1
+    step = AT_ONCE if words[POSITIONS] == 1 else 1
     first = fetch_add(words.ctypes.data + 8 * NEXT_UNIT, step)
     while first < units:
         last = min(first + step, units)
-        squares, zeros, fraction = results[0], results[1], results[2]
-        mean, variance = squares[first:last], fraction[first:last]  # until they are known
-        if positions == 1:
-            features(rows, first, mean, variance, zeros[first:last])
-        else:
-            mean[0], variance[0], zeros[first] = channel(output, first)
-        for unit in range(first, last):
-            spread = fraction[unit]
-            squares[unit] = spread + squares[unit] ** 2
-            defined = squares[unit] != 0 and samples * positions > 1
-            fraction[unit] = math.sqrt(spread / squares[unit]) if defined else np.nan
+        measure_between(job, words[OUTPUT], words[SAMPLES], words[POSITIONS], results, first, last)
         if fetch_add(words.ctypes.data + 8 * UNITS_DONE, last - first) + last - first == units:
             summary(results, whole)
         first = fetch_add(words.ctypes.data + 8 * NEXT_UNIT, step)
+
+
+def measure_outputs(job):
+    """Fill in the results of the outputs that are left; each is one thread's."""
+    outputs = carray(words_at(job), (2,))[1]
+    words = carray(words_at(job), (2 + WORDS * outputs,))
+    at = fetch_add(words.ctypes.data, 1)
+    while at < outputs:
+        own = words[2 + WORDS * at : 2 + WORDS * (at + 1)]
+        whole = carray(address_of(own[RESULTS], np.float64), (3,))
+        results = carray(address_of(own[RESULTS] + 3 * 8, np.float64), (3, own[UNITS]))
+        for first in range(0, own[UNITS], AT_ONCE):
+            last = min(first + AT_ONCE, own[UNITS])
+            measure_between(job, own[OUTPUT], own[SAMPLES], own[POSITIONS], results, first, last)
+        summary(results, whole)
+        at = fetch_add(words.ctypes.data, 1)
+
+
+@njit(nogil=True)
+def measure_between(job, address, samples, positions, results, first, last):
+    """Fill in the results of the units first to last of the output at the address."""
+    units = results.shape[1]
+    squares, zeros, fraction = results[0], results[1], results[2]
+    if positions == 1:
+        rows = carray(address_as(job, address), (samples, units))
+        features(rows, first, squares[first:last], fraction[first:last], zeros[first:last])
+    else:
+        output = carray(address_as(job, address), (samples, units, positions))
+        for unit in range(first, last):
+            squares[unit], fraction[unit], zeros[unit] = channel(output, unit)
+    for unit in range(first, last):  # so far the mean and the mean square about it
+        spread = fraction[unit]
+        squares[unit] = spread + squares[unit] ** 2
+        defined = squares[unit] != 0 and samples * positions > 1
+        fraction[unit] = math.sqrt(spread / squares[unit]) if defined else np.nan
 
 
 @njit(nogil=True)
