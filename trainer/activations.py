@@ -17,8 +17,8 @@ from torch.utils.hooks import RemovableHandle
 from trainer import statistics
 from trainer.record import BINS, MOMENTS, LayerTable, TensorTable
 
-HELD_BYTES = 8 << 20  # of tensors that wait to be measured together
-COPIED_BYTES = 1 << 19  # of an output: copying a larger one costs more than a call of its own
+HELD_BYTES = 4 << 20  # of tensors that wait to be measured together
+SMALL_BYTES = 1 << 17  # of a tensor that waits: fresh memory for more costs more than another call
 
 
 class Held:
@@ -32,10 +32,16 @@ class Held:
         self._tensors: list[Tensor] = []
         self._bytes = 0
 
-    def add(self, layer: int, tensor: Tensor) -> None:
+    def add(self, layer: int, tensor: Tensor, copy: bool) -> None:
+        """Takes a tensor that may change afterwards (copy) or will not."""
         self.layers.append(layer)
-        self._tensors.append(tensor)
-        self._bytes += tensor.nbytes if tensor.layout is torch.strided else 0
+        size = tensor.nbytes if tensor.layout is torch.strided else SMALL_BYTES
+        if size >= SMALL_BYTES:
+            self.measure()  # in order of arrival
+            self.measured.append(self._measure([tensor]))
+            return
+        self._tensors.append(tensor.clone() if copy else tensor)
+        self._bytes += size
         if self._bytes > HELD_BYTES:
             self.measure()
 
@@ -129,12 +135,7 @@ class Activations:
         if not again:
             values = tensor.detach()
             self._sizes.append(values.numel())
-            if values.nbytes > COPIED_BYTES:
-                self._outputs.measure()  # in order of arrival
-                self._outputs.layers.append(index)
-                self._outputs.measured.append((statistics.signal(values)[None],))
-            else:  # a copy, since what follows may work in place
-                self._outputs.add(index, values.clone())
+            self._outputs.add(index, values, copy=True)  # what follows may work in place
         if tensor.requires_grad:
             edge = get_gradient_edge(tensor)
             received = partial(self._received, index, edge.output_nr)
@@ -144,7 +145,7 @@ class Activations:
     def _received(self, index: int, output_nr: int, gradients: tuple[Tensor | None, ...]) -> None:
         gradient = gradients[output_nr]
         if gradient is not None:  # while it is held autograd does not use its memory again
-            self._gradients.add(index, gradient.detach())
+            self._gradients.add(index, gradient.detach(), copy=False)
 
 
 def _joined(groups: list[NDArray[Any]], columns: int, dtype: Any) -> NDArray[Any]:

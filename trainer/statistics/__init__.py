@@ -114,7 +114,7 @@ def signals(outputs: Sequence[Tensor]) -> Tensor:
     """What `signal` says of each output: (N, 3). Many small ones take a fraction of a call each."""
     dense = _all_dense(outputs)
     same = len({*map(_DTYPE, dense)}) == len({*map(_DEVICE, dense)}) == 1
-    kind = _kind(dense) if same and all(map(Tensor.numel, dense)) else None
+    kind = _kind(dense) if len(dense) > 1 and same and all(map(Tensor.numel, dense)) else None
     if kind is None or not hasattr(kind, "signals"):
         return torch.stack([signal(values) for values in dense])
     result: Tensor = kind.signals(dense, [_units(values) for values in dense])

@@ -35,7 +35,7 @@ from trainer.statistics.histogram import (
 )
 
 LINE = 2048  # values that two loops read in turn, from the first-level cache
-BLOCK = 65536  # values; the second pass over them finds their 256 KiB in the second-level cache
+BLOCK = 32768  # values; the second pass over them finds their 128 KiB in the second-level cache
 # A job is an array of int64: this header, then rows with an entry for each tensor: addresses,
 # lengths, first blocks (one more entry: how many blocks there are), second addresses.
 NEXT_BLOCK, NEXT_WORKER, WORKERS, TENSORS, PARTIALS, COUNTS, SCRATCH = range(7)

@@ -96,22 +96,50 @@ def features(rows, first, mean, variance, zeros):
     mean[:] = 0.0
     variance[:] = 0.0
     zeros[:] = 0.0
-    for sample in range(samples):
-        row = rows[sample, first:last]
-        for unit in range(row.size):
-            mean[unit] += value(row[unit])
-        for unit in range(row.size):
-            zeros[unit] += magnitude(row[unit]) == 0
+    fours = samples - samples % 4  # four rows at once: one load and store of each sum for them
+    for sample in range(0, fours, 4):
+        a, b = rows[sample, first:last], rows[sample + 1, first:last]
+        c, d = rows[sample + 2, first:last], rows[sample + 3, first:last]
+        for unit in range(mean.size):
+            mean[unit] += (value(a[unit]) + value(b[unit])) + (value(c[unit]) + value(d[unit]))
+        for unit in range(mean.size):
+            pair = is_zero(a[unit]) + is_zero(b[unit])
+            zeros[unit] += pair + is_zero(c[unit]) + is_zero(d[unit])
+    for sample in range(fours, samples):
+        a = rows[sample, first:last]
+        for unit in range(mean.size):
+            mean[unit] += value(a[unit])
+            zeros[unit] += is_zero(a[unit])
     for unit in range(mean.size):
         mean[unit] /= samples
         zeros[unit] /= samples
-    for sample in range(samples):
-        row = rows[sample, first:last]
-        for unit in range(row.size):
-            centred = value(row[unit]) - mean[unit]
-            variance[unit] += centred * centred
+    for sample in range(0, fours, 4):
+        a, b = rows[sample, first:last], rows[sample + 1, first:last]
+        c, d = rows[sample + 2, first:last], rows[sample + 3, first:last]
+        for unit in range(mean.size):
+            centre = mean[unit]
+            pair = square(value(a[unit]) - centre) + square(value(b[unit]) - centre)
+            variance[unit] += (
+                pair + square(value(c[unit]) - centre) + square(value(d[unit]) - centre)
+            )
+    for sample in range(fours, samples):
+        a = rows[sample, first:last]
+        for unit in range(mean.size):
+            variance[unit] += square(value(a[unit]) - mean[unit])
     for unit in range(mean.size):
         variance[unit] /= samples
+
+
+@njit(nogil=True, inline="always")
+def is_zero(bits):
+    """1 for either zero, else 0."""
+    return np.int32(magnitude(bits) == 0)
+
+
+@njit(nogil=True, inline="always")
+def square(x):
+    """x times itself."""
+    return x * x
 
 
 @njit(nogil=True, fastmath=REORDER)
