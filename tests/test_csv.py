@@ -8,9 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from trainer.config.schema import Csv
-from trainer.data.csv import CsvError, read
+from trainer import data
+from trainer.config.data_sections import Csv
+from trainer.data.csv import read
+from trainer.data.table import DataError, Shape, Table
 
 ROWS = [[1.0, -2.5, 3e10], [4.0, 5e-3, 6.0]]
 
@@ -22,7 +25,7 @@ def section(file: Path, **keys: object) -> Csv:
 def message(file: Path, content: bytes | str, **keys: object) -> list[tuple[object, str]]:
     """The path and text of each problem, the file's own name left out."""
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(CsvError) as caught:
+    with pytest.raises(DataError) as caught:
         read(section(file, **keys))
     return [(p.path, p.message.replace(str(file), "FILE")) for p in caught.value.problems]
 
@@ -126,11 +129,11 @@ def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
         (".", "cannot read {}: Is a directory"),
     ]:
         path = tmp_path / name
-        with pytest.raises(CsvError) as caught:
+        with pytest.raises(DataError) as caught:
             read(section(path))
         assert str(caught.value) == expected.format(path)
     with pytest.raises(
-        CsvError, match=r"^'a\\x00b' is not a CSV file in UTF-8: embedded null byte$"
+        DataError, match=r"^'a\\x00b' is not a CSV file in UTF-8: embedded null byte$"
     ):
         read(section(Path("a\0b")))
 
@@ -138,7 +141,7 @@ def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
 def test_standardize(file: Path) -> None:
     rows = [[1.0, 5.0, 7.0], [2.0, 5.0, 70.0], [6.0, 5.0, -7.0]]
     file.write_text("a,b,c\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
-    table = read(section(file, x=["a", "b"], y=["c"], standardize=True))
+    table = read(section(file, x=["a", "b"], y=["c"], standardize=True)).scaled()
     assert table.x_scale is not None and table.y_scale is not None
     for column, values in zip(zip(*rows, strict=True), [*table.x.T, *table.y.T], strict=True):
         mean = sum(column) / 3
@@ -146,3 +149,51 @@ def test_standardize(file: Path) -> None:
         assert values.tolist() == pytest.approx([(v - mean) / deviation for v in column], abs=1e-15)
     undone = torch.cat([table.x_scale.undo(table.x), table.y_scale.undo(table.y)], dim=1)
     assert torch.allclose(undone, torch.tensor(rows, dtype=torch.float64), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "indices"),
+    [
+        (["b", "a", " b ", "c"], ("a", "b", "c"), [1, 0, 1, 2]),
+        (["10", "9", "9.0", "-1"], ("-1", "9", "10"), [2, 1, 1, 0]),
+        (["10", "9", "x", "9.0"], ("10", "9", "9.0", "x"), [0, 1, 3, 2]),
+        (["yes", "no", "yes", "true"], ("no", "true", "yes"), [2, 0, 2, 1]),
+    ],
+    ids=["words", "numbers", "both", "truth"],
+)
+def test_classes(file: Path, cells: list[str], labels: tuple[str, ...], indices: list[int]) -> None:
+    file.write_text("a,b\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+    table = read(section(file, classes=True, standardize=True)).scaled()
+    assert table.y_names == labels and table.y.tolist() == indices
+    assert table.y.dtype == torch.int64
+    assert table.shape == Shape((1,), len(labels), True, None, False)
+    assert table.y_scale is None and float(table.x.mean()) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_class_columns_that_hold_no_classes(file: Path) -> None:
+    only = "column 'b' of FILE holds one class only, 'x'; a classifier needs at least two"
+    assert message(file, "a,b\n1,x\n2, x\n", classes=True) == [(("data", "y", 0), only)]
+    empty = "FILE:3: column 'b': expected a class, got ''"
+    assert message(file, "a,b\n1,x\n2,\n", classes=True) == [(("data", "file"), empty)]
+    short = "FILE:3: 1 cell, but the header has 2"
+    assert message(file, "a,b\n1,x\n2\n", classes=True) == [(("data", "file"), short)]
+
+
+def test_autoencoding_needs_no_targets(file: Path) -> None:
+    file.write_text("a,b\n1,2\n3,5\n")
+    table = data.read(section(file, x=["a", "b"], y=[], autoencode=True), 0)
+    assert isinstance(table, Table) and torch.equal(table.y, table.x)
+    assert table.y_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"y": []}, "y: missing: names of the target columns"),
+        ({"y": ["b", "c"], "classes": True}, "classes stand in one target column, but y names 2"),
+        ({"autoencode": True}, "with autoencode the targets are x; leave y and classes out"),
+    ],
+)
+def test_targets_that_do_not_fit(file: Path, keys: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        section(file, **keys)

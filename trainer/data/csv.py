@@ -1,30 +1,25 @@
-"""Columns of a file of comma-separated values, by name."""
+"""Columns of a file of comma-separated values, by name: numbers, or classes as indices."""
 
 from __future__ import annotations
 
 import csv
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from trainer.config.data_sections import Csv
 from trainer.config.problem import Problem, did_you_mean, shown
 from trainer.config.scalars import FLOAT
-from trainer.config.schema import Csv
-from trainer.data.table import Table
-
-
-class CsvError(ValueError):
-    """A file that does not hold what the configuration says; `problems` names the keys."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(problem.message for problem in problems))
-        self.problems = problems
+from trainer.data.table import DataError, Table
 
 
 def read(section: Csv) -> Table:
-    """The named columns as a float64 table, standardised if asked for; raises CsvError."""
+    """The named columns as a float64 table, classes as int64 indices; raises DataError."""
     header, rows = _lines(Path(section.file))
     wanted: list[tuple[tuple[str | int, ...], str]] = []
     wanted += [(("data", "x", i), name) for i, name in enumerate(section.x)]
@@ -37,14 +32,46 @@ def read(section: Csv) -> Table:
         if name not in header
     ]
     if problems:
-        raise CsvError(problems)
-    names = [name for _, name in wanted]
+        raise DataError(*problems)
+    targets = [] if section.classes else section.y
+    names = [*section.x, *targets, *([section.weights] if section.weights is not None else [])]
     values = torch.tensor(list(_numbers(section.file, header, rows, names)), dtype=torch.float64)
-    inputs, outputs = len(section.x), len(section.y)
-    x, y = values[:, :inputs], values[:, inputs : inputs + outputs]
-    weights = values[:, -1] if section.weights is not None else None
-    table = Table(x, y, weights, x_names=tuple(section.x), y_names=tuple(section.y))
-    return table.standardized() if section.standardize else table
+    inputs, outputs = len(section.x), len(targets)
+    table = Table(
+        values[:, :inputs],
+        values[:, inputs : inputs + outputs],
+        values[:, -1] if section.weights is not None else None,
+        x_names=tuple(section.x),
+        y_names=tuple(targets),
+        standardize=section.standardize,
+    )
+    if not section.classes:
+        return table
+    indices, labels = _classes(section, header, rows)
+    return replace(table, y=indices, y_names=labels, classes=len(labels))
+
+
+def _classes(
+    section: Csv, header: list[str], rows: list[tuple[int, list[str]]]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """The index (N,) of each row's class, and the classes: numbers by value, words by letter."""
+    column = header.index(section.y[0])
+    cells = [(line, row[column].strip()) for line, row in rows]
+    for line, cell in cells:
+        if not cell:
+            expected = f"column {shown(section.y[0])}: expected a class"
+            raise _fault(f"{section.file}:{line}: {expected}, got ''")
+    numeric = all(FLOAT.match(cell) and not cell[-1].isalpha() for _, cell in cells)
+    keys: list[Any] = [float(cell) if numeric else cell for _, cell in cells]
+    labels: dict[Any, str] = {
+        key: cell for key, (_, cell) in reversed(list(zip(keys, cells, strict=True)))
+    }
+    if len(labels) == 1:
+        only = f"column {shown(section.y[0])} of {section.file} holds one class only"
+        message = f"{only}, {shown(cells[0][1])}; a classifier needs at least two"
+        raise DataError(Problem(("data", "y", 0), message))
+    index = {key: number for number, key in enumerate(sorted(labels))}
+    return torch.tensor([index[key] for key in keys]), tuple(labels[key] for key in index)
 
 
 def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -73,7 +100,7 @@ def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 def _numbers(
     file: str, header: list[str], rows: list[tuple[int, list[str]]], names: list[str]
 ) -> Iterator[list[float]]:
-    """The values of the named columns, row by row; raises CsvError at the first that is none."""
+    """The values of the named columns, row by row; raises DataError at the first that is none."""
     columns = [header.index(name) for name in names]
     for line, row in rows:
         if len(row) != len(header):
@@ -91,5 +118,5 @@ def _numbers(
         yield values
 
 
-def _fault(message: str) -> CsvError:
-    return CsvError([Problem(("data", "file"), message)])
+def _fault(message: str) -> DataError:
+    return DataError(Problem(("data", "file"), message))

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from trainer import callables
-from trainer.config.schema import CustomData
+from trainer.config.data_sections import CustomData
+from trainer.data.stream import Stream, arranged, collated, count, is_tokens
 from trainer.data.table import Table
 
 
-def read(section: CustomData) -> Table:
+def read(section: CustomData) -> Table | Stream:
     """The rows that the named thing gives; ValueError or TypeError where they are no such rows."""
     made = callables.load(section.name)(**section.arguments)
-    if not isinstance(made, tuple | list) or len(made) not in (2, 3):
-        raise TypeError(f"it gives a {type(made).__name__}, expected (x, y) or (x, y, weights)")
-    tensors = [torch.as_tensor(part) for part in made]
+    if isinstance(made, tuple | list):
+        if len(made) not in (2, 3):
+            raise TypeError(f"it gives {len(made)} parts, expected (x, y) or (x, y, weights)")
+        if section.workers is not None:
+            raise ValueError("workers: for a Dataset only; these rows are in memory already")
+        return _table([torch.as_tensor(part) for part in made])
+    indexed = hasattr(type(made), "__len__") and hasattr(type(made), "__getitem__")
+    if not indexed or isinstance(made, Tensor | str | dict):
+        expected = "(x, y), (x, y, weights) or a Dataset with __len__ and __getitem__"
+        raise TypeError(f"it gives a {type(made).__name__}, expected {expected}")
+    if len(made) == 0:
+        raise ValueError(f"its Dataset {type(made).__name__} is empty")
+    if section.workers is not None:
+        return Stream.of(made, len(made), section.workers)
+    _check_memory(made)
+    return _table([p for p in collated([made[i] for i in range(len(made))]) if p is not None])
+
+
+def _table(tensors: list[Tensor]) -> Table:
     for name, tensor in zip(("x", "y", "weights"), tensors, strict=False):
         if tensor.dim() == 0 or len(tensor) != len(tensors[0]) or len(tensor) == 0:
             shapes = " and ".join(str(tuple(t.shape)) for t in tensors)
@@ -24,4 +45,20 @@ def read(section: CustomData) -> Table:
     weights = tensors[2] if len(tensors) == 3 else None
     if weights is not None and weights.dim() != 1:
         raise ValueError(f"weights have shape {tuple(weights.shape)}; expected one per row")
-    return Table(tensors[0], tensors[1], weights)
+    x, y, weights = arranged(tensors[0], tensors[1], weights)
+    classes = None if y.is_floating_point() else count("y", y)
+    if classes == 1:
+        raise ValueError("y holds class 0 only; a classifier needs at least two classes")
+    return Table(x, y, weights, classes=classes, vocabulary=count("x", x) if is_tokens(x) else None)
+
+
+def _check_memory(dataset: Any) -> None:
+    """Raises when the samples, as large as the first, take more than half of the memory."""
+    parts = [part for part in collated([dataset[0]]) if isinstance(part, Tensor)]
+    needed = len(dataset) * sum(part.numel() * part.element_size() for part in parts)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory / 2:
+        sizes = f"{needed / 1e9:.1f} GB, and this machine has {memory / 1e9:.1f} GB"
+        raise ValueError(
+            f"its {len(dataset)} samples take {sizes}; set `workers` to read them batch by batch"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer.config.schema import Points
+from trainer.config.data_sections import Points
 from trainer.data.table import Table
 
 

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from trainer.config.problem import Problem
+
+Part = tuple[Tensor, Tensor, Tensor | None]  # some rows: x, y and sample weights
+
+
+class DataError(ValueError):
+    """Data that are not what the configuration says; `problems` names the keys."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.message for problem in problems))
+        self.problems = list(problems)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model has to know of the data that it is to fit."""
+
+    inputs: tuple[int, ...]  # of one sample: (features,), (channels, height, width), (time, ...)
+    outputs: int  # values per prediction: target columns, or classes
+    classes: bool  # targets are class indices (int64)
+    vocabulary: int | None  # number of tokens when inputs are token indices (int64)
+    per_position: bool  # one prediction per time step instead of one per sample
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, classes: int | None, vocabulary: int | None) -> Shape:
+        """The shape of rows x and y with so many classes and tokens; None where they are none."""
+        outputs = math.prod(y.shape[1:]) if classes is None else classes
+        per_position = classes is not None and y.dim() > 1
+        return cls(tuple(x.shape[1:]), outputs, classes is not None, vocabulary, per_position)
 
 
 @dataclass(frozen=True)
@@ -38,19 +69,75 @@ class Scale:
 class Table:
     """N rows of inputs and targets; `weights` is None where every row counts the same."""
 
-    x: Tensor  # (N, inputs)
-    y: Tensor  # (N, outputs)
+    x: Tensor  # (N, *inputs)
+    y: Tensor  # (N, outputs), or class indices (N,) or (N, time)
     weights: Tensor | None = None  # (N,)
     x_scale: Scale | None = None
     y_scale: Scale | None = None
     x_names: tuple[str, ...] = ()
-    y_names: tuple[str, ...] = ()
+    y_names: tuple[str, ...] = ()  # of the target columns, or of the classes
+    classes: int | None = None  # how many, where y holds class indices
+    vocabulary: int | None = None  # how many tokens, where x holds token indices
+    standardize: bool = False  # whether `scaled` does anything
+    overlap: int | None = (
+        None  # rows are consecutive, each sharing content with so many that follow
+    )
 
-    def standardized(self) -> Table:
-        """The same rows with x and y at mean 0 and standard deviation 1."""
-        x_scale, y_scale = Scale.of(self.x), Scale.of(self.y)
-        x, y = x_scale.apply(self.x), y_scale.apply(self.y)
-        return replace(self, x=x, y=y, x_scale=x_scale, y_scale=y_scale)
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> Shape:
+        """What a model has to know of these rows."""
+        return Shape.of(self.x, self.y, self.classes, self.vocabulary)
+
+    def select(self, rows: Tensor) -> Table:
+        """The rows of these numbers (n,), in their order."""
+        weights = None if self.weights is None else self.weights.index_select(0, rows)
+        x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
+        return replace(self, x=x, y=y, weights=weights)
+
+    def parts(self, order: Iterable[Tensor]) -> Iterator[Part]:
+        """The rows of each list of row numbers (n,), which lie on the device of the rows."""
+        x, y, weights = self.x, self.y, self.weights
+        for rows in order:
+            chosen = None if weights is None else weights.index_select(0, rows)
+            yield x.index_select(0, rows), y.index_select(0, rows), chosen
+
+    def split(self, fraction: float, seed: int) -> tuple[Table, Table]:
+        """The rows for training and round(fraction·N) rows for validation, drawn from the seed.
+
+        Each class has its share of the validation rows, to within one row. Of consecutive rows the
+        last ones are taken, and training rows that overlap with them are left out. DataError when
+        one side would be empty.
+        """
+        count = round(fraction * len(self))
+        if self.overlap is not None:
+            rows = torch.arange(len(self))
+            training, validation = rows[: max(0, len(self) - count - self.overlap)], rows[-count:]
+        else:
+            per_class = self.y if self.classes is not None and self.y.dim() == 1 else None
+            training, validation = split_rows(len(self), count, seed, per_class)
+        if count == 0 or len(training) == 0:
+            raise empty_split(fraction, len(self), "training" if count else "validation")
+        return self.select(training), self.select(validation)
+
+    def scaled(self, like: Table | None = None) -> Table:
+        """The rows scaled as those of `like` (not yet scaled itself; by default: as their own) to
+        mean 0 and standard deviation 1, if they are to be standardised; classes stay."""
+        if not self.standardize:
+            return self
+        learnt = like or self
+        scaled = replace(self, x_scale=Scale.of(learnt.x))
+        if self.classes is None:
+            scaled = replace(scaled, y_scale=Scale.of(learnt.y))
+        x = scaled.x_scale.apply(self.x) if scaled.x_scale else self.x
+        y = scaled.y_scale.apply(self.y) if scaled.y_scale else self.y
+        return replace(scaled, x=x, y=y)
+
+    def autoencoding(self) -> Table:
+        """The same rows with the inputs, flattened, as targets (N, values of an input)."""
+        return replace(self, y=self.x.flatten(1), y_names=self.x_names, classes=None)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Table:
         """The same rows on a device, floating-point values in `dtype`."""
@@ -66,68 +153,24 @@ class Table:
         return replace(moved, x_scale=scales[0], y_scale=scales[1])
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The rows of one step, and what weighs their losses: the derivative's `grad_ys`."""
+def split_rows(
+    rows: int, count: int, seed: int, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The numbers, ascending, of the other rows and of `count` rows drawn from the seed.
 
-    x: Tensor  # (B, inputs)
-    y: Tensor  # (B, outputs)
-    grad_losses: Callable[[Tensor], Tensor | None]  # loss values → their weights; None for ones
-
-
-class Batches:
-    """An endless iterator of batches; the order of each pass is drawn from its own generator."""
-
-    def __init__(
-        self, table: Table, batch_size: int | None, shuffle: bool, reduction: str, seed: int
-    ) -> None:
-        self.table = table
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.reduction = reduction
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __iter__(self) -> Iterator[Batch]:
-        table, rows = self.table, len(self.table.x)
-        if self.batch_size is None or self.batch_size >= rows:
-            whole = self._batch(table)
-            while True:
-                yield whole
-        while True:
-            order = self._order(rows)
-            for start in range(0, rows, self.batch_size):
-                chosen = order[start : start + self.batch_size]
-                weights = None if table.weights is None else table.weights[chosen]
-                yield self._batch(Table(table.x[chosen], table.y[chosen], weights))
-
-    def _order(self, rows: int) -> Tensor:
-        if not self.shuffle:
-            return torch.arange(rows, device=self.table.x.device)
-        return torch.randperm(rows, generator=self.generator).to(self.table.x.device)
-
-    def _batch(self, table: Table) -> Batch:
-        return Batch(table.x, table.y, weighting(table.weights, self.reduction))
-
-
-def weighting(weights: Tensor | None, reduction: str) -> Callable[[Tensor], Tensor | None]:
-    """What weighs each loss value, for losses of shape (B,) or (B, outputs); made once per shape.
-
-    `sum`: the sample weights, or None (ones) without them; `mean`: the same divided by their sum
-    over all loss values, so that the cost is their weighted mean.
+    The shuffled rows are brought into the order of their classes and taken at equal distances, so
+    that each class of c rows gives count·c/rows of them to within one.
     """
-    made: dict[torch.Size, Tensor] = {}
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    if classes is not None:
+        order = order[torch.argsort(classes[order], stable=True)]
+    chosen = torch.zeros(rows, dtype=torch.bool)
+    chosen[order[(2 * torch.arange(count) + 1) * rows // (2 * max(count, 1))]] = True
+    return torch.nonzero(~chosen).flatten(), torch.nonzero(chosen).flatten()
 
-    def of(losses: Tensor) -> Tensor | None:
-        if weights is None and reduction == "sum":
-            return None
-        if losses.shape not in made:
-            values = torch.ones_like(losses)
-            if weights is not None:
-                values *= weights.reshape(-1, *[1] * (losses.dim() - 1))
-            if reduction == "mean":
-                # A batch whose rows all have weight 0 counts nothing, instead of 0/0.
-                values /= values.sum().clamp_min(torch.finfo(values.dtype).tiny)
-            made[losses.shape] = values
-        return made[losses.shape]
 
-    return of
+def empty_split(fraction: float, rows: int, side: str) -> DataError:
+    """The mistake of a fraction for validation that leaves one side without a row."""
+    return DataError(
+        Problem(("validation", "fraction"), f"{fraction:g} of {rows} rows leaves none for {side}")
+    )

@@ -1,0 +1,228 @@
+"""The user's own data: arrays, Datasets in memory, and Datasets read by workers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from trainer import data
+from trainer.config import ConfigError, load
+from trainer.config.data_sections import CustomData
+from trainer.data import DataError, Shape, Stream, Table
+from trainer.data.batches import Batches
+from trainer.experiment import build, check
+
+ROOT = Path(__file__).parent.parent
+
+
+class Rows(Dataset[Any]):
+    """Samples that tell their number: float inputs, a class, and a weight if asked for."""
+
+    def __init__(self, count: int = 10, weighted: bool = False, huge: bool = False) -> None:
+        self.count, self.weighted, self.huge = count, weighted, huge
+
+    def __len__(self) -> int:
+        return 10**13 if self.huge else self.count
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        sample = (np.array([index, index**2], dtype=np.float32), index % 3)
+        return (*sample, float(index + 1)) if self.weighted else sample
+
+
+class Tokens(Rows):
+    """Per-position classes: four tokens of 7 and whether each is even."""
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        x = torch.arange(index, index + 4) % 7
+        return x, 1 - x % 2
+
+
+class Labelled(Rows):
+    classes = ("a", "b", "c", "d", "e")
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+def flat() -> tuple[Any, ...]:
+    return np.arange(4.0), [1.0, 2.0, 3.0, 4.0]
+
+
+def column() -> tuple[Any, ...]:
+    return np.zeros((4, 2)), np.array([[0], [1], [2], [1]], dtype=np.int32)
+
+
+def one_class() -> tuple[Any, ...]:
+    return torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
+
+
+def negative() -> tuple[Any, ...]:
+    return torch.zeros(3, 2), torch.tensor([0, -1, 1])
+
+
+def tokens() -> tuple[Any, ...]:
+    return torch.tensor([[0, 5], [2, 1]]), torch.tensor([[0, 1], [1, 0]])
+
+
+def words() -> list[tuple[str, str]]:
+    return [("a", "b")] * 4
+
+
+class Words(Rows):
+    def __getitem__(self, index: int) -> Any:
+        return "a"
+
+
+def section(thing: str, **keys: Any) -> CustomData:
+    return CustomData.model_validate({"name": f"{__name__}:{thing}", **keys})
+
+
+def table(thing: str, **keys: Any) -> Table:
+    made = data.read(section(thing, **keys), 0)
+    assert isinstance(made, Table)
+    return made
+
+
+def test_arrays() -> None:
+    numbers = table("flat")
+    assert numbers.shape == Shape((1,), 1, False, None, False)
+    assert numbers.y.tolist() == [[1.0], [2.0], [3.0], [4.0]]
+    classes = table("column")
+    assert classes.shape == Shape((2,), 3, True, None, False)
+    assert classes.y.dtype == torch.int64 and classes.y.tolist() == [0, 1, 2, 1]
+    assert table("tokens").shape == Shape((2,), 2, True, 6, True)
+    assert table("column", autoencode=True).shape == Shape((2,), 2, False, None, False)
+
+
+def test_a_dataset_in_memory() -> None:
+    rows = table("Rows", count=7)
+    assert rows.shape == Shape((2,), 3, True, None, False)
+    assert rows.x.tolist() == [[i, i**2] for i in range(7)] and rows.weights is None
+    assert rows.y.tolist() == [i % 3 for i in range(7)]
+    weights = table("Rows", count=3, weighted=True).weights
+    assert weights is not None and weights.tolist() == [1.0, 2.0, 3.0]
+    assert table("Tokens").shape == Shape((4,), 2, True, 7, True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("thing", ["Rows", "Tokens"])
+def test_workers_give_the_batches_that_memory_gives(thing: str, workers: int) -> None:
+    keys: dict[str, Any] = {"count": 11, "weighted": thing == "Rows", "batch_size": 4}
+    stream = data.read(section(thing, workers=workers, **keys), 0)
+    assert isinstance(stream, Stream)
+    held = table(thing, **keys)
+    assert stream.shape == held.shape and len(stream) == len(held)
+    device = torch.device("cpu")
+    read, kept = (
+        Batches(rows.to(device, torch.float64), 4, True, "mean", 3) for rows in (stream, held)
+    )
+    read.load_state_dict({"drawn": 2})
+    kept.load_state_dict({"drawn": 2})
+    for _ in range(7):
+        one, other = next(read), next(kept)
+        assert torch.equal(one.x, other.x) and one.x.dtype == other.x.dtype
+        assert torch.equal(one.y, other.y)
+        losses = torch.zeros(len(one.x), dtype=torch.float64)
+        weights = one.grad_losses(losses), other.grad_losses(losses)
+        assert weights[0] is not None and weights[1] is not None
+        assert torch.equal(weights[0], weights[1])
+    assert read.state_dict() == {"drawn": 9}
+
+
+def test_a_dataset_that_names_its_classes_is_not_read_for_them() -> None:
+    stream = data.read(section("Labelled", workers=0, batch_size=2), 0)
+    assert stream.shape == Shape((2,), 5, True, None, False)
+
+
+def test_splitting_a_stream() -> None:
+    stream = data.read(section("Rows", workers=0, batch_size=2), 0)
+    training, validation = stream.split(0.3, 1)
+    assert (len(training), len(validation)) == (7, 3)
+    numbers = [
+        int(value)
+        for side in (training, validation)
+        for x, _, _ in side.parts([torch.arange(len(side))])
+        for value in x[:, 0]
+    ]
+    assert sorted(numbers) == list(range(10))
+    for fraction, side in ((0.01, "validation"), (0.99, "training")):
+        with pytest.raises(DataError, match=f"^{fraction} of 10 rows leaves none for {side}$"):
+            stream.split(fraction, 1)
+
+
+MISTAKES = [
+    ("Endless", {}, "it gives a Endless, expected (x, y), (x, y, weights) or a Dataset with"),
+    ("Rows", {"count": 0}, "its Dataset Rows is empty"),
+    ("Rows", {"huge": True}, "its 10000000000000 samples take "),
+    ("Words", {}, "its sample 0 is a str, expected (x, y) or (x, y, weight)"),
+    ("one_class", {}, "y holds class 0 only; a classifier needs at least two classes"),
+    ("negative", {}, "y holds the index -1; indices start at 0 (use floating-point numbers"),
+    ("words", {}, "it gives 4 parts, expected (x, y) or (x, y, weights)"),
+    ("flat", {"workers": 1, "batch_size": 2}, "workers: for a Dataset only; these rows are in"),
+    ("tokens", {"autoencode": True}, "autoencode: needs floating-point inputs; the data give"),
+]
+
+
+@pytest.mark.parametrize(("thing", "keys", "message"), MISTAKES)
+def test_data_that_are_no_rows(thing: str, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError)) as caught:
+        data.read(section(thing, **keys), 0)
+    assert str(caught.value).startswith(message)
+
+
+def test_mistakes_are_told_at_their_place() -> None:
+    for override, message in (
+        ("data={name: 'FILE:one_class'}", "data: y holds class 0 only"),
+        ("data={name: 'FILE:tokens', autoencode: true}", "data.autoencode: needs floating-point"),
+        ("data={name: text, file: none.txt}", "data.file: no such file: "),
+        ("data={name: 'FILE:Absent'}", "data.name: module 'FILE' has no 'Absent'"),
+    ):
+        override = override.replace("FILE", __name__)
+        with pytest.raises(ConfigError) as caught:
+            build(*load(ROOT / "configs" / "linear.yaml", [override], [check]))
+        assert f": {message.replace('FILE', __name__)}" in str(caught.value)
+
+
+SIGNALLED = """
+import os, signal, torch
+from trainer.data.batches import Batches
+from trainer.data.stream import Stream
+
+class Rows(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        return torch.tensor([float(index)]), torch.tensor([0.0])
+
+seen = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: seen.append((os.getpid(), number)))
+batches = Batches(Stream.of(Rows(), 30, 2), 3, False, "sum", 0)
+rows = [row for _ in range(2) for row in next(batches).x.flatten().tolist()]  # both are at work
+os.killpg(0, signal.SIGINT)
+os.killpg(0, signal.SIGTERM)
+for _ in range(23):
+    rows += next(batches).x.flatten().tolist()
+assert rows == [float(i % 30) for i in range(75)], rows
+assert sorted(seen) == [(os.getpid(), signal.SIGINT), (os.getpid(), signal.SIGTERM)], seen
+print("done")
+"""
+
+
+def test_workers_outlive_a_signal_meant_for_the_trainer() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,  # a process group of its own to signal
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
