@@ -25,7 +25,7 @@ def load(
     """
     document = read(path, overrides)
     data = document.tree.get("data")
-    if isinstance(data, dict) and data.get("name") == "csv":
+    if isinstance(data, dict) and data.get("name") in ("csv", "text"):
         file = data.get("file")
         if isinstance(file, str) and file:
             # A file beside the configuration is found from anywhere, also from the copy in a run.
