@@ -25,7 +25,7 @@ def correct_digits(name: str) -> dict[str, float]:
     built = experiment.build(config, document)
     loop.run(built, Monitor(built.model), Console(quiet=True))
     assert isinstance(built.model, Linear)
-    found = dict(built.model.coefficients(built.table))
+    found = dict(built.model.coefficients(built.rows))
     expected = {f"weight[{x}]": value for x, value in certified["coefficients"].items()}
     expected["bias"] = certified["intercept"]
     assert set(found) == set(expected)

@@ -151,7 +151,7 @@ class Small(nn.Module):
 class Frozen(nn.Module):
     def forward(self, x): return x
 def rows(count=2): return torch.zeros(count, 1), torch.zeros(2, 1)
-def flat(): return torch.zeros(2), torch.zeros(2)
+def flat(): return torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2)
 def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean()
 """
 
@@ -181,7 +181,8 @@ def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean(
          " gradient"),
         ("data={name: 'own:rows', count: 3}", "data: it gives shapes (3, 1) and (2, 1); expected"
          " the same number of rows, not 0"),
-        ("data={name: 'own:number'}", "data: it gives a int, expected (x, y) or (x, y, weights)"),
+        ("data={name: 'own:number'}", "data: it gives a int, expected (x, y),"
+         " (x, y, weights) or a Dataset with __len__ and __getitem__"),
         ("loss={name: 'own:number'}", "loss: it made a int, which cannot be called"),
         ("loss={name: 'own:mean'}", "loss: 2 samples give shape (); expected one value per sample"
          " (reduction='none' inside; `loss.reduction` does the rest)"),
@@ -200,8 +201,8 @@ def test_rows_that_the_built_in_model_cannot_take(run: Run) -> None:
     Path("own.py").write_text(MODULE)
     sys.modules.pop("own", None)
     message = refused(run("--config", LINEAR, "data={name: 'own:flat'}")).splitlines()[0]
-    got = "linear needs rows of floating-point numbers; the data gives x of shape (2,)"
-    assert message.endswith(f": model: {got} and type torch.float32")
+    got = "linear needs rows of floating-point numbers; the data gives tokens"
+    assert message.endswith(f": model: {got}")
 
 
 def test_the_users_own_model_is_accepted(run: Run) -> None:
@@ -240,8 +241,8 @@ def test_overrides_show_in_the_printed_configuration(run: Run) -> None:
     arguments = ["optimizer.lr=1e-2", "--print-config", "stop.steps=50", "name=slow"]
     printed = Document("", run("--config", LINEAR, *arguments).out).tree
     assert (printed["optimizer"], printed["name"]) == ({"name": "sgd", "lr": 0.01}, "slow")
-    assert printed["stop"] == {"cost": 0.01, "steps": 50}
-    assert printed["clip"] == {"max_grad_norm": None}  # a default
+    assert printed["stop"] == {"cost": 0.01, "steps": 50, "patience_steps": None}
+    assert printed["clip"] == {"max_grad_norm": None, "max_grad_value": None}  # a default
 
 
 def test_check_builds_and_leaves_nothing_behind(run: Run) -> None:

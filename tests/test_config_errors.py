@@ -73,6 +73,7 @@ FINITE = "expected a finite number or nested lists of finite numbers"
 SGD = "dampening, differentiable, foreach, fused, lr, maximize, momentum, nesterov, weight_decay"
 TOP = ", ".join(sorted(Config.model_fields))
 NAME = "expected up to 100 of A-Z a-z 0-9 _ - . (no - or . at the start)"
+MODELS = "linear, mlp, cnn, rnn, transformer, autoencoder"
 OR_OWN = "(or your own module:Thing)"
 META = "cannot use 'meta': Tensor.item() cannot be called on meta tensors; use auto or cpu"
 ROWS = "row 1 has 2 values and row 0 has 1; every row needs the same number"
@@ -114,10 +115,10 @@ MISTAKES = [  # path, value, message
     ("stop.cost", "-1" + "0" * 400, "the number is too large"),
     ("seed", "9" * 5000, "the number is too large"),
     # sections
-    ("stop", "", "expected a section with keys cost, steps, got null"),
-    ("clip", "", "expected a section with key max_grad_norm, got null"),
+    ("stop", "", "expected a section with keys cost, steps, patience_steps, got null"),
+    ("clip", "", "expected a section with keys max_grad_norm, max_grad_value, got null"),
     ("data", "", "expected a section with a key 'name', got null"),
-    ("loss", "mse", "expected a section with a key 'name', got 'mse'"),
+    ("loss", "mse", "expected a section with keys name, reduction, got 'mse'"),
     ("optimizer", "[]", "expected a section with keys name, lr, got an empty list"),
     # names
     ("name", "../x", f"{NAME}, got '../x'"),
@@ -127,8 +128,8 @@ MISTAKES = [  # path, value, message
     ("loss.reduction", "average", "unknown value 'average'; known: mean, sum"),
     ("data.name", "point", f"unknown name 'point'; did you mean 'points'? {OR_OWN}"),
     ("data.name", "[]", "expected a string, got an empty list"),
-    ("model.name", "mlp?", f"unknown name 'mlp?'; known: linear {OR_OWN}"),
-    ("loss.name", "msee", f"unknown name 'msee'; did you mean 'mse'? {OR_OWN}"),
+    ("model.name", "mlp?", f"unknown name 'mlp?'; did you mean 'mlp'? {OR_OWN}"),
+    ("loss.name", "msee", "unknown loss 'msee'; did you mean 'mse'?"),
     ("optimizer.name", "sdg", "unknown optimizer 'sdg'; did you mean 'SGD'?"),
     ("optimizer.name", "''", "expected at least 1 character, got ''"),
     ("model.name", "':Thing'", "expected package.module:Thing, got ':Thing'"),
@@ -141,7 +142,7 @@ MISTAKES = [  # path, value, message
     ("optimizr", "1", "unknown key; did you mean 'optimizer'?"),
     ("nothing_like_it", "1", f"unknown key; known: {TOP}"),
     ("stop.step", "1", "unknown key; did you mean 'steps'?"),
-    ("loss.zzz", "1", "unknown key; known: name, reduction"),
+    ("loss.zzz", "1", "half_squared_error has no such argument"),
     ("data.xs", "1", "unknown key; did you mean 'x'?"),
     ("data.file", "a", "unknown key; known: batch_size, name, shuffle, weights, x, y"),
     ("clip.max_grad_nrm", "1", "unknown key; did you mean 'max_grad_norm'?"),
@@ -171,7 +172,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("path", "value", "message"), MISTAKES)
 def test_mistake(path: str, value: str, message: str | None) -> None:
     text, key_at, value_at = changed(path, value)
-    at_key = message is not None and message.startswith(("unknown key", "SGD has no such"))
+    at_key = message is not None and (" has no such " in message or "unknown key" in message)
     override = f"{path}={value}"
     place = override if len(override) <= 200 else f"{override[:197]}..."
     if message is None:  # torch lists its kinds of devices
@@ -234,7 +235,7 @@ def test_missing_section(key: str, message: str) -> None:
     [
         ("optimizer", "lr: 0.1", "optimizer.lr: missing: Learning rate"),
         ("data", "x: [[2.0], [3.0]]", "data.x: missing: Inputs, one list per row"),
-        ("model", "name: linear", "model.name: missing: one of linear or your own module:Thing"),
+        ("model", "name: linear", f"model.name: missing: one of {MODELS} or your own module:Thing"),
     ],
 )
 def test_missing_key_is_told_at_its_section(section: str, key: str, message: str) -> None:
@@ -279,10 +280,10 @@ def test_an_override_that_is_none(override: str) -> None:
         ("optimizer.lr==3", "optimizer.lr: expected a number, got '=3'"),
         ("data.x.0=3", "data.x: is a list of 2, not a section with keys"),
         ("seed.x=3", "seed: is 0, not a section with keys"),
-        ("stop.x[0]=3", "stop.'x[0]': unknown key; known: cost, steps"),
+        ("stop.x[0]=3", "stop.'x[0]': unknown key; known: cost, patience_steps, steps"),
         ("seed=[1", f"seed: not valid YAML: {FLOW}"),
         ("seed=a: b: c", "seed: not valid YAML: mapping values are not allowed in this context"),
-        ("clip.x.y.z=1", "clip.x: unknown key; known: max_grad_norm"),
+        ("clip.x.y.z=1", "clip.x: unknown key; known: max_grad_norm, max_grad_value"),
         ("optimizer={<<: {lr: 1}}", "optimizer: YAML 1.2 has no '<<'; write the keys out"),
     ],
 )
@@ -345,7 +346,7 @@ def test_tabs_keep_the_caret_in_place() -> None:
 
 def test_keys_named_like_classes_of_the_schema() -> None:
     data = "data={name: csv, Csv: 1, file: f, x: [a], y: b}"
-    known = "batch_size, file, name, shuffle, standardize, weights, x, y"
+    known = "autoencode, batch_size, classes, file, name, shuffle, standardize, weights, x, y"
     assert errors(LINEAR, data, "Csv=1") == [
         f"command line: {data}: data.y: expected a list, got 'b'",
         f"command line: {data}: data.Csv: unknown key; known: {known}",

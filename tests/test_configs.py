@@ -28,15 +28,17 @@ def train(name: str, *overrides: str) -> tuple[experiment.Experiment, loop.Resul
 
 def coefficients(built: experiment.Experiment) -> dict[str, float]:
     assert isinstance(built.model, Linear)
-    return dict(built.model.coefficients(built.table))
+    return dict(built.model.coefficients(built.rows))
 
 
 def test_linear_stops_at_the_cost() -> None:
     built, result = train("linear")
-    assert result.reason == "cost" and result.cost <= 0.01
+    assert result.reason == "cost" and result.training.cost <= 0.01
     found = coefficients(built)
     predicted = found["weight"] * np.array([2.0, 3.0]) + found["bias"]
-    assert 0.5 * np.sum((predicted - [3.0, 2.0]) ** 2) == pytest.approx(result.cost, rel=1e-5)
+    assert 0.5 * np.sum((predicted - [3.0, 2.0]) ** 2) == pytest.approx(
+        result.training.cost, rel=1e-5
+    )
 
 
 def test_linear_stops_at_the_steps() -> None:
@@ -156,5 +158,5 @@ def test_minibatches_cover_every_row_once_a_pass() -> None:
     batches = iter(built.batches)
     passes = [torch.cat([next(batches).x for _ in range(4)]) for _ in range(2)]
     for rows in passes:
-        assert torch.equal(rows.sort(0).values, built.table.x.sort(0).values)
+        assert torch.equal(rows.sort(0).values, built.rows.x.sort(0).values)
     assert not torch.equal(*passes)

@@ -73,7 +73,7 @@ def train(given: argparse.Namespace) -> int:
     built = experiment.build(config, document)
     if given.check:
         parameters = sum(p.numel() for p in built.model.parameters())
-        print(f"{given.config}: valid; {parameters:,} parameters, {len(built.table.x):,} rows")
+        print(f"{given.config}: valid; {parameters:,} parameters, {len(built.rows):,} rows")
         return DONE
 
     from trainer import session

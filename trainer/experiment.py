@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer import callables, optimizers
-from trainer.config import Config, ConfigError, Problem, located
-from trainer.config import schema as sections
-from trainer.config.problem import shown
+from trainer import callables, data, devices, losses, models, optimizers, schedules
+from trainer.config import Config, ConfigError, Problem, located, schema
 from trainer.config.source import Document
-from trainer.data import csv, custom, points
-from trainer.data.table import Batches, Table, weighting
-from trainer.losses import LOSSES, LossFunction
-from trainer.models.linear import Linear
+from trainer.data.batches import Batches
+from trainer.evaluation import Evaluator
+from trainer.losses import LossFunction
+from trainer.schedules import Schedule
 
 T = TypeVar("T")
+Rows = data.Table | data.Stream
 
 
 @dataclass(frozen=True)
@@ -30,38 +29,29 @@ class Experiment:
 
     config: Config
     device: torch.device
-    table: Table
+    rows: Rows  # for training
     batches: Batches
     model: nn.Module
     loss: LossFunction
     optimizer: torch.optim.Optimizer
-
-    def evaluate(self) -> float:
-        """The cost over all rows, in the units that the data came in."""
-        table = self.table
-        was_training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            prediction, target = self.model(table.x), table.y
-            if table.y_scale is not None:
-                prediction, target = table.y_scale.undo(prediction), table.y_scale.undo(target)
-            losses = self.loss(prediction, target)
-            weights = weighting(table.weights, self.config.loss.reduction)(losses)
-        self.model.train(was_training)
-        return float(losses.sum() if weights is None else (losses * weights).sum())
+    schedule: Schedule
+    training: Evaluator  # on the rows that are trained on
+    validation: Evaluator | None  # on those kept apart
 
 
 def check(tree: dict[str, Any]) -> list[Problem]:
     """What is wrong with a tree that only torch or an import can know."""
-    problems = []
-    device = torch.device("cpu")
-    if isinstance(tree.get("device", "auto"), str):
+    problems: list[Problem] = []
+    chosen = torch.device("cpu")
+    device, dtype = tree.get("device", "auto"), tree.get("dtype", "float32")
+    if isinstance(device, str):
         try:
-            device = _device(tree.get("device", "auto"), str(tree.get("dtype")))
+            chosen = devices.choose(device, str(dtype))
         except ValueError as error:
             problems.append(Problem(("device",), str(error)))
-    problems += optimizers.check(tree, device)
-    for key in ("data", "model", "loss"):
+    problems += optimizers.check(tree, chosen) + losses.check(tree)
+    problems += models.check(tree) + schedules.check(tree)
+    for key in ("data", "model"):
         section = tree.get(key)
         name = section.get("name") if isinstance(section, dict) else None
         if not isinstance(section, dict) or not isinstance(name, str) or ":" not in name:
@@ -71,7 +61,7 @@ def check(tree: dict[str, Any]) -> list[Problem]:
         except ValueError as error:
             problems.append(Problem((key, "name"), str(error)))
             continue
-        own = sections.KINDS[key][-1].model_fields
+        own = schema.KINDS[key][-1].model_fields
         arguments = {k: v for k, v in section.items() if k not in own}
         problems += callables.argument_problems(thing, arguments, (key,))
     return problems
@@ -79,34 +69,49 @@ def check(tree: dict[str, Any]) -> list[Problem]:
 
 def build(config: Config, document: Document) -> Experiment:
     """The experiment of a checked configuration; raises ConfigError where data or shapes misfit."""
-    device, dtype = _device(config.device, config.dtype), getattr(torch, config.dtype)
+    _check_relations(config, document)
+    device, dtype = devices.choose(config.device, config.dtype), getattr(torch, config.dtype)
     seed_everything(config.seed)
-    table = _table(config.data, document).to(device, dtype)
-    _check_table(table, config.dtype, document)
+    rows, kept = _rows(config, document)
+    rows = _as_loss_wants(rows.to(device, dtype), config)
+    kept = kept and _as_loss_wants(kept.to(device, dtype), config)
+    if isinstance(rows, data.Table):
+        _check_table(rows, config.dtype, document)
+    _check_metrics(config, rows, document)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # start values are drawn in the type they are used in
     try:
-        model = _attempt(document, "model", lambda: _model(config.model, table)).to(device, dtype)
-        loss = _attempt(document, "loss", lambda: _loss(config.loss))
+        model = _attempt(document, "model", lambda: models.build(config.model, rows.shape))
+        model = model.to(device, dtype)
+        loss = _attempt(
+            document, "loss", lambda: losses.make(config.loss.name, config.loss.arguments)
+        )
     finally:
         torch.set_default_dtype(default)
-    _probe(model, loss, table, document)
+    loss = _on_device(loss, device, dtype)
+    sparse = _probe(model, loss, rows, config, document)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise _fault(document, ("model",), "the model has no parameter that requires a gradient")
     optimizer = _attempt(
         document, "optimizer", lambda: optimizers.build(config.optimizer, parameters)
     )
-    if isinstance(optimizer, torch.optim.SparseAdam) and not any(
-        getattr(module, "sparse", False) for module in model.modules()
-    ):
+    if not sparse and isinstance(optimizer, torch.optim.SparseAdam):
         message = (
             "SparseAdam needs sparse gradients, and no layer of the model gives them; use Adam"
         )
         raise _fault(document, ("optimizer", "name"), message)
-    data = config.data
-    batches = Batches(table, data.batch_size, data.shuffle, config.loss.reduction, config.seed)
-    return Experiment(config, device, table, batches, model, loss, optimizer)
+    schedule = _attempt(document, "schedule", lambda: Schedule(config.schedule, optimizer))
+    reduction, section = config.loss.reduction, config.data
+    batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed)
+    threshold = losses.threshold(config.loss.name)
+    on_rows = Evaluator(rows, loss, reduction, config.metrics, threshold)
+    on_kept = None
+    if kept is not None:
+        on_kept = Evaluator(kept, loss, reduction, config.metrics, threshold)
+    return Experiment(
+        config, device, rows, batches, model, loss, optimizer, schedule, on_rows, on_kept
+    )
 
 
 def seed_everything(seed: int) -> None:
@@ -116,35 +121,46 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _device(name: str, dtype: str) -> torch.device:
-    if name == "auto":
-        accelerator = torch.accelerator.current_accelerator(check_available=True)
-        lacks_float64 = accelerator is not None and accelerator.type == "mps"
-        if accelerator is None or (lacks_float64 and dtype == "float64"):
-            return torch.device("cpu")
-        return accelerator
-    try:
-        device = torch.device(name)
-        number = torch.zeros((), device=device, dtype=torch.float64 if dtype == "float64" else None)
-        number.item()  # the device `meta` makes tensors that hold no values
-    except Exception as error:  # each kind of device has its own for being absent
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ValueError(f"cannot use {shown(name)}: {reason}; use auto or cpu") from None
-    return device
+def _check_relations(config: Config, document: Document) -> None:
+    problems = []
+    if config.schedule.warmup_steps > config.stop.steps:
+        message = f"{config.schedule.warmup_steps} is more than stop.steps ({config.stop.steps})"
+        problems.append(Problem(("schedule", "warmup_steps"), message))
+    if config.stop.patience_steps is not None and not config.validation.fraction:
+        message = "there is no validation loss to wait for; set validation.fraction"
+        problems.append(Problem(("stop", "patience_steps"), message))
+    if problems:
+        raise located(document, problems)
 
 
-def _table(section: sections.Data, document: Document) -> Table:
-    if isinstance(section, sections.Points):
-        return points.read(section)
-    try:
-        if isinstance(section, sections.Csv):
-            return csv.read(section)
-        return _attempt(document, "data", lambda: custom.read(section))
-    except csv.CsvError as error:
-        raise located(document, error.problems) from None
+def _rows(config: Config, document: Document) -> tuple[Rows, Rows | None]:
+    """The rows for training and those for validation, scaled alike."""
+
+    def read() -> tuple[Rows, Rows | None]:
+        try:
+            rows: Rows = data.read(config.data, config.seed)
+            if not config.validation.fraction:
+                return rows.scaled(), None
+            training: Rows
+            kept: Rows
+            training, kept = rows.split(config.validation.fraction, config.seed)
+        except data.DataError as error:
+            raise located(document, error.problems) from None
+        # Both are scaled as the training rows are; those for validation tell nothing.
+        return training.scaled(), kept.scaled(training)  # type: ignore[arg-type]
+
+    return _attempt(document, "data", read)
 
 
-def _check_table(table: Table, dtype: str, document: Document) -> None:
+def _as_loss_wants(rows: Rows, config: Config) -> Rows:
+    """Two classes as one column of 0 and 1 for a loss of single values, such as bce_with_logits."""
+    two = isinstance(rows, data.Table) and rows.classes == 2 and rows.y.dim() == 1
+    if two and isinstance(rows, data.Table) and losses.threshold(config.loss.name) is not None:
+        return replace(rows, y=rows.y[:, None].to(getattr(torch, config.dtype)), classes=None)
+    return rows
+
+
+def _check_table(table: data.Table, dtype: str, document: Document) -> None:
     """Raises where a value does not fit the type that it is used in, or where no row counts."""
     parts = {"x": table.x, "y": table.y, "weights": table.weights}
     for key, values in parts.items():
@@ -157,53 +173,57 @@ def _check_table(table: Table, dtype: str, document: Document) -> None:
         raise _fault(document, ("data", "weights"), message)
 
 
-def _model(section: sections.Model, table: Table) -> nn.Module:
-    if isinstance(section, sections.CustomModel):
-        made = callables.load(section.name)(**section.arguments)
-        if not isinstance(made, nn.Module):
-            raise TypeError(f"it made a {type(made).__name__}, which is no torch.nn.Module")
-        return made
-    for key, values in (("x", table.x), ("y", table.y)):
-        if values.dim() != 2 or not values.is_floating_point():
-            got = f"{key} of shape {tuple(values.shape)} and type {values.dtype}"
-            raise ValueError(f"linear needs rows of floating-point numbers; the data gives {got}")
-    model = Linear(table.x.shape[1], table.y.shape[1], section.weight, section.bias)
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"{name}: not finite in {parameter.dtype}")
-    return model
+def _check_metrics(config: Config, rows: Rows, document: Document) -> None:
+    classes = rows.shape.classes or losses.threshold(config.loss.name) is not None
+    for index, metric in enumerate(config.metrics):
+        if (metric == "accuracy") != classes:
+            wanted = "classes" if metric == "accuracy" else "numbers"
+            got = "classes" if classes else "numbers"
+            message = f"{metric} is for targets that are {wanted}; the data give {got}"
+            raise _fault(document, ("metrics", index), message)
 
 
-def _loss(section: sections.AnyLoss) -> LossFunction:
-    if isinstance(section, sections.CustomLoss):
-        made = callables.load(section.name)(**section.arguments)
-        if not callable(made):
-            raise TypeError(f"it made a {type(made).__name__}, which cannot be called")
-        return made  # type: ignore[no-any-return]
-    return LOSSES[section.name]
+def _on_device(loss: LossFunction, device: torch.device, dtype: torch.dtype) -> LossFunction:
+    """The loss with what it holds (class weights, say) where the data are."""
+    if isinstance(loss, nn.Module):
+        return loss.to(device, dtype)
+    for cell in getattr(loss, "__closure__", None) or ():
+        if isinstance(cell.cell_contents, nn.Module):
+            cell.cell_contents.to(device, dtype)
+    return loss
 
 
-def _probe(model: nn.Module, loss: LossFunction, table: Table, document: Document) -> None:
-    """Raises where two rows do not pass through model and loss; leaves no trace in the model."""
-    x, y = table.x[:2], table.y[:2]
+def _probe(
+    model: nn.Module, loss: LossFunction, rows: Rows, config: Config, document: Document
+) -> bool:
+    """Raises where two rows do not pass through model and loss; leaves no trace in the model.
+
+    Whether a layer says that its gradients are sparse.
+    """
+    device = rows.x.device if isinstance(rows, data.Table) else rows.device
+    first = [torch.arange(min(2, len(rows)), device=device)]
+    x, y, _ = _attempt(document, "data", lambda: next(iter(rows.parts(first))))
     was_training = model.training
     model.eval()
     with torch.no_grad(), torch.random.fork_rng():
         prediction = _attempt(document, "model", lambda: model(x))
-        losses = _attempt(document, "loss", lambda: loss(prediction, y))
+        if not isinstance(prediction, Tensor):
+            got = f"it gives a {type(prediction).__name__}, expected a tensor"
+            raise _fault(document, ("model",), got)
+        if losses.elementwise(config.loss.name) and prediction.shape != y.shape:
+            # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
+            shapes = f"{tuple(prediction.shape)} for targets of shape {tuple(y.shape)}"
+            raise _fault(document, ("model",), f"it gives predictions of shape {shapes}")
+        values = _attempt(document, "loss", lambda: loss(prediction, y))
     model.train(was_training)
-    for key, tensor in (("model", prediction), ("loss", losses)):
-        if not isinstance(tensor, Tensor):
-            raise _fault(document, (key,), f"it gives a {type(tensor).__name__}, expected a tensor")
-    built_in = loss in LOSSES.values()
-    if built_in and prediction.shape != y.shape:
-        # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
-        shapes = f"{tuple(prediction.shape)} for targets of shape {tuple(y.shape)}"
-        raise _fault(document, ("model",), f"it gives predictions of shape {shapes}")
-    if losses.dim() == 0 or losses.shape[0] != len(x):
+    if not isinstance(values, Tensor):
+        got = f"it gives a {type(values).__name__}, expected a tensor"
+        raise _fault(document, ("loss",), got)
+    if values.dim() == 0 or values.shape[0] != len(x):
         wanted = "one value per sample (reduction='none' inside; `loss.reduction` does the rest)"
-        shape = tuple(losses.shape)
-        raise _fault(document, ("loss",), f"{len(x)} samples give shape {shape}; expected {wanted}")
+        got = f"{len(x)} samples give shape {tuple(values.shape)}; expected {wanted}"
+        raise _fault(document, ("loss",), got)
+    return any(getattr(module, "sparse", False) is True for module in model.modules())
 
 
 def _attempt(document: Document, key: str, make: Callable[[], T]) -> T:
@@ -220,5 +240,5 @@ def _attempt(document: Document, key: str, make: Callable[[], T]) -> T:
         raise _fault(document, path, f"{name}{message}") from error
 
 
-def _fault(document: Document, path: tuple[str, ...], message: str) -> ConfigError:
+def _fault(document: Document, path: tuple[str | int, ...], message: str) -> ConfigError:
     return located(document, [Problem(path, message)])

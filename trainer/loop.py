@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,71 +12,142 @@ from torch import Tensor
 from trainer import optimizers
 from trainer.autograd import gradients
 from trainer.console import Console
+from trainer.data.batches import Batch
+from trainer.evaluation import Evaluation
 from trainer.experiment import Experiment
 from trainer.monitor import Monitor
+
+Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tags
 
 
 @dataclass(frozen=True)
 class Result:
     """How training ended."""
 
+    reason: str  # "cost", "steps", "patience" or "not finite"
     steps: int  # at which it ended
-    cost: float  # over all rows, in the units of the data
-    reason: str  # "cost", "steps" or "not finite"
+    training: Evaluation  # on the rows that were trained on
+    validation: Evaluation | None  # on those kept apart
+    best_validation_loss: float | None = None
 
 
-def run(experiment: Experiment, monitor: Monitor, console: Console) -> Result:
-    """Trains until the cost or the number of steps is reached, or a number is not finite."""
-    config, optimizer = experiment.config, experiment.optimizer
-    model, loss = experiment.model, experiment.loss
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    max_norm, stop_cost = config.clip.max_grad_norm, config.stop.cost
-    update = optimizers.step_function(optimizer)
-    closure_optimizer = optimizers.needs_closure(optimizer)
-    batches = iter(experiment.batches)
-    batch = next(batches)
-    model.train()
+@dataclass
+class Patience:
+    """Whether the validation loss still falls."""
 
-    def differentiate() -> tuple[Tensor, Tensor | None]:
-        """The losses of the batch and their weights; leaves the gradients in every `.grad`."""
-        losses = loss(model(batch.x), batch.y)  # (B,) or (B, outputs)
-        weights = batch.grad_losses(losses)
-        for parameter, gradient in zip(
-            parameters, gradients(losses, parameters, weights), strict=True
-        ):
-            parameter.grad = gradient
-        return losses.detach(), weights
+    steps: int | None
+    best: float = math.inf
+    best_step: int = 0
 
-    def advance() -> Tensor | float:
-        """Clips and updates; the clip coefficient, NaN without clipping."""
-        coefficient: Tensor | float = math.nan
-        if max_norm is not None:
-            coefficient = clip(parameters, max_norm)
-        if closure_optimizer:
-            closure = torch.enable_grad()(lambda: total(*differentiate()))
-            optimizers.closure_step(optimizer, closure)
+    def ended_by(self, step: int, loss: float) -> bool:
+        """Takes the loss of a step; whether it is too long since the best one."""
+        if loss < self.best:
+            self.best, self.best_step = loss, step
+        return self.steps is not None and step - self.best_step >= self.steps
+
+
+class Training:
+    """One experiment in training: differentiates the losses of its batches and steps."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.model, self.loss = experiment.model, experiment.loss
+        self.optimizer, self.schedule = experiment.optimizer, experiment.schedule
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.clip = experiment.config.clip
+        self._accumulates = experiment.config.accumulate_steps
+        self._means = experiment.config.loss.reduction == "mean"
+        self._step = optimizers.step_function(self.optimizer)
+        self._closure = optimizers.needs_closure(self.optimizer)
+        self._batches = experiment.batches
+        self._current: list[Batch] = []
+        self._losses: list[tuple[Tensor, Tensor | None]] = []
+
+    def differentiate(self) -> None:
+        """Draws the batches of a step and leaves the gradients of their cost in every `.grad`."""
+        batches = self._batches
+        self._current = [next(batches) for _ in range(self._accumulates)]
+        self._differentiate()
+
+    def _differentiate(self) -> None:
+        self._losses = []
+        rows = sum(len(batch.x) for batch in self._current) if self._accumulates > 1 else 0
+        for number, batch in enumerate(self._current):
+            losses = self.loss(self.model(batch.x), batch.y)  # (B,) or (B, outputs) or (B, time)
+            weights = batch.grad_losses(losses)
+            if rows and self._means and weights is not None:
+                # The mean over all batches together; the last of a pass may be smaller.
+                weights = weights * (len(batch.x) / rows)
+            found = gradients(losses, self.parameters, weights)
+            for parameter, gradient in zip(self.parameters, found, strict=True):
+                if number == 0:
+                    parameter.grad = gradient
+                elif gradient is not None:
+                    before = parameter.grad
+                    parameter.grad = gradient if before is None else before + gradient
+            self._losses.append((losses.detach(), weights))
+
+    def cost(self) -> Tensor:
+        """The cost of the step: the sum of its losses, each times its weight."""
+        parts = [
+            losses.sum() if weights is None else torch.sum(losses * weights)
+            for losses, weights in self._losses
+        ]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+
+    def update(self) -> Tensor | float:
+        """Clips and steps; the clip coefficient, NaN without clipping."""
+        coefficient = clipped(self.parameters, self.clip.max_grad_norm, self.clip.max_grad_value)
+        if self._closure:
+            optimizers.closure_step(self.optimizer, self._again)
         else:
-            update()
+            self._step()
+        if not self.schedule.constant:
+            self.schedule.step()
         return coefficient
 
+    @torch.enable_grad()
+    def _again(self) -> Tensor:
+        self._differentiate()
+        return self.cost()
+
+
+def run(
+    experiment: Experiment, monitor: Monitor, console: Console, log: Logged | None = None
+) -> Result:
+    """Trains until one of the section `stop` holds or a number is not finite.
+
+    `log` is given the values of validations, at the step before whose update they hold.
+    """
+    config, optimizer = experiment.config, experiment.optimizer
+    training, stop_cost = Training(experiment), config.stop.cost
+    patience, validates = Patience(config.stop.patience_steps), experiment.validation
+    experiment.model.train()
     reason, steps = "steps", config.stop.steps
     latest_cost = latest_norm = math.nan
     for step in range(config.stop.steps):
-        losses, weights = differentiate()
+        if validates is not None and step % config.validation.every_steps == 0:
+            evaluation = validates(experiment.model)
+            experiment.schedule.validated(evaluation.cost)
+            if log is not None:
+                log(step, tagged(evaluation))
+            if patience.ended_by(step, evaluation.cost):
+                reason, steps = "patience", step
+                break
+        training.differentiate()
         cost: Tensor | float | None = None
         if stop_cost is not None:
-            cost = latest_cost = total(losses, weights).item()  # what a stop at a cost needs
+            cost = latest_cost = training.cost().item()  # what a stop at a cost needs
             if cost <= stop_cost:
                 reason = "cost"
             elif not math.isfinite(cost):
                 reason = "not finite"
+        elif monitor.observes(step):
+            cost = training.cost()
         last = reason != "steps"
-        if cost is None and monitor.observes(step):
-            cost = total(losses, weights)
         learning_rate = optimizer.param_groups[0]["lr"]
         with monitor.step(step, cost, learning_rate, always=last) as observation:
             if not last:
-                observation.clipped(advance())
+                observation.clipped(training.update())
         if observation.record is not None:
             latest_cost, latest_norm = observation.record.loss, observation.record.gradient_norm
             if not (math.isfinite(latest_cost) and math.isfinite(latest_norm)):
@@ -85,20 +157,39 @@ def run(experiment: Experiment, monitor: Monitor, console: Console) -> Result:
             break
         if console.due:
             console.progress(step + 1, latest_cost, latest_norm)
-        batch = next(batches)
-    return Result(steps, experiment.evaluate(), reason)
+    final = None
+    if validates is not None:
+        final = validates(experiment.model)
+        patience.ended_by(steps, final.cost)
+        if log is not None:
+            log(steps, tagged(final))
+    best = patience.best if validates is not None else None
+    return Result(reason, steps, experiment.training(experiment.model), final, best)
 
 
-def total(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """The cost: the sum of the losses, each times its weight."""
-    return losses.sum() if weights is None else torch.sum(losses * weights)
+def tagged(evaluation: Evaluation) -> dict[str, float]:
+    """The values of a validation by their TensorBoard tags."""
+    metrics = {f"{name}/validation": value for name, value in evaluation.metrics.items()}
+    return {"loss/validation": evaluation.cost, **metrics}
 
 
-def clip(parameters: list[torch.nn.Parameter], max_norm: float) -> Tensor:
-    """Scales the gradients so that their common L2 norm is at most `max_norm`; the coefficient.
+def clipped(
+    parameters: list[torch.nn.Parameter], max_norm: float | None, max_value: float | None
+) -> Tensor | float:
+    """Cuts single values of the gradients, then scales all so that their L2 norm is bounded.
 
-    Computed as torch.nn.utils.clip_grad_norm_ does, which reads nothing back to the host.
+    The result is what the norm was multiplied by, NaN where nothing is bounded. Computed as
+    torch.nn.utils.clip_grad_norm_ does, which reads nothing back to the host.
     """
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    if max_norm is None and max_value is None:
+        return math.nan
+    before = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = before
+    if max_value is not None:
+        torch.nn.utils.clip_grad_value_(parameters, max_value)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    coefficient = torch.ones_like(norm)
+    if max_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        coefficient = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
+    return coefficient if max_value is None else coefficient * norm / before

@@ -1,10 +1,18 @@
-"""Losses that stay a vector: one value for each sample (or each sample and output)."""
+"""Losses that stay a vector: one value for each sample (or each sample and output or position)."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from trainer import callables
+from trainer.config.problem import Problem, did_you_mean, shown
+from trainer.config.schema import Loss as Section
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -15,10 +23,101 @@ def half_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     return 0.5 * error * error
 
 
-def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """(ŷ−y)² of each value, in the shape of `target`."""
-    error = prediction - target
-    return error * error
+def _plain(name: str) -> str:
+    """`cross_entropy` and `CrossEntropyLoss` as one word."""
+    return name.lower().replace("_", "").removesuffix("loss")
 
 
-LOSSES: dict[str, LossFunction] = {"half_squared_error": half_squared_error, "mse": mse}
+def _readable(name: str) -> str:
+    """`CrossEntropyLoss` as `cross_entropy`."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return words.lower().removesuffix("_loss")
+
+
+_TORCH: dict[str, type[nn.Module]] = {
+    _plain(name): thing
+    for name, thing in vars(nn).items()
+    if inspect.isclass(thing) and issubclass(thing, nn.Module) and name.endswith("Loss")
+    if "reduction" in inspect.signature(thing).parameters
+}
+_OWN = "half_squared_error"
+BINARY = {"bce": 0.5, "bcewithlogits": 0.0}  # the prediction from which on the class is 1
+
+
+def check(tree: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the section `loss` that only torch can know: its name and arguments."""
+    section = tree.get("loss")
+    name = section.get("name") if isinstance(section, dict) else None
+    if not isinstance(section, dict) or not isinstance(name, str) or not name:
+        return []
+    arguments = {key: value for key, value in section.items() if key not in Section.model_fields}
+    if name == _OWN:
+        thing: Callable[..., Any] = _no_arguments
+    else:
+        try:
+            thing = _named(name)
+        except ValueError as error:
+            return [Problem(("loss", "name"), str(error))]
+    problems = callables.argument_problems(thing, arguments, ("loss",), given=_GIVEN)
+    if not problems and ":" not in name:
+        try:
+            make(name, arguments)
+        except (TypeError, ValueError, RuntimeError) as error:
+            problems = [Problem(("loss",), f"{thing.__name__} does not accept this: {error}")]
+    return problems
+
+
+_GIVEN = ("reduction", "reduce", "size_average")
+
+
+def _no_arguments() -> None:
+    """What `half_squared_error` takes besides predictions and targets: nothing."""
+
+
+_no_arguments.__name__ = _OWN
+
+
+def _named(name: str) -> Callable[..., Any]:
+    if ":" in name:
+        return callables.load(name)
+    thing = _TORCH.get(_plain(name))
+    if thing is None:
+        known = [_OWN, *(_readable(kind.__name__) for kind in _TORCH.values())]
+        raise ValueError(f"unknown loss {shown(name)}{did_you_mean(name, known)}")
+    return thing
+
+
+def make(name: str, arguments: dict[str, Any]) -> LossFunction:
+    """The named loss as a function of predictions and targets, one value per sample or finer.
+
+    Predictions with classes (B, T, C) go with class indices (B, T). Raises what the named thing
+    raises.
+    """
+    if name == _OWN:
+        return half_squared_error
+    if ":" in name:
+        made = callables.load(name)(**arguments)
+        if not callable(made):
+            raise TypeError(f"it made a {type(made).__name__}, which cannot be called")
+        return made  # type: ignore[no-any-return]
+    values = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in arguments.items()}
+    loss = _named(name)(**values, reduction="none")
+
+    def of(prediction: Tensor, target: Tensor) -> Tensor:
+        if prediction.dim() == 3 and target.dim() == 2 and not target.is_floating_point():
+            found: Tensor = loss(prediction.flatten(0, 1), target.flatten())
+            return found.view(target.shape)
+        found = loss(prediction, target)
+        return found
+
+    return of
+
+
+def elementwise(name: str) -> bool:
+    """Whether predictions must have the shape of the targets, or would silently broadcast."""
+    return name == _OWN or _plain(name) in {"mse", "l1", "smoothl1", "huber", "softmargin", *BINARY}
+
+
+def threshold(name: str) -> float | None:
+    """From what prediction on a loss of one value per sample means class 1; None for others."""
+    return BINARY.get(_plain(name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import secrets
@@ -43,6 +44,19 @@ def create(config: Config, wanted: Path | None) -> Path:
     except OSError as error:
         raise ConfigError([f"{wanted}: cannot make the run's folder: {error.strerror}"]) from None
     return wanted
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file of JSON (NaN and infinity as null) that is there whole or not at all."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def environment() -> dict[str, Any]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from trainer import loop, run_dir
 from trainer.config import dump, resolved
 from trainer.console import Console
+from trainer.data.table import Table
 from trainer.events import Events
 from trainer.experiment import Experiment
 from trainer.models.linear import Linear
 from trainer.monitor import Monitor
 
-STATUS = {"cost": 0, "steps": 0, "not finite": 3}
+STATUS = {"cost": 0, "steps": 0, "patience": 0, "not finite": 3}
 MAX_VALUES_SHOWN = 32
 
 
@@ -41,6 +42,7 @@ def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
             experiment,
             Monitor(experiment.model, sinks=[events.write], **config.monitor.model_dump()),
             console,
+            events.scalars,
         )
         failed = STATUS[result.reason] != 0
     except KeyboardInterrupt:
@@ -50,10 +52,12 @@ def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
     finally:
         console.stop()
         events.close(failed)
+    run_dir.write_json(folder / "result.json", _outcome(result))
     console.table(
         [
             *_found(experiment),
-            ("cost", f"{result.cost:.8g}"),
+            ("cost", f"{result.training.cost:.8g}"),
+            *_evaluated(result),
             ("steps", str(result.steps)),
             ("stopped", _reason(result, experiment)),
             ("time", f"{time.monotonic() - started:.2f} s"),
@@ -61,6 +65,29 @@ def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
         ]
     )
     return STATUS[result.reason]
+
+
+def _outcome(result: loop.Result) -> dict[str, object]:
+    """What `result.json` says, for programs that compare runs."""
+    on = result.validation or result.training
+    return {
+        "reason": result.reason,
+        "status": STATUS[result.reason],
+        "steps": result.steps,
+        "cost": result.training.cost,
+        "validation_loss": result.validation and result.validation.cost,
+        "best_validation_loss": result.best_validation_loss,
+        "metrics": on.metrics,
+    }
+
+
+def _evaluated(result: loop.Result) -> list[tuple[str, str]]:
+    """The rows of the table about validation and metrics."""
+    rows = []
+    if result.validation is not None:
+        rows.append(("validation loss", f"{result.validation.cost:.8g}"))
+    on = result.validation or result.training
+    return rows + [(name, f"{value:.4g}") for name, value in on.metrics.items()]
 
 
 def _hyperparameters(experiment: Experiment) -> dict[str, int | float | str]:
@@ -72,7 +99,7 @@ def _hyperparameters(experiment: Experiment) -> dict[str, int | float | str]:
         "reduction": config.loss.reduction,
         "optimizer": config.optimizer.name,
         "lr": config.optimizer.lr,
-        "batch_size": config.data.batch_size or len(experiment.table.x),
+        "batch_size": config.data.batch_size or len(experiment.rows),
         "dtype": config.dtype,
         "seed": config.seed,
     }
@@ -83,18 +110,19 @@ def _reason(result: loop.Result, experiment: Experiment) -> str:
     return {
         "cost": f"the cost is at most {stop.cost}",
         "steps": f"all {stop.steps} steps are done",
+        "patience": f"the validation loss has not fallen for {stop.patience_steps} steps",
         "not finite": f"the loss or a gradient is not finite at step {result.steps}",
     }[result.reason]
 
 
 def _found(experiment: Experiment) -> list[tuple[str, str]]:
     """The values of a small model's parameters, in the units of the data where that is known."""
-    model, table = experiment.model, experiment.table
+    model, rows = experiment.model, experiment.rows
     if sum(p.numel() for p in model.parameters()) > MAX_VALUES_SHOWN:
         return []
     digits = 15 if experiment.config.dtype == "float64" else 8
-    if isinstance(model, Linear):
-        named = model.coefficients(table)
+    if isinstance(model, Linear) and isinstance(rows, Table) and rows.classes is None:
+        named = model.coefficients(rows)
     else:
         named = [
             (f"{name}[{index}]" if parameter.dim() else name, value)

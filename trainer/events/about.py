@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, DATA_CLASS_TENSOR, Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
@@ -42,6 +42,16 @@ def bytes_event(tag: str, plugin: str, content: bytes, step: int, wall_time: flo
     about = metadata(plugin, DATA_CLASS_TENSOR)
     summary = Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=tensor)])
     return _serialized(Event(step=step, wall_time=wall_time, summary=summary))
+
+
+def scalars(values: Mapping[str, float], step: int) -> bytes:
+    """A serialized Event with the value of each tag."""
+    described = metadata("scalars", DATA_CLASS_SCALAR)
+    points = [
+        Summary.Value(tag=tag, metadata=described, simple_value=value)
+        for tag, value in values.items()
+    ]
+    return _serialized(Event(step=step, wall_time=time.time(), summary=Summary(value=points)))
 
 
 def text(tag: str, markdown: str, step: int) -> bytes:

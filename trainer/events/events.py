@@ -36,6 +36,10 @@ class Events:
         if self._writer.failure is not None:
             self._report()
 
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a point of each of these curves, such as the loss of a validation."""
+        self._writer.put(about.scalars(values, step))
+
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Shows `markdown` in TensorBoard's TEXT tab."""
         self._writer.put(about.text(tag, markdown, step))

@@ -1,0 +1,267 @@
+"""Losses, schedules, clipping, accumulation, validation: against torch's and scikit-learn's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn import metrics as sklearn_metrics
+from torch import Tensor, nn
+
+from trainer import experiment, loop, losses
+from trainer.config import Config, ConfigError, load
+from trainer.config.schema import Schedule as ScheduleSection
+from trainer.console import Console
+from trainer.data.batches import weighting
+from trainer.data.table import Table
+from trainer.evaluation import Evaluator
+from trainer.monitor import Monitor
+from trainer.schedules import Schedule
+
+DIGITS = """
+name: test
+data: {name: digits, batch_size: 64}
+model: {name: mlp, depth: 2, width: 32}
+loss: {name: cross_entropy}
+optimizer: {name: adam, lr: 2e-3}
+metrics: [accuracy]
+validation: {fraction: 0.2, every_steps: 50}
+stop: {steps: 120}
+"""
+
+
+def built(tmp_path: Path, text: str, *overrides: str) -> tuple[Config, experiment.Experiment]:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    config, document = load(path, overrides, [experiment.check])
+    return config, experiment.build(config, document)
+
+
+def train(made: experiment.Experiment, log: Any = None) -> loop.Result:
+    return loop.run(made, Monitor(made.model), Console(quiet=True), log)
+
+
+CLASSES = (torch.randn(7, 4), torch.randint(4, (7,)))
+NUMBERS = (torch.randn(7, 3), torch.randn(7, 3))
+SIGNS = (torch.randn(7, 3), torch.randint(0, 2, (7, 3)) * 2.0 - 1)
+SHARES = (torch.randn(7, 3).sigmoid(), torch.rand(7, 3))
+EXAMPLES: list[tuple[str, type[nn.Module], tuple[Tensor, Tensor], dict[str, Any]]] = [
+    ("cross_entropy", nn.CrossEntropyLoss, CLASSES, {}),
+    ("CrossEntropyLoss", nn.CrossEntropyLoss, CLASSES, {"label_smoothing": 0.1}),
+    ("nll", nn.NLLLoss, CLASSES, {}),
+    ("mse", nn.MSELoss, NUMBERS, {}),
+    ("l1", nn.L1Loss, NUMBERS, {}),
+    ("huber", nn.HuberLoss, NUMBERS, {"delta": 0.5}),
+    ("smooth_l1", nn.SmoothL1Loss, NUMBERS, {"beta": 0.5}),
+    ("poisson_nll", nn.PoissonNLLLoss, NUMBERS, {}),
+    ("soft_margin", nn.SoftMarginLoss, SIGNS, {}),
+    ("bce", nn.BCELoss, SHARES, {}),
+    ("bce_with_logits", nn.BCEWithLogitsLoss, SHARES, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "data", "arguments"), EXAMPLES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_reduce_to_torchs(
+    name: str, kind: type[nn.Module], data: Any, arguments: Any, reduction: str
+) -> None:
+    values = losses.make(name, arguments)(*data)
+    assert len(values) == 7
+    weights = weighting(None, reduction)(values)
+    cost = values.sum() if weights is None else (values * weights).sum()
+    torch.testing.assert_close(cost, kind(**arguments, reduction=reduction)(*data))
+
+
+def test_losses_of_every_position() -> None:
+    predictions, classes = torch.randn(5, 6, 4), torch.randint(4, (5, 6))
+    values = losses.make("cross_entropy", {})(predictions, classes)
+    expected = nn.functional.cross_entropy(predictions.transpose(1, 2), classes, reduction="none")
+    torch.testing.assert_close(values, expected)
+
+
+def test_class_weights() -> None:
+    weight = [1.0, 2.0, 0.5, 0.0]
+    values = losses.make("cross_entropy", {"weight": weight})(*CLASSES)
+    expected = nn.CrossEntropyLoss(weight=torch.tensor(weight), reduction="none")(*CLASSES)
+    torch.testing.assert_close(values, expected)
+
+
+def rates(steps: int, **keys: Any) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = Schedule(ScheduleSection(**keys), optimizer)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        schedule.step()
+    return found
+
+
+def torchs(steps: int, kind: type[Any], **arguments: Any) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = kind(optimizer, **arguments)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("CosineAnnealingLR", {"T_max": 20}),
+        ("StepLR", {"step_size": 7, "gamma": 0.3}),
+        ("ExponentialLR", {"gamma": 0.9}),
+        ("OneCycleLR", {"max_lr": 0.3, "total_steps": 30}),
+        ("PolynomialLR", {"total_iters": 10}),
+    ],
+)
+def test_schedules_are_torchs(name: str, arguments: dict[str, Any]) -> None:
+    kind = getattr(torch.optim.lr_scheduler, name)
+    assert rates(25, name=name.lower(), **arguments) == torchs(25, kind, **arguments)
+    warm = rates(29, name=name, warmup_steps=4, **arguments)
+    assert warm[5:] == pytest.approx(torchs(25, kind, **arguments)[1:])
+    full = torchs(1, kind, **arguments)[0]
+    assert warm[:5] == pytest.approx([full * (k + 1) / 5 for k in range(5)])
+
+
+def test_a_constant_rate_after_the_warm_up() -> None:
+    assert rates(6, warmup_steps=3) == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
+    """1,438 rows in batches of 100 and 38: a mean of means would weigh the last rows too much."""
+    keys = ("dtype=float64", "data.shuffle=false", "data.batch_size=100", "accumulate_steps=15")
+    _, parts = built(tmp_path, DIGITS, *keys)
+    _, whole = built(tmp_path, DIGITS, "dtype=float64", "data.batch_size=null")
+    assert len(parts.rows) == 1438
+    for made in (parts, whole):
+        training = loop.Training(made)
+        training.differentiate()
+        made.model.cost = training.cost()  # kept for the comparison
+    torch.testing.assert_close(parts.model.cost, whole.model.cost)
+    for one, other in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(("norm", "value"), [(0.5, None), (None, 0.1), (0.5, 0.1)])
+def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
+    ours = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5))]
+    theirs = [nn.Parameter(torch.zeros_like(p)) for p in ours]
+    for one, other in zip(ours, theirs, strict=True):
+        one.grad = torch.randn_like(one)
+        other.grad = one.grad.clone()
+    before = nn.utils.get_total_norm([p.grad for p in theirs])
+    if value is not None:
+        nn.utils.clip_grad_value_(theirs, value)
+    if norm is not None:
+        nn.utils.clip_grad_norm_(theirs, norm)
+    coefficient = loop.clipped(ours, norm, value)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    after = nn.utils.get_total_norm([p.grad for p in theirs])
+    assert float(coefficient) == pytest.approx(float(after / before), rel=1e-5)
+
+
+def test_validation_and_metrics(tmp_path: Path) -> None:
+    _, made = built(tmp_path, DIGITS)
+    logged: list[tuple[int, dict[str, float]]] = []
+    result = train(made, lambda step, values: logged.append((step, values)))
+    assert [step for step, _ in logged] == [0, 50, 100, 120]
+    assert result.validation is not None and made.validation is not None
+    rows = made.validation.rows
+    assert isinstance(rows, Table) and len(rows) == 359
+    made.model.eval()
+    with torch.no_grad():
+        predictions = made.model(rows.x)
+    cost = nn.functional.cross_entropy(predictions, rows.y)
+    assert result.validation.cost == pytest.approx(float(cost), rel=1e-5)
+    accuracy = sklearn_metrics.accuracy_score(rows.y, predictions.argmax(1))
+    assert result.validation.metrics["accuracy"] == pytest.approx(accuracy)
+    assert logged[-1][1]["accuracy/validation"] == pytest.approx(accuracy)
+    assert accuracy > 0.8 > logged[0][1]["accuracy/validation"]
+    assert result.best_validation_loss == min(values["loss/validation"] for _, values in logged)
+
+
+def test_r2_is_scikit_learns() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    rows = Table(torch.randn(3000, 3), torch.randn(3000, 2))
+    found = Evaluator(rows, losses.make("mse", {}), "mean", ["r2"])(model)
+    with torch.no_grad():
+        expected = sklearn_metrics.r2_score(rows.y.double(), model(rows.x).double())
+    assert found.metrics["r2"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_evaluating_leaves_the_training_bit_identical(tmp_path: Path) -> None:
+    weights = []
+    for every in ("1", "1000"):
+        keys = ("model.dropout=0.3", "model.norm=batch", "stop.steps=30")
+        _, made = built(tmp_path, DIGITS, *keys, f"validation.every_steps={every}")
+        train(made)
+        weights.append(made.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_patience(tmp_path: Path) -> None:
+    keys = ("optimizer.lr=1e-9", "validation.every_steps=5", "stop.patience_steps=20")
+    _, made = built(tmp_path, DIGITS, *keys, "stop.steps=1000", "optimizer.name=sgd")
+    made.model.requires_grad_(False)  # the loss cannot fall
+    for parameter in made.model.parameters():
+        parameter.requires_grad_(True)
+        parameter.data.zero_()
+    result = train(made)
+    assert result.reason == "patience" and result.steps < 100
+
+
+def test_a_schedule_that_waits_for_the_validation(tmp_path: Path) -> None:
+    schedule = "schedule={name: reducelronplateau, patience: 0, threshold: 1e9}"
+    keys = ("validation.every_steps=10", "stop.steps=35", "optimizer.lr=1e-3")
+    _, made = built(tmp_path, DIGITS, schedule, *keys)
+    train(made)
+    # No loss is ever low enough: a tenth of the rate at each of steps 0, 10, 20 and 30.
+    assert made.optimizer.param_groups[0]["lr"] == pytest.approx(1e-7)
+
+
+BINARY = ("data={name: circles, batch_size: 32}", "metrics=[accuracy]", "optimizer.lr=1e-2")
+
+
+@pytest.mark.parametrize("name", ["bce_with_logits", "cross_entropy"])
+def test_two_classes_by_one_output_or_two(tmp_path: Path, name: str) -> None:
+    _, made = built(tmp_path, DIGITS, *BINARY, f"loss.name={name}", "stop.steps=400")
+    result = train(made)
+    assert result.validation is not None and result.validation.metrics["accuracy"] > 0.6
+    assert made.rows.shape.outputs == (1 if name == "bce_with_logits" else 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss.name=crossentropi", "loss.name: unknown loss 'crossentropi'; did you mean 'cross_e"),
+        ("schedule.name=cosinelr", "schedule.name: unknown schedule 'cosinelr'; did you mean 'Cos"),
+        ("schedule={name: steplr}", "schedule.step_size: missing"),
+        ("schedule={T_max: 3}", "schedule.T_max: is an argument of a schedule, but the key 'name'"),
+        ("schedule.warmup_steps=500", "schedule.warmup_steps: 500 is more than stop.steps (120)"),
+        ("metrics=[r2]", "metrics[0]: r2 is for targets that are numbers; the data give classes"),
+        ("metrics=[acuracy]", "metrics[0]: input should be 'accuracy' or 'r2', got 'acuracy'"),
+        ("validation.fraction=0.0001", "validation.fraction: 0.0001 of 1797 rows leaves none"),
+        ("model.activation=rellu", "model.activation: "),
+        ("model.init={hidden: kaimin_uniform_}", "model.init.hidden: "),
+        ("model={name: autoencoder, widths: [8]}", "model.name: "),
+        ("data={name: adding_problem, length: 0}", "data.length: expected a number >= 2, got 0"),
+    ],
+)
+def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, DIGITS, override)
+    assert f"{message}" in str(error.value), str(error.value)
+
+
+def test_patience_without_validation(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="stop.patience_steps: there is no validation loss to wai"
+    ):
+        built(tmp_path, DIGITS, "validation.fraction=0", "stop.patience_steps=3")

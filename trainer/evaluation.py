@@ -1,0 +1,104 @@
+"""How well a model does on rows it is shown without learning: its cost and its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data.stream import Stream
+from trainer.data.table import Table
+from trainer.losses import LossFunction
+
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Cost and metrics over all rows, in the units that the data came in."""
+
+    cost: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates a model on rows, without changing it or drawing random numbers."""
+
+    rows: Table | Stream
+    loss: LossFunction
+    reduction: str  # as of a configuration's loss: sum or mean
+    metrics: Sequence[str] = ()
+    threshold: float | None = None  # from what prediction on a single output means class 1
+
+    def __call__(self, model: nn.Module) -> Evaluation:
+        """The cost (the weighted sum or mean of the losses) and the metrics of the model."""
+        was_training = model.training
+        model.eval()
+        cost = weight = 0.0
+        metrics = {name: METRICS[name](self.threshold) for name in self.metrics}
+        scale = self.rows.y_scale if isinstance(self.rows, Table) else None
+        device = self.rows.x.device if isinstance(self.rows, Table) else self.rows.device
+        numbers = torch.arange(len(self.rows), device=device)
+        with torch.no_grad():
+            for x, y, weights in self.rows.parts(torch.split(numbers, ROWS_AT_ONCE)):
+                prediction = model(x)
+                if scale is not None:
+                    prediction, y = scale.undo(prediction), scale.undo(y)
+                losses = self.loss(prediction, y)
+                each = torch.ones_like(losses)
+                if weights is not None:
+                    each *= weights.reshape(-1, *[1] * (losses.dim() - 1))
+                cost += (losses * each).sum(dtype=torch.float64).item()
+                weight += each.sum(dtype=torch.float64).item()
+                for metric in metrics.values():
+                    metric.add(prediction, y)
+        model.train(was_training)
+        if self.reduction == "mean":
+            cost = cost / weight if weight else 0.0
+        return Evaluation(cost, {name: metric.value() for name, metric in metrics.items()})
+
+
+class Accuracy:
+    """The share of predictions whose largest entry is the right class."""
+
+    def __init__(self, threshold: float | None) -> None:
+        self._threshold = threshold
+        self._right = self._all = 0
+
+    def add(self, prediction: Tensor, target: Tensor) -> None:
+        """Takes predictions (B, C) or (B, T, C) and classes (B,) or (B, T), or one output each."""
+        if target.is_floating_point():
+            limit = 0.5 if self._threshold is None else self._threshold
+            right = (prediction > limit) == (target > 0.5)
+        else:
+            right = prediction.argmax(-1) == target
+        self._right += int(right.sum())
+        self._all += right.numel()
+
+    def value(self) -> float:
+        """The share so far."""
+        return self._right / self._all
+
+
+class R2:
+    """The coefficient of determination: 1 - Σ(y-ŷ)² / Σ(y-mean y)², averaged over the outputs."""
+
+    def __init__(self, threshold: float | None) -> None:
+        self._targets: list[Tensor] = []
+        self._residual: Tensor | float = 0.0  # (outputs,)
+
+    def add(self, prediction: Tensor, target: Tensor) -> None:
+        """Takes predictions and targets (B, outputs)."""
+        self._targets.append(target.double())
+        self._residual = self._residual + (target.double() - prediction.double()).square().sum(0)
+
+    def value(self) -> float:
+        """R² so far; NaN where the targets do not vary."""
+        targets = torch.cat(self._targets)
+        return float((1 - self._residual / (targets - targets.mean(0)).square().sum(0)).mean())
+
+
+METRICS: dict[str, Callable[[float | None], Accuracy | R2]] = {"accuracy": Accuracy, "r2": R2}

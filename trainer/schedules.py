@@ -1,0 +1,94 @@
+"""Learning rates that change: any scheduler of torch.optim by name, after a warm-up."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+
+from trainer import callables
+from trainer.config.problem import Problem, did_you_mean, shown
+from trainer.config.schema import Schedule as Section
+
+_BY_NAME: dict[str, type[Any]] = {
+    name.lower(): thing
+    for name, thing in vars(lr_scheduler).items()
+    if inspect.isclass(thing) and issubclass(thing, lr_scheduler.LRScheduler)
+    # These are made of others, or of functions, which YAML has no words for.
+    if name not in ("LRScheduler", "ChainedScheduler", "SequentialLR", "LambdaLR")
+    if name != "MultiplicativeLR" and not name.startswith("_")
+}
+
+
+def check(tree: dict[str, Any]) -> list[Problem]:
+    """What is wrong with the section `schedule` that only torch can know."""
+    section = tree.get("schedule")
+    name = section.get("name") if isinstance(section, dict) else None
+    if not isinstance(section, dict):
+        return []
+    arguments = {key: value for key, value in section.items() if key not in Section.model_fields}
+    if name is None:
+        message = "is an argument of a schedule, but the key 'name' names none"
+        return [Problem(("schedule", key), message, True) for key in arguments]
+    if not isinstance(name, str):
+        return []
+    thing = _BY_NAME.get(name.lower())
+    if thing is None:
+        known = [kind.__name__ for kind in _BY_NAME.values()]
+        message = f"unknown schedule {shown(name)}{did_you_mean(name, known)}"
+        return [Problem(("schedule", "name"), message)]
+    given = ("optimizer", "last_epoch", "verbose")
+    problems = callables.argument_problems(thing, arguments, ("schedule",), given=given)
+    if thing is lr_scheduler.ReduceLROnPlateau:
+        validation = tree.get("validation")
+        if not isinstance(validation, dict) or not validation.get("fraction"):
+            message = "ReduceLROnPlateau looks at the validation loss; set validation.fraction"
+            problems.append(Problem(("schedule", "name"), message))
+    return problems
+
+
+class Schedule:
+    """Sets the learning rate of each step: `step()` after an update, `validated()` with a loss."""
+
+    def __init__(self, section: Section, optimizer: Optimizer) -> None:
+        """TypeError or ValueError where torch does not accept the arguments."""
+        # The loop calls the function inside optimizer.step, which torch does not see.
+        vars(optimizer)["_opt_called"] = True
+        self._plateau: lr_scheduler.ReduceLROnPlateau | None = None
+        self._scheduler: lr_scheduler.LRScheduler | None = None
+        if section.name is not None:
+            made = _BY_NAME[section.name.lower()](optimizer, **section.arguments)
+            if isinstance(made, lr_scheduler.ReduceLROnPlateau):
+                self._plateau = made
+            else:
+                self._scheduler = made
+        self._warmup = section.warmup_steps
+        self._groups = optimizer.param_groups
+        self._step = 0
+        self._full = [group["lr"] for group in self._groups]
+        self._scale()
+
+    @property
+    def constant(self) -> bool:
+        """Whether no step changes the rate."""
+        return self._scheduler is None and self._warmup == 0
+
+    def step(self) -> None:
+        """Sets the rate of the next step."""
+        self._step += 1
+        if self._step <= self._warmup:
+            self._scale()
+        elif self._scheduler is not None:
+            self._scheduler.step()
+
+    def validated(self, loss: float) -> None:
+        """Tells a schedule that waits for the validation loss to stop falling."""
+        if self._plateau is not None and self._step >= self._warmup:
+            self._plateau.step(loss)
+
+    def _scale(self) -> None:
+        """Step k of a warm-up has (k + 1) / (warm-up + 1) of the rate, so that none has zero."""
+        if self._warmup:
+            for group, full in zip(self._groups, self._full, strict=True):
+                group["lr"] = full * min(1.0, (self._step + 1) / (self._warmup + 1))
