@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from trainer.config.schema import Config
+from trainer.config.description import json_schema
 
 README = Path(__file__).parent.parent / "README.md"
 MARKED = re.compile(r"(<!-- keys: .*? -->\n).*(<!-- end of keys -->)", re.DOTALL)
@@ -55,7 +55,7 @@ def yaml_value(value: Any) -> str:
 
 def written(readme: str) -> str:
     """The README with its reference up to date."""
-    schema = Config.model_json_schema()
+    schema = json_schema()
     table = ["| key | default | meaning |", "|---|---|---|", *rows(schema, schema, "")]
     return MARKED.sub(lambda m: m[1] + "\n".join(table) + "\n" + m[2], readme)
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from trainer import experiment
-from trainer.__main__ import json_schema, main
+from trainer.__main__ import main
 from trainer.config import dump, load, resolved
+from trainer.config.description import json_schema
 from trainer.config.source import Document
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.config import ConfigError, dump, resolved
-from trainer.config.schema import Config
+from trainer.config.description import json_schema
 
 DONE, FAILED, USAGE, NOT_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -79,12 +79,6 @@ def train(given: argparse.Namespace) -> int:
     from trainer import session
 
     return session.run(built, given.config, given.run_dir)
-
-
-def json_schema() -> dict[str, object]:
-    """The JSON Schema (2020-12) of a configuration."""
-    schema = Config.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 if __name__ == "__main__":

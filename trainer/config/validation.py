@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from trainer.config import schema
+from trainer.config.description import descriptions
 from trainer.config.problem import (
     ConfigError,
     Path,
@@ -90,7 +91,7 @@ def _problem(details: ErrorDetails) -> Problem:
     if kind == "extra_forbidden":
         return unknown_key(path, "unknown key", section.model_fields)
     if kind == "missing":
-        description = " ".join(((field and field.description) or "").split())
+        description = " ".join(descriptions(section).get(key, "").split())
         return Problem(path, f"missing: {description.partition(';')[0].rstrip('.')}", True)
     if kind == "model_type":
         return Problem(path, f"expected a section with {_listed(section)}, got {shown(value)}")
