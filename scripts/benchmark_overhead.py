@@ -17,7 +17,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from workloads import NAMES, Workload, workload
 
 from trainer import Monitor
 
-Step = Callable[[int], None]
+SETTLE_SECONDS = 0.5
 EVERYTHING = {"every_steps": 1, "histogram_every_steps": 1, "activation_every_steps": None}
 
 
@@ -53,6 +53,13 @@ class Way:
         self.optimizer.step()
 
     def round(self, steps: int) -> None:
+        # What the way before has left to its threads is not this one's cost, nor are cold caches.
+        time.sleep(SETTLE_SECONDS)
+        for step in range(self.next_step - 2, self.next_step):
+            self.step(step)
+        self.timed(steps)
+
+    def timed(self, steps: int) -> None:
         started = time.perf_counter()
         for step in range(self.next_step, self.next_step + steps):
             self.step(step)
@@ -174,8 +181,9 @@ def measure(name: str, rounds: int) -> None:
         for way in made.values():
             way.round(steps)
             way.seconds.clear()
-        for _ in range(rounds):
-            for title, way in made.items():
+        for number in range(rounds):
+            order = list(made.items())
+            for title, way in order[number % len(order) :] + order[: number % len(order)]:
                 # The default cadences repeat after 100 steps: anything less is not their cost.
                 if title != "monitor, default cadences":
                     way.round(steps)
@@ -185,8 +193,8 @@ def measure(name: str, rounds: int) -> None:
         default.next_step = 1000
         default.monitor.watch(1000)
         for _ in range(100 // steps):
-            bare.round(steps)
-            default.round(steps)
+            bare.timed(steps)
+            default.timed(steps)
         ratio = sum(default.seconds) / sum(bare.seconds)
         values = sum(p.numel() for p in bare.parameters)
         print(f"\n{name}: {values:,} values in {len(bare.parameters)} tensors, {rounds} rounds")
