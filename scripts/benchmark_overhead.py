@@ -184,7 +184,7 @@ def measure(name: str, rounds: int) -> None:
         for number in range(rounds):
             order = list(made.items())
             for title, way in order[number % len(order) :] + order[: number % len(order)]:
-                # The default cadences repeat after 100 steps: anything less is not their cost.
+                # The default cadences repeat after 200 steps: anything less is not their cost.
                 if title != "monitor, default cadences":
                     way.round(steps)
         bare, default = made["bare loop"], made["monitor, default cadences"]
@@ -192,7 +192,7 @@ def measure(name: str, rounds: int) -> None:
         bare.seconds.clear()
         default.next_step = 1000
         default.monitor.watch(1000)
-        for _ in range(100 // steps):
+        for _ in range(200 // steps):
             bare.timed(steps)
             default.timed(steps)
         ratio = sum(default.seconds) / sum(bare.seconds)
@@ -207,7 +207,7 @@ def measure(name: str, rounds: int) -> None:
                 ms, middle, spread, added = (
                     bare_ms * ratio,
                     ratio,
-                    "(100 steps)",
+                    "(200 steps)",
                     bare_ms * (ratio - 1),
                 )
             else:

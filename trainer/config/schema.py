@@ -88,11 +88,11 @@ class Stop(Section):
 class Monitor(Section):
     """Which steps are looked at, besides steps 0 to 10, 20 and 50, where problems start."""
 
-    every_steps: Count = 20
+    every_steps: Count = 50
     """Statistics of the loss, of gradients and of updates are recorded at each multiple of this."""
-    histogram_every_steps: Count | None = 100
+    histogram_every_steps: Count | None = 200
     """Gradient histograms are recorded at each multiple of this; null for never."""
-    activation_every_steps: Count | None = 100
+    activation_every_steps: Count | None = 200
     """The layers' outputs and the gradients that reach them are recorded at each multiple of this;
     null for never."""
     include: list[Text] = ["*"]
