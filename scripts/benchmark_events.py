@@ -60,6 +60,8 @@ def made_records(steps: int, parameters: int, size: int, histogram_every: int) -
                 clip_coefficient=float("nan"), step_ms=float(0.2 + 0.02 * random.random()),
                 monitor_ms=float(0.05 + 0.01 * random.random()),
                 gradients=TensorTable(names, moments, histograms),
+                carried_gradients=0.0, optimizer="SGD", shapes=((size,),) * parameters,
+                dtypes=("float32",) * parameters, unchanged_fraction=np.zeros(parameters),
                 parameters=names, parameter_rms=rms, update_ratio=ratio,
             )
         )  # fmt: skip

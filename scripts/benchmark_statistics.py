@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from trainer.statistics import signal, snapshot, squared_changes, summarize, threads
+from trainer.statistics import changes, signal, snapshot, summarize, threads
 
 
 def mlp() -> Iterator[tuple[int, ...]]:
@@ -86,7 +86,7 @@ def measure(shapes: list[tuple[int, ...]], rounds: int) -> dict[str, float]:
         "moments": lambda: summarize(gradients, histograms=False),
         "histograms": lambda: summarize(gradients, histograms=True),
         "snapshot": lambda: snapshot(parameters, copies),
-        "changes": lambda: squared_changes(parameters, copies),
+        "changes": lambda: changes(parameters, copies),
         "norms": lambda: torch._foreach_norm(gradients),
     }
     result = medians(contestants, rounds)

@@ -45,7 +45,7 @@ def histogram(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def signal(values: NDArray[np.float64], units: int) -> NDArray[np.float64]:
-    """RMS, zero fraction, signal fraction of values (units, samples of each)."""
+    """RMS, zero, signal and dead fraction of values (units, samples of each)."""
     assert len(values) == units
     fractions = [
         np.sqrt(np.mean((unit - unit.mean()) ** 2)) / np.sqrt(np.mean(unit**2))
@@ -54,4 +54,5 @@ def signal(values: NDArray[np.float64], units: int) -> NDArray[np.float64]:
     ]
     lower_median = np.sort(fractions)[(len(fractions) - 1) // 2] if fractions else np.nan
     median = lower_median if values.shape[1] > 1 else np.nan
-    return np.array([np.sqrt(np.mean(values**2)), np.mean(values == 0), median])
+    dead = np.mean([not unit.any() for unit in values])
+    return np.array([np.sqrt(np.mean(values**2)), np.mean(values == 0), median, dead])

@@ -25,7 +25,8 @@ from tensorboard.util import tensor_util
 from trainer.events import Events, curves
 from trainer.events.curves import Thinning
 from trainer.events.histograms import log10_buckets, signed_buckets
-from trainer.record import BINS, SIGN, LayerTable, StepRecord, TensorTable, decode
+from trainer.record import BINS, INPUT, SIGN, LayerTable, StepRecord, TensorTable
+from trainer.wire import decode
 
 NAN, INF = math.nan, math.inf
 
@@ -57,17 +58,19 @@ def made(
     activations = None
     if layers:
         reached = table_of({"a": draw(30)}, histograms)
-        fractions = random.random((3, 2))
-        activations = LayerTable(("a", "b"), *fractions, reached)
+        fractions = random.random((4, 3))
+        kinds = (INPUT, "Linear", "ReLU")
+        activations = LayerTable(("input", "a", "b"), kinds, ("float32",) * 3, *fractions, reached)
     given_numbers = {
         "wall_time": 1.7e9 + step, "loss": random.random(), "learning_rate": 0.1,
         "gradient_norm": random.random(), "clip_coefficient": NAN, "step_ms": 1.5,
-        "monitor_ms": 0.25,
+        "monitor_ms": 0.25, "carried_gradients": 0.0,
     } | numbers  # fmt: skip
     return StepRecord(
         step=step, **given_numbers, gradients=table_of(tensors, histograms),
-        parameters=("a.weight", "a.bias"), parameter_rms=np.array([1.0, 2.0]),
-        update_ratio=random.random(2), layers=activations,
+        optimizer="SGD", parameters=("a.weight", "a.bias"), shapes=((40,), (5,)),
+        dtypes=("float32", "float32"), parameter_rms=np.array([1.0, 2.0]),
+        update_ratio=random.random(2), unchanged_fraction=random.random(2), layers=activations,
     )  # fmt: skip
 
 
@@ -109,6 +112,8 @@ def test_every_scalar_is_written_in_one_event_and_as_a_float32(tmp_path: Path) -
             wanted["gradient_norm/" + name, r.step] = r.gradients[name].norm
             wanted["update_ratio/" + name, r.step] = r.update_ratio[index]
         for index, name in enumerate(r.layers.names if r.layers else ()):
+            if r.layers.kinds[index] == INPUT:  # no layer: it has no curves
+                continue
             wanted["activation_rms/" + name, r.step] = r.layers.rms[index]
             wanted["activation_zero_fraction/" + name, r.step] = r.layers.zero_fraction[index]
             wanted["signal_fraction/" + name, r.step] = r.layers.signal_fraction[index]

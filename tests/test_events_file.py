@@ -16,7 +16,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from test_events import made, simple_values, values, written
 
 from trainer.events import Events, file, writer
-from trainer.record import decode
+from trainer.wire import decode
 
 PRELUDE = """
 import os, sys, time, warnings

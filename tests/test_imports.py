@@ -16,10 +16,10 @@ ROWS = [
     ["loop"],
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],
-    ["activations", "losses", "schedules"],
-    ["autograd", "statistics", "data", "optimizers", "events", "console", "devices"],
+    ["activations", "leftover", "losses", "schedules"],
+    ["autograd", "statistics", "data", "optimizers", "events", "console", "devices", "layers"],
     ["callables"],
-    ["config"],
+    ["config", "wire"],
     ["record"],
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
@@ -72,7 +72,7 @@ LIGHT = "import sys, {module}; print([m for m in " + HEAVY + " if m in sys.modul
 
 
 @pytest.mark.parametrize(
-    "module", ["trainer", "trainer.record", "trainer.config", "trainer.__main__"]
+    "module", ["trainer", "trainer.wire", "trainer.config", "trainer.__main__"]
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     code = LIGHT.format(module=module)

@@ -54,7 +54,7 @@ def test_one_transfer_on_an_observed_step_and_none_else(
     assert [record.step for record in records] == [100, 200]
     assert len(records[0].gradients.names) == 2 * layers
     assert records[0].gradients.histograms is not None
-    assert records[0].layers is not None and len(records[0].layers.names) == layers
+    assert records[0].layers is not None and len(records[0].layers.names) == layers + 1
 
 
 def test_a_waiting_loop_would_be_seen() -> None:

@@ -10,18 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trainer import record as record_module
-from trainer.record import (
-    BINS,
-    MAGIC,
-    MOMENTS,
-    NUMBERS,
-    LayerTable,
-    StepRecord,
-    TensorTable,
-    decode,
-    encode,
-)
+from trainer import wire
+from trainer.record import BINS, MOMENTS, SIGNALS, LayerTable, StepRecord, TensorTable
+from trainer.wire import MAGIC, NUMBERS, decode, encode
 
 texts = st.lists(st.text(max_size=8), max_size=4, unique=True).map(tuple)
 patterns = st.integers(0, 2**64 - 1)  # of a float64: every NaN, zero and denormal among them
@@ -49,11 +40,21 @@ def tables(draw) -> TensorTable:
     return TensorTable(names, draw(float_arrays(len(names), MOMENTS)), counts)
 
 
+dtype_names = st.sampled_from(["float32", "bfloat16"])
+tensor_shapes = st.lists(st.integers(0, 2**40), max_size=3).map(tuple)
+
+
+def some(elements: st.SearchStrategy, names: tuple[str, ...]) -> st.SearchStrategy:
+    """As many as there are names."""
+    return st.lists(elements, min_size=len(names), max_size=len(names)).map(tuple)
+
+
 @st.composite
 def layer_tables(draw) -> LayerTable:
     names = draw(texts)
-    columns = [draw(float_arrays(len(names))) for _ in range(3)]
-    return LayerTable(names, *columns, draw(tables()))
+    columns = [draw(float_arrays(len(names))) for _ in range(SIGNALS)]
+    kinds, dtypes = draw(some(st.text(max_size=8), names)), draw(some(dtype_names, names))
+    return LayerTable(names, kinds, dtypes, *columns, draw(tables()))
 
 
 @st.composite
@@ -64,8 +65,12 @@ def records(draw) -> StepRecord:
         **{name: draw(floats) for name in NUMBERS},
         gradients=draw(tables()),
         parameters=parameters,
+        optimizer=draw(st.text(max_size=8)),
+        shapes=draw(some(tensor_shapes, parameters)),
+        dtypes=draw(some(dtype_names, parameters)),
         parameter_rms=draw(float_arrays(len(parameters))),
         update_ratio=draw(float_arrays(len(parameters))),
+        unchanged_fraction=draw(float_arrays(len(parameters))),
         layers=draw(st.none() | layer_tables()),
     )
 
@@ -86,11 +91,21 @@ def some_records(count: int = 5) -> list[StepRecord]:
         ("W", "b"), np.arange(2.0 * MOMENTS).reshape(2, -1), np.eye(2, BINS, 3, int)
     )
     numbers = {name: 0.5 for name in NUMBERS}
-    rows = ("W", "b"), np.ones(2), np.ones(2)
     return [
-        StepRecord(step=k, **numbers, gradients=table, parameters=rows[0], parameter_rms=rows[1],
-                   update_ratio=rows[2]) for k in range(count)
-    ]  # fmt: skip
+        StepRecord(
+            step=k,
+            **numbers,
+            optimizer="SGD",
+            gradients=table,
+            parameters=("W", "b"),
+            shapes=((3, 1), ()),
+            dtypes=("float32", "float64"),
+            parameter_rms=np.ones(2),
+            update_ratio=np.ones(2),
+            unchanged_fraction=np.zeros(2),
+        )
+        for k in range(count)
+    ]
 
 
 def block_of(header: object, body: bytes = b"", number: int = 1) -> bytes:
@@ -153,7 +168,9 @@ json_values = st.recursive(
 def test_any_header_ends_in_records_or_a_value_error(
     header: object, body: bytes, number: int
 ) -> None:
-    for layouts in (header, [header], [[["W"], True, ["W"], header, [], False]]):
+    good = ["SGD", ["W"], True, ["W"], [[3]], ["float32"], None, [], [], [], False]
+    replaced = [[*good[:at], header, *good[at + 1 :]] for at in range(len(good))]
+    for layouts in (header, [header], *([layout] for layout in replaced)):
         try:
             read = decode(block_of(layouts, body, number))
         except ValueError as error:
@@ -170,16 +187,16 @@ def test_a_header_that_is_nested_without_end_is_refused() -> None:
 
 
 def test_small_bytes_do_not_become_large_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record_module, "MAX_BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(wire, "MAX_BLOCK_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="too large"):
         decode(MAGIC + zlib.compress(bytes(10 << 20)))
     # 100 rows of histograms without a count are 200 bytes here and 8 kB each in memory.
-    layout = [[str(k) for k in range(200)], True, [], None, [], False]
+    layout = ["", [str(k) for k in range(200)], True, [], [], [], None, [], [], [], False]
     numbers = 8 * (len(NUMBERS) + MOMENTS * 200)
     body = struct.pack("<Iq", 0, 0) + bytes(numbers) + bytes(400)
     with pytest.raises(ValueError, match="histograms are too large"):
         decode(block_of([layout], body))
-    monkeypatch.setattr(record_module, "MAX_BLOCK_BYTES", 1 << 30)
+    monkeypatch.setattr(wire, "MAX_BLOCK_BYTES", 1 << 30)
     assert decode(block_of([layout], body))[0].gradients.histograms.sum() == 0
 
 
@@ -188,6 +205,6 @@ def test_encode_refuses_what_decode_would(monkeypatch: pytest.MonkeyPatch) -> No
     vars(record)["update_ratio"] = np.ones(3)
     with pytest.raises(ValueError, match="step 0: its arrays and names differ in length"):
         encode([record])
-    monkeypatch.setattr(record_module, "MAX_BLOCK_BYTES", 100)
+    monkeypatch.setattr(wire, "MAX_BLOCK_BYTES", 100)
     with pytest.raises(ValueError, match="bytes is over 100; split it"):
         encode(some_records())

@@ -189,7 +189,7 @@ def test_no_tensors():
     assert moments.shape == (0, 7) and counts.shape == (0, BINS)
     copies, squares = statistics.snapshot([])
     assert copies == [] and squares.shape == (0,)
-    assert statistics.squared_changes([], []).shape == (0,)
+    assert statistics.changes([], []).shape == (0, 2)
     assert statistics.fetch([]) == []
 
 
@@ -231,14 +231,16 @@ def test_snapshot_and_changes(tensors):
     before = [reference.as_float64(tensor) for tensor in tensors]
     for tensor in tensors:
         tensor.mul_(1.5).add_(0.25)
-    changes = statistics.squared_changes(tensors, copies)
+    changes = statistics.changes(tensors, copies)
     after = [reference.as_float64(tensor) for tensor in tensors]
-    expected = [np.sum((a - b) ** 2) for a, b in zip(after, before, strict=True)]
+    pairs = list(zip(after, before, strict=True))
+    expected = [(np.sum((a - b) ** 2), np.sum(a == b)) for a, b in pairs]
     np.testing.assert_allclose(changes.numpy(), expected, rtol=1e-6)
     again, _ = statistics.snapshot(tensors, copies)
     assert again is copies
     assert all(torch.equal(copy, tensor) for copy, tensor in zip(copies, tensors, strict=True))
-    assert not statistics.squared_changes(tensors, copies).any()
+    sizes = [(0.0, tensor.numel()) for tensor in tensors]
+    assert statistics.changes(tensors, copies).tolist() == [*map(list, sizes)]
 
 
 def test_snapshot_of_a_large_parameter_is_a_copy():
@@ -251,23 +253,38 @@ def test_snapshot_of_a_large_parameter_is_a_copy():
     with torch.no_grad():
         parameter[1] += 0.5
         transposed -= 1
-    changes = statistics.squared_changes([parameter, transposed], copies)
-    torch.testing.assert_close(
-        changes, torch.tensor([70_000 / 4, 35.0]).double(), rtol=1e-6, atol=0
-    )
+    changes = statistics.changes([parameter, transposed], copies)
+    expected = torch.tensor([[70_000 / 4, 140_000], [35, 0]]).double()
+    torch.testing.assert_close(changes, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [9, 100_001])
+def test_what_stays_the_same_is_counted_bit_for_bit(dtype, size):
+    """A last bit counts as a change, as does the sign of a zero; a NaN that stays does not."""
+    values = torch.full((size,), 3.0, dtype=dtype)
+    values[1], values[2], values[3] = torch.nan, 0.0, torch.inf
+    copies, _ = statistics.snapshot([values, torch.empty(0, dtype=dtype)])
+    values[2] = -0.0
+    values[5:].view(INTEGERS[dtype]).add_(1)
+    assert statistics.changes([values, torch.empty(0, dtype=dtype)], copies)[:, 1].tolist() == [
+        4,
+        0,
+    ]
 
 
 def test_bad_parameters_do_not_raise():
     tensors = [torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf]), torch.ones(2)]
     copies, squares = statistics.snapshot(tensors)
-    changes = statistics.squared_changes(tensors, copies)
+    changes = statistics.changes(tensors, copies)
     assert squares[0].isnan() and squares[1].isinf() and squares[2] == pytest.approx(2)
-    assert changes[:2].isnan().all() and changes[2] == 0
+    assert changes[:2, 0].isnan().all() and changes[:, 1].tolist() == [2, 1, 2]
+    assert changes[2, 0] == 0
 
 
 def test_a_snapshot_of_something_else_is_refused():
     with pytest.raises(ValueError, match=r"tensor 0 is \(3,\) torch.float32 on cpu, but its snap"):
-        statistics.squared_changes([torch.ones(3)], [torch.ones(2)])
+        statistics.changes([torch.ones(3)], [torch.ones(2)])
 
 
 def test_nothing_else_is_touched():
@@ -277,7 +294,7 @@ def test_nothing_else_is_touched():
     state, threads_before = torch.get_rng_state(), torch.get_num_threads()
     statistics.summarize(tensors, histograms=True)
     copies, _ = statistics.snapshot(tensors)
-    statistics.squared_changes(tensors, copies)
+    statistics.changes(tensors, copies)
     statistics.signal(tensors[0])
     assert torch.equal(state, torch.get_rng_state())
     assert threads_before == torch.get_num_threads()

@@ -33,6 +33,8 @@ def by_unit(output: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("relu", [False, True])
 def test_against_numpy(shape, dtype, relu):
     output = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    if relu and len(shape) > 1:
+        output.select(1 if len(shape) >= 4 else -1, -1).fill_(-1)  # a unit that is dead
     output = (output.relu() if relu else output + 3).to(dtype)
     if len(shape) == 1:
         output_by_unit = by_unit(output[:, None])
@@ -80,10 +82,35 @@ def test_no_values(shape):
 
 def test_undefined_fractions():
     for output in (torch.tensor(2.0), torch.tensor([2.0]), torch.full((1, 5), -2.0)):
-        rms, zeros, fraction = statistics.signal(output)
-        assert rms == 2 and zeros == 0 and fraction.isnan()
-    rms, zeros, fraction = statistics.signal(torch.zeros(4, 5))
-    assert rms == 0 and zeros == 1 and fraction.isnan()
+        rms, zeros, fraction, dead = statistics.signal(output)
+        assert rms == 2 and zeros == dead == 0 and fraction.isnan()
+    rms, zeros, fraction, dead = statistics.signal(torch.zeros(4, 5))
+    assert rms == 0 and zeros == dead == 1 and fraction.isnan()
+
+
+@pytest.mark.parametrize("shape", [(64, 5), (5, 3, 40), (4, 5, 30, 30), (700, 5)])
+def test_dead_units_are_zero_in_every_sample(shape):
+    """0 and -0 alike; what is zero but once is not dead, however small."""
+    output, unit = torch.ones(shape), 1 if len(shape) == 4 else -1
+    for index, value in enumerate((0.0, -0.0, 0.0)):
+        output.select(unit, index).fill_(value)
+    output.select(unit, 2)[(-1,) * (len(shape) - 1)] = 1e-30
+    units = shape[unit]
+    assert statistics.signal(output)[3] == pytest.approx(2 / units)
+    assert statistics.signals([output, output])[:, 3].tolist() == [2 / units] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64, 33), (4, 5, 30, 30), (300, 300)])
+def test_the_rms_is_finite_exactly_if_all_values_are(shape, dtype):
+    for value in (torch.finfo(dtype).max, torch.finfo(dtype).min, torch.finfo(dtype).tiny):
+        largest = torch.full(shape, value, dtype=dtype)
+        rms = statistics.signals([largest, torch.ones(3, 4, dtype=dtype)])[0, 0]
+        assert rms == pytest.approx(abs(value), rel=1e-6) or abs(value) < 1e-300
+        for bad in (torch.nan, torch.inf, -torch.inf):
+            output = largest.clone()
+            output.view(-1)[-1] = bad
+            assert not statistics.signal(output)[0].isfinite()
 
 
 def test_bad_values():

@@ -39,7 +39,7 @@ class Operations(TorchDispatchMode):
 def observed_step(tensors):
     copies, squares = statistics.snapshot(tensors)
     moments, counts = statistics.summarize(tensors, histograms=True)
-    changes = statistics.squared_changes(tensors, copies)
+    changes = statistics.changes(tensors, copies)
     outputs = [statistics.signal(tensor) for tensor in tensors]
     return [squares, moments, counts, changes, *outputs]
 
@@ -102,7 +102,7 @@ def test_a_default_device_does_not_matter():
     with torch.device("meta"):
         copies, squares = statistics.snapshot(tensors)
         results = [squares, *statistics.summarize(tensors, histograms=True), *copies]
-        results += [statistics.squared_changes(tensors, copies), statistics.signal(output)]
+        results += [statistics.changes(tensors, copies), statistics.signal(output)]
     assert {result.device.type for result in results} == {"cpu"}
 
 
@@ -125,7 +125,7 @@ from trainer import statistics
 tensors = [torch.ones(1), torch.ones(2)]
 copies, _ = statistics.snapshot(tensors)
 statistics.summarize(tensors, histograms=True)
-statistics.squared_changes(tensors, copies)
+statistics.changes(tensors, copies)
 statistics.signal(torch.ones(4, 2))
 assert "numba" not in sys.modules
 """

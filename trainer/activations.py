@@ -15,10 +15,12 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import statistics
-from trainer.record import BINS, MOMENTS, LayerTable, TensorTable
+from trainer.layers import first_tensor, layers
+from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, LayerTable, TensorTable
 
 HELD_BYTES = 4 << 20  # of tensors that wait to be measured together
 SMALL_BYTES = 1 << 17  # of a tensor that waits: fresh memory for more costs more than another call
+_INPUT = ""  # where layers have their names: no module inside another has this one
 
 
 class Held:
@@ -57,14 +59,19 @@ class Activations:
 
     A layer is a module without children or with parameters of its own, and its output the first
     floating-point tensor it returns. The gradient is taken by a hook on the edge that the output
-    has when it is made: a later operation in place does not change what is measured.
+    has when it is made: a later operation in place does not change what is measured. The input is
+    the first such tensor among the arguments of the layer that is executed first.
     """
 
     def __init__(self, model: nn.Module, wanted: Callable[[str], bool]) -> None:
-        self._layers = [(n, m) for n, m in layers(model) if wanted(n)]
+        self._model, self._all = model, layers(model)
+        self._layers = [(n, m) for n, m in self._all if wanted(n)]
         self._hooks: list[RemovableHandle] = []  # on the modules
         self._edges: list[RemovableHandle] = []  # on the graph of a step
-        self._order: dict[str, int] = {}  # of first execution
+        self._order: dict[str, int] = {}  # of first execution; the input is _INPUT
+        self._kinds: list[str] = []  # in that order
+        self._dtypes: list[torch.dtype] = []
+        self._begins = False  # whether the next layer is the first of a forward pass
         self._sizes: list[int] = []  # of each output
         self._histograms = False
         self.watching = False
@@ -73,14 +80,19 @@ class Activations:
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
         self.pause()
-        self._order, self._sizes, self._histograms = {}, [], histograms
+        self._order, self._kinds, self._dtypes = {}, [], []
+        self._sizes, self._histograms, self._begins = [], histograms, True
         self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
         self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
         self.watching, self.seconds = bool(self._layers), 0.0
-        if not self._hooks:
+        if self.watching and not self._hooks:
+            self._hooks.append(self._model.register_forward_pre_hook(self._model_called))
+            for _, module in self._all:
+                hook = module.register_forward_pre_hook(self._calling, with_kwargs=True)
+                self._hooks.append(hook)
             for name, module in self._layers:
-                hook = partial(self._called, name)
-                self._hooks.append(module.register_forward_hook(hook))
+                hook = module.register_forward_hook(partial(self._called, name))
+                self._hooks.append(hook)
 
     def pause(self) -> None:
         """Ends the measuring of a step; hooks on modules stay, as it may go on with the next."""
@@ -107,9 +119,10 @@ class Activations:
 
     def table(self, results: list[NDArray[Any]]) -> LayerTable:
         """The statistics by layer; those of a layer that was called several times are merged."""
-        names = tuple(self._order)
+        names = tuple(name or "input" for name in self._order)
+        dtypes = tuple(str(dtype).removeprefix("torch.") for dtype in self._dtypes)
         outputs, gradients = len(self._outputs.measured), len(self._gradients.measured)
-        signals = _joined(results[:outputs], 3, np.float64)
+        signals = _joined(results[:outputs], SIGNALS, np.float64)
         moments = _joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
         counts = None
         if self._histograms:
@@ -117,35 +130,66 @@ class Activations:
         called = np.array(self._outputs.layers, dtype=np.intp)
         if len(called) > len(names):
             signals = _mean(signals, np.array(self._sizes, np.float64), called, len(names))
-        rms, zeros, fraction = signals.T
         reached = np.array(self._gradients.layers, dtype=np.intp)
         table = _merged(names, reached, moments, counts)
-        return LayerTable(names, rms, zeros, fraction, table)
+        rms, zeros, fraction, dead = signals.T
+        return LayerTable(names, tuple(self._kinds), dtypes, rms, zeros, fraction, dead, table)
+
+    def _is_step(self) -> bool:
+        """Whether what runs now belongs to the step, as a validation pass does not."""
+        watched = self.watching and torch.is_grad_enabled()
+        return watched and not torch.compiler.is_compiling()
+
+    def _model_called(self, module: nn.Module, args: Any) -> None:
+        if self._is_step() and not _in_backward():
+            self._begins = True
+
+    def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._begins and self._is_step():
+            started = time.perf_counter()
+            self._begins = False
+            tensor = first_tensor((args, kwargs))
+            if tensor is not None and (not self._order or _INPUT in self._order):
+                self._add(_INPUT, INPUT, tensor)
+            self.seconds += time.perf_counter() - started
 
     def _called(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not (self.watching and torch.is_grad_enabled()):
-            return  # a validation pass is not part of the step
+        if not self._is_step():
+            return
         started = time.perf_counter()
         tensor = first_tensor(output)
         if tensor is None:
             return
         # Checkpointing calls the layer again during the backward pass: the same output.
-        again = torch._C._current_graph_task_id() != -1 and name in self._order
-        index = self._order.setdefault(name, len(self._order))
-        if not again:
-            values = tensor.detach()
-            self._sizes.append(values.numel())
-            self._outputs.add(index, values, copy=True)  # what follows may work in place
+        if name in self._order and _in_backward():
+            index = self._order[name]
+        else:
+            index = self._add(name, type(module).__name__, tensor)
         if tensor.requires_grad:
             edge = get_gradient_edge(tensor)
             received = partial(self._received, index, edge.output_nr)
             self._edges.append(edge.node.register_prehook(received))
         self.seconds += time.perf_counter() - started
 
+    def _add(self, name: str, kind: str, tensor: Tensor) -> int:
+        """Takes what a layer puts out now, since what follows may work in place; its row."""
+        index = self._order.setdefault(name, len(self._order))
+        if index == len(self._kinds):
+            self._kinds.append(kind)
+            self._dtypes.append(tensor.dtype)
+        values = tensor.detach()
+        self._sizes.append(values.numel())
+        self._outputs.add(index, values, copy=True)
+        return index
+
     def _received(self, index: int, output_nr: int, gradients: tuple[Tensor | None, ...]) -> None:
         gradient = gradients[output_nr]
         if gradient is not None:  # while it is held autograd does not use its memory again
             self._gradients.add(index, gradient.detach(), copy=False)
+
+
+def _in_backward() -> bool:
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
 def _joined(groups: list[NDArray[Any]], columns: int, dtype: Any) -> NDArray[Any]:
@@ -157,10 +201,10 @@ def _joined(groups: list[NDArray[Any]], columns: int, dtype: Any) -> NDArray[Any
 def _mean(
     signals: NDArray[Any], sizes: NDArray[Any], layer: NDArray[np.intp], layers: int
 ) -> NDArray[Any]:
-    """(layers, 3) of all calls together: root mean square of RMS, means of the fractions."""
-    squares, zeros, fraction = signals[:, 0] ** 2, signals[:, 1], signals[:, 2]
-    parts = np.stack([squares, zeros, fraction], axis=1) * sizes[:, None]
-    total, weight = np.zeros((layers, 3)), np.zeros((layers, 1))
+    """(layers, SIGNALS) of all calls: root mean square of RMS, means of the fractions."""
+    parts = signals * sizes[:, None]
+    parts[:, 0] *= signals[:, 0]
+    total, weight = np.zeros((layers, SIGNALS)), np.zeros((layers, 1))
     np.add.at(total, layer, parts)
     np.add.at(weight, layer, sizes[:, None])
     with np.errstate(invalid="ignore"):
@@ -193,38 +237,3 @@ def _merged(
         total = np.zeros((len(rows), BINS), np.int64)
         np.add.at(total, place, counts)
     return TensorTable(tuple(names[row] for row in rows), merged, total)
-
-
-def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The (name, module) pairs that count as layers; a model that is one itself is `model`.
-
-    What is inside a compiled module is left out: compiled code calls no hooks.
-    """
-    found: list[tuple[str, nn.Module]] = []
-
-    def visit(name: str, module: nn.Module) -> None:
-        if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
-            return
-        children = list(module.named_children())
-        if not children or any(True for _ in module.parameters(recurse=False)):
-            found.append((name or "model", module))
-        for child_name, child in children:
-            if all(child is not other for _, other in found):  # one module under two names
-                visit(f"{name}.{child_name}" if name else child_name, child)
-
-    visit("", model)
-    return found
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The first floating-point tensor of an output: itself, or inside tuples, lists and dicts."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() or output.is_complex() else None
-    if isinstance(output, dict):
-        output = tuple(output.values())
-    if isinstance(output, tuple | list):
-        for part in output:
-            tensor = first_tensor(part)
-            if tensor is not None:
-                return tensor
-    return None

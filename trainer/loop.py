@@ -144,8 +144,7 @@ def run(
         elif monitor.observes(step):
             cost = training.cost()
         last = reason != "steps"
-        learning_rate = optimizer.param_groups[0]["lr"]
-        with monitor.step(step, cost, learning_rate, always=last) as observation:
+        with monitor.step(step, cost, optimizer, always=last) as observation:
             if not last:
                 observation.clipped(training.update())
         if observation.record is not None:

@@ -13,11 +13,13 @@ from typing import Any, Self
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from torch.optim import Optimizer
 
 from trainer.activations import Activations
 from trainer.config.problem import did_you_mean, shown
 from trainer.config.schema import Monitor as Section
 from trainer.events import Events
+from trainer.leftover import Leftover
 from trainer.observation import NamedParameter, Observation, Unobserved
 from trainer.record import StepRecord
 
@@ -59,6 +61,7 @@ class Monitor:
         self._known: list[NamedParameter] | None = None
         self._copies: list[Tensor] | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
+        self._leftover: Leftover | None = None  # of the last record
         self.watch(0)
 
     def observes(self, step: int) -> bool:
@@ -84,14 +87,15 @@ class Monitor:
         self,
         step: int,
         loss: Tensor | float | None = None,
-        learning_rate: float | None = None,
+        optimizer: Optimizer | None = None,
         always: bool = False,
     ) -> Unobserved:
         """The context in which the update of this step happens.
 
-        `loss` is the cost of the step (a scalar); the learning rate is read from the optimizer that
-        steps inside, unless it is given. `always` makes a record whatever the cadences. The
-        context's `record` is there at its end; None if the step is not observed.
+        `loss` is the cost of the step (a scalar). The learning rate is that of the first optimizer
+        that steps inside; `optimizer` is needed only where that one runs no hooks of torch's.
+        `always` makes a record whatever the cadences. The context's `record` is there at its end;
+        None if the step is not observed.
         """
         if not always and not self.observes(step):
             self.watch(step + 1)
@@ -99,14 +103,15 @@ class Monitor:
         now, step_ms = time.perf_counter(), math.nan
         if self._previous is not None and step > self._previous[0]:
             step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
-        self._previous = (step, now)
+        self._previous, left = (step, now), self._leftover
         return Observation(
             step=step,
             parameters=self._parameters(),
             activations=self._activations,
             copies=self._copies,
             loss=loss,
-            learning_rate=learning_rate,
+            optimizer=optimizer,
+            before=left if left is not None and left.step == step - 1 else None,
             histograms=due(step, self._section.histogram_every_steps),
             step_ms=step_ms,
             done=self._observed,
@@ -134,6 +139,7 @@ class Monitor:
         # it at hand, and it is scarce there.
         copies = observation.copies
         self._copies = copies if copies and copies[0].device.type == "cpu" else None
+        self._leftover = observation.leftover
         self.watch(observation.step + 1)
         assert observation.record is not None
         for sink in self._sinks:

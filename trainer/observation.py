@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from trainer import statistics
 from trainer.activations import Activations
+from trainer.leftover import Leftover, leftover
 from trainer.record import StepRecord, TensorTable
 
 NamedParameter = tuple[str, nn.Parameter]
@@ -54,17 +55,21 @@ class Observation(Unobserved):
         activations: Activations,
         copies: list[Tensor] | None,
         loss: Tensor | float | None,
-        learning_rate: float | None,
+        optimizer: torch.optim.Optimizer | None,
+        before: Leftover | None,
         histograms: bool,
         step_ms: float,
         done: Callable[[Observation], None],
     ) -> None:
         self.step = step
         self.copies = copies  # of the trainable parameters; memory that is used again
+        self.leftover: Leftover | None = None  # of the gradients, for the step after
         self._parameters = parameters
         self._activations = activations
         self._loss = loss
-        self._learning_rate = learning_rate
+        self._optimizer = optimizer
+        self._before = before  # None: the step before was not observed
+        self._learning_rate = math.nan
         self._histograms = histograms
         self._step_ms = step_ms
         self._done = done
@@ -79,6 +84,8 @@ class Observation(Unobserved):
         self._wall_time = time.time()
         self._watched = self._activations.watching
         self._activations.pause()
+        parameters = [parameter for _, parameter in self._parameters]
+        self._carried = math.nan if self._before is None else self._before.carried(parameters)
         present = [(name, p.grad) for name, p in self._parameters if p.grad is not None]
         self._names = tuple(name for name, _ in present)
         self._gradients = [gradient for _, gradient in present]
@@ -88,10 +95,13 @@ class Observation(Unobserved):
         self._trainable = tuple(name for name, _ in trainable)
         self._values = [parameter for _, parameter in trainable]
         self.copies, self._squares = statistics.snapshot(self._values, self.copies)
-        # Seen by every optimizer that steps inside; the first tells the learning rate.
-        self._hook = None
-        if self._learning_rate is None:
+        # Seen by every optimizer that steps inside; the first is the one that is told of.
+        self._hook, optimizer = None, self._optimizer
+        self._optimizer = None
+        if optimizer is None:
             self._hook = register_optimizer_step_pre_hook(self._optimizer_steps)
+        else:
+            self._optimizer_steps(optimizer)
         self._seconds = time.perf_counter() - started
         self._seconds += self._activations.seconds if self._watched else 0
         return self
@@ -106,6 +116,7 @@ class Observation(Unobserved):
             self._hook.remove()
         if kind is None:
             self.record = self._made()
+            self._gradients = []  # a loop may keep its last observation
             self._done(self)
         else:
             self._activations.release()
@@ -113,7 +124,9 @@ class Observation(Unobserved):
     def _made(self) -> StepRecord:
         started = time.perf_counter()
         assert self.copies is not None
-        changes = statistics.squared_changes(self._values, self.copies)
+        if self.leftover is None:
+            self.leftover = leftover(self.step, [p for _, p in self._parameters])
+        changes = statistics.changes(self._values, self.copies)
         tables = [self._moments, self._squares, changes]
         tables += [] if self._counts is None else [self._counts]
         numbers = {
@@ -135,24 +148,30 @@ class Observation(Unobserved):
         gradient_norm = float(np.linalg.norm(gradients.norms()))
         if numbers["norm_after"] and gradient_norm:
             numbers["coefficient"] = numbers["norm_after"] / gradient_norm
-        sizes = np.array([value.numel() for value in self._values], dtype=np.float64)
+        sizes = np.array([statistics.size(value) for value in self._values], dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rms, ratio = np.sqrt(squares / sizes), np.sqrt(changed / squares)
+            rms, ratio = np.sqrt(squares / sizes), np.sqrt(changed[:, 0] / squares)
+            unchanged = changed[:, 1] / sizes
         layers = self._activations.table(layer_arrays) if self._watched else None
         seconds = self._seconds + time.perf_counter() - started
         return StepRecord(
             step=self.step,
             wall_time=self._wall_time,
             loss=_number(numbers["loss"]),
-            learning_rate=_number(self._learning_rate),
+            learning_rate=self._learning_rate,
             gradient_norm=gradient_norm,
             clip_coefficient=_number(numbers["coefficient"]),
             step_ms=self._step_ms,
             monitor_ms=1000 * seconds,
+            carried_gradients=float(self._carried),
+            optimizer="" if self._optimizer is None else type(self._optimizer).__name__,
             gradients=gradients,
             parameters=self._trainable,
+            shapes=tuple(tuple(value.shape) for value in self._values),
+            dtypes=tuple(str(value.dtype).removeprefix("torch.") for value in self._values),
             parameter_rms=rms,
             update_ratio=ratio,
+            unchanged_fraction=unchanged,
             layers=layers,
         )
 
@@ -169,9 +188,12 @@ class Observation(Unobserved):
         after: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         return after
 
-    def _optimizer_steps(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self._learning_rate is None:
+    def _optimizer_steps(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._optimizer is None:
+            self._optimizer = optimizer
             self._learning_rate = float(optimizer.param_groups[0]["lr"])
+            # Now, since the user may clear the gradients before the context ends.
+            self.leftover = leftover(self.step, [p for _, p in self._parameters])
 
 
 def _number(value: Any) -> float:

@@ -1,14 +1,9 @@
-"""What an observed step says: its numbers, their histogram bins and their TensorBoard tags."""
+"""What an observed step says: its numbers and their histogram bins."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,15 +82,31 @@ class TensorTable:
         return np.where(nans > 0, np.nan, np.where(infinities > 0, np.inf, norm))
 
 
+SIGNALS = 4  # the numbers of a layer's output in LayerTable, in that order
+INPUT = "Input"  # the kind of the row that no module put out
+
+
 @dataclass(frozen=True)
 class LayerTable:
-    """The outputs of leaf modules, one row each in order of execution, and d(loss)/d(output)."""
+    """The outputs of leaf modules, one row each in order of execution, and d(loss)/d(output).
+
+    Before them stands what the first layer was given, unless that is no floating-point tensor: a
+    row named `input` of the kind `Input`.
+    """
 
     names: tuple[str, ...]
-    rms: NDArray[np.float64]  # (L,) of the output
+    kinds: tuple[str, ...]  # class names of the modules, INPUT for the input
+    dtypes: tuple[str, ...]  # of the output: `float32`, `bfloat16`, …
+    rms: NDArray[np.float64]  # (L,) of the output; finite exactly if all its values are
     zero_fraction: NDArray[np.float64]  # (L,)
     signal_fraction: NDArray[np.float64]  # (L,) median over units of std over the batch / RMS
+    dead_fraction: NDArray[np.float64]  # (L,) of the units that are zero in all of the batch
     gradients: TensorTable  # rows of the layers that a gradient reached
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the first row is the network's input."""
+        return self.kinds[:1] == (INPUT,)
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,8 @@ class StepRecord:
     """The numbers of one observed step: what held before its update, and that update.
 
     A number that does not apply is NaN: `clip_coefficient` when the loop did not tell of any
-    clipping, `step_ms` at the first record, `update_ratio` of a parameter that is all zeros.
+    clipping, `step_ms` at the first record, `update_ratio` of a parameter that is all zeros,
+    `carried_gradients` when the step before was not observed.
     """
 
     step: int
@@ -114,136 +126,13 @@ class StepRecord:
     clip_coefficient: float  # what the gradients were multiplied by
     step_ms: float  # mean duration of a step since the record before
     monitor_ms: float  # time that the monitor took of this step
+    carried_gradients: float  # how many gradients were added to those of the step before
+    optimizer: str  # class name of what made the update; empty if unknown
     gradients: TensorTable  # one row per parameter that has a gradient
-    parameters: tuple[str, ...]  # names of the rows of the two below
+    parameters: tuple[str, ...]  # names of the rows of the five below
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]  # `float32`, `bfloat16`, …
     parameter_rms: NDArray[np.float64]  # (P,) before the update
     update_ratio: NDArray[np.float64]  # (P,) RMS(after - before) / RMS(before)
+    unchanged_fraction: NDArray[np.float64]  # (P,) of the values that the update left as they were
     layers: LayerTable | None = None  # at the steps whose activations are observed
-
-
-# Wire format: MAGIC and a zlib stream, little-endian, of the length of a JSON list and the number
-# of records (uint32), the list (layouts that occur), each record's layout (uint32), step (int64),
-# and per layout the records' float64 numbers and the used bins of their histograms. Numbers stand
-# byte plane by byte plane, column by column, so that equal signs, exponents and zeros are together.
-PLUGIN = "gradients"  # the TensorBoard plugin that the blocks belong to
-RECORDS_TAG = "records"  # a block's event has its first record's step; of one step the last counts
-MAGIC = b"GRAD\x01"
-MAX_BLOCK_BYTES = 1 << 30  # uncompressed, and of all histograms with their empty bins
-NUMBERS = [field.name for field in fields(StepRecord) if field.type == "float"]
-
-
-def encode(records: Sequence[StepRecord]) -> bytes:
-    """The records as one block of bytes, from which `decode` makes them again bit for bit.
-
-    ValueError when a record's arrays and names differ in length or the block is too large.
-    """
-    layouts = [_layout(record) for record in records]
-    index = {layout: number for number, layout in enumerate(dict.fromkeys(layouts))}
-    header = json.dumps(list(index)).encode()
-    parts = [np.array([len(header), len(records)], "<u4").tobytes(), header]
-    parts.append(np.array([index[layout] for layout in layouts], "<u4").tobytes())
-    parts.append(np.array([record.step for record in records], "<i8").tobytes())
-    for kind in index:
-        members = [r for r, layout in zip(records, layouts, strict=True) if layout == kind]
-        parts.append(_planes(np.stack([_numbers(r, kind) for r in members]), "<f8"))
-        for record in members:
-            for table in (record.gradients, record.layers and record.layers.gradients):
-                if table and table.histograms is not None:
-                    where = np.flatnonzero(table.histograms != 0)
-                    used = np.bincount(where // BINS, minlength=len(table.names))
-                    parts.append(np.concatenate([used, where % BINS]).astype("<u2").tobytes())
-                    parts.append(_planes(table.histograms.ravel()[where][:, None], "<i8"))
-    plain = b"".join(parts)
-    if len(plain) > MAX_BLOCK_BYTES:
-        raise ValueError(f"a block of {len(plain)} bytes is over {MAX_BLOCK_BYTES}; split it")
-    return MAGIC + zlib.compress(plain, 1)  # half the time of level 6 for a third more bytes
-
-
-def decode(block: bytes) -> list[StepRecord]:
-    """The records of a block, in their order; ValueError when it is damaged or no such block."""
-    try:
-        return _decode(block)
-    except (zlib.error, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"no readable block of step records: {error}") from error
-
-
-def _decode(block: bytes) -> list[StepRecord]:
-    stream, dense = zlib.decompressobj(), 0
-    body = io.BytesIO(stream.decompress(block.removeprefix(MAGIC), MAX_BLOCK_BYTES))
-    if not (block.startswith(MAGIC) and stream.eof and not stream.unused_data):
-        raise ValueError("it starts as something else, is cut off, too large or goes on too long")
-
-    def take(dtype: str, count: int) -> NDArray[Any]:
-        return np.frombuffer(body.read(np.dtype(dtype).itemsize * count), dtype, count)
-
-    def table(names: list[str], has_histograms: bool, moments: NDArray[Any]) -> TensorTable:
-        histograms = None
-        if has_histograms:
-            used = take("<u2", len(names))
-            bins = take("<u2", int(used.sum(dtype=np.int64)))
-            counts = _unplanes(take("u1", 8 * len(bins)), (len(bins), 1), "<i8")
-            histograms = np.zeros((len(names), BINS), np.int64)
-            histograms[np.repeat(np.arange(len(names)), used), bins] = counts[:, 0]
-        return TensorTable(tuple(names), moments.reshape(len(names), MOMENTS), histograms)
-
-    header_bytes, number_of_records = take("<u4", 2).tolist()
-    layouts = json.loads(body.read(header_bytes))
-    which, steps = take("<u4", number_of_records), take("<i8", number_of_records).tolist()
-    records: dict[int, StepRecord] = {}
-    for number, layout in enumerate(layouts):
-        names, has, parameters, layers, reached, reached_has = layout
-        for texts in (names, parameters, layers or [], reached):
-            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-                raise ValueError("its names are not lists of texts")
-        places, widths = np.flatnonzero(which == number).tolist(), _widths(layout)
-        dense += len(places) * (bool(has) * len(names) + bool(reached_has) * len(reached))
-        if dense * BINS * 8 > MAX_BLOCK_BYTES:
-            raise ValueError("its histograms are too large")
-        shape = (len(places), sum(widths))
-        matrix = _unplanes(take("u1", 8 * shape[0] * shape[1]), shape, "<f8")
-        for place, row in zip(places, matrix, strict=True):
-            head, moments, rms, ratio, *rest = np.split(row, np.cumsum(widths)[:-1])
-            gradients, of_layers = table(names, has, moments), None
-            if layers is not None:
-                activations = table(reached, reached_has, rest.pop())
-                of_layers = LayerTable(tuple(layers), rest[0], rest[1], rest[2], activations)
-            own = steps[place], *head.tolist(), gradients, tuple(parameters), rms, ratio, of_layers
-            records[place] = StepRecord(*own)
-    if body.read(1) or len(records) != len(which):
-        raise ValueError("its lengths disagree")
-    return [records[place] for place in range(len(which))]
-
-
-def _layout(record: StepRecord) -> tuple[Any, ...]:
-    """All of a record that is no number: records with the same fill the rows of one matrix."""
-    table, layers = record.gradients, record.layers
-    own = (table.names, table.histograms is not None, record.parameters)
-    reached = layers.gradients if layers else TensorTable((), np.empty((0, MOMENTS)))
-    return *own, layers and layers.names, reached.names, reached.histograms is not None
-
-
-def _widths(layout: Sequence[Any]) -> list[int]:
-    names, _, parameters, layers, reached, _ = layout
-    of_layers = [len(layers)] * 3 + [MOMENTS * len(reached)] if layers is not None else []
-    return [len(NUMBERS), MOMENTS * len(names), len(parameters), len(parameters), *of_layers]
-
-
-def _numbers(record: StepRecord, layout: Sequence[Any]) -> NDArray[np.float64]:
-    parts = [np.array([getattr(record, name) for name in NUMBERS]), record.gradients.moments]
-    parts += [record.parameter_rms, record.update_ratio]
-    if (of := record.layers) is not None:
-        parts += [of.rms, of.zero_fraction, of.signal_fraction, of.gradients.moments]
-    if [part.size for part in parts] != _widths(layout):
-        raise ValueError(f"step {record.step}: its arrays and names differ in length")
-    return np.concatenate(parts, axis=None, dtype=np.float64)
-
-
-def _planes(matrix: NDArray[Any], dtype: str) -> bytes:
-    """The bytes of a matrix of 8-byte numbers: byte by byte of a number, column by column."""
-    columns = np.ascontiguousarray(matrix.T, dtype)
-    return columns[..., None].view(np.uint8).transpose(2, 0, 1).tobytes()
-
-
-def _unplanes(octets: NDArray[Any], shape: tuple[int, int], dtype: str) -> NDArray[Any]:
-    planes = octets.reshape(8, shape[1], shape[0]).transpose(2, 1, 0)
-    return np.ascontiguousarray(planes).view(dtype)[..., 0]

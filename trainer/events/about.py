@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
 )
 
 from trainer.events.curves import metadata
-from trainer.record import PLUGIN, RECORDS_TAG
+from trainer.wire import PLUGIN, RECORDS_TAG
 
 # TensorBoard matches these from a tag's start; one chart has a line for each parameter or layer.
 CHARTS = {
@@ -60,7 +60,7 @@ def text(tag: str, markdown: str, step: int) -> bytes:
 
 
 def records_event(block: bytes, step: int, wall_time: float) -> bytes:
-    """A serialized Event with a block of `trainer.record.encode`."""
+    """A serialized Event with a block of `trainer.wire.encode`."""
     return bytes_event(RECORDS_TAG, PLUGIN, block, step, wall_time)
 
 

@@ -50,7 +50,7 @@ class Curves:
     TensorBoard keeps 1,000 points of a curve and reads every one that is written, so a long run
     writes only some. A record with a number that is not finite is counted apart (so the first
     10,000 of those are written too), and the last record is always written. All records are in the
-    blocks that `trainer.record.encode` makes.
+    blocks that `trainer.wire.encode` makes.
     """
 
     def __init__(self) -> None:

@@ -38,15 +38,18 @@ def tag_key(record: StepRecord) -> tuple[object, ...]:
     """Equal for records that `scalars` can take together."""
     layers = record.layers
     names = (record.gradients.names, record.parameters)
-    return (*names, layers.names, layers.gradients.names) if layers else names
+    if layers is None:
+        return names
+    return (*names, layers.names, layers.has_input, layers.gradients.names)
 
 
 def scalars(records: Sequence[StepRecord]) -> Scalars:
     """All scalars of records that share a `tag_key`.
 
-    The update ratio of a parameter that was all zeros and a layer's fraction that is NaN do not
-    apply; a count of non-finite gradients is shown where there are any. Everything else is shown
-    as it is: a loss or a norm that is NaN or infinite is what a user has to see.
+    The network's input has none. The update ratio of a parameter that was all zeros and a layer's
+    fraction that is NaN do not apply; a count of non-finite gradients is shown where there are any.
+    Everything else is shown as it is: a loss or a norm that is NaN or infinite is what a user has
+    to see.
     """
     first = records[0]
     tags = list(STEP_TAGS)
@@ -67,10 +70,11 @@ def scalars(records: Sequence[StepRecord]) -> Scalars:
     add("update_ratio", first.parameters, ratio, rms != 0)
     if first.layers:
         layers = [record.layers for record in records if record.layers]
-        names = first.layers.names
-        add("activation_rms", names, np.stack([layer.rms for layer in layers]), True)
+        start = int(first.layers.has_input)
+        names = first.layers.names[start:]
+        add("activation_rms", names, np.stack([layer.rms[start:] for layer in layers]), True)
         for group in ("zero_fraction", "signal_fraction"):
-            values = np.stack([getattr(layer, group) for layer in layers])
+            values = np.stack([getattr(layer, group)[start:] for layer in layers])
             tag = group if group == "signal_fraction" else f"activation_{group}"
             add(tag, names, values, ~np.isnan(values))
         norms, _, count = _moments([layer.gradients for layer in layers])

@@ -11,7 +11,8 @@ from pathlib import Path
 from trainer.events import about
 from trainer.events.curves import Curves
 from trainer.events.file import EventFile
-from trainer.record import BINS, StepRecord, encode
+from trainer.record import BINS, StepRecord
+from trainer.wire import encode
 
 POLL_SECONDS = 0.25  # records are taken in batches: a thread woken at each step would slow it down
 FLUSH_SECONDS = 2.0

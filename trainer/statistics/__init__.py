@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.record import BINS
+from trainer.record import BINS, SIGNALS
 from trainer.statistics import operations, small
 
 # The columns of a row of moments, float64. NORM (L2), SUM_ABS and MAX_ABS are over finite values.
@@ -47,7 +47,7 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
         if dense is tensors:
             break
         if tensor.layout != torch.strided:
-            left_out = tensor.numel() * (2 if tensor.is_complex() else 1) - values.numel()
+            left_out = size(tensor) - values.numel()
             moments[row, COUNT] += left_out
             moments[row, ZEROS] += left_out
     return moments, counts
@@ -70,10 +70,10 @@ def snapshot(
     return into, squares
 
 
-def squared_changes(tensors: Sequence[Tensor], before: list[Tensor]) -> Tensor:
-    """The sums of (now - before)^2 (N,) float64; `before` is a `snapshot` of the same tensors.
+def changes(tensors: Sequence[Tensor], before: list[Tensor]) -> Tensor:
+    """The sums of (now - before)^2 and how many values are the same, bit for bit: (N, 2) float64.
 
-    ValueError if it is not.
+    `before` is a `snapshot` of the same tensors; ValueError if it is not.
     """
     dense = _all_dense(tensors)
     if not _all_alike(dense, before):
@@ -87,31 +87,33 @@ def squared_changes(tensors: Sequence[Tensor], before: list[Tensor]) -> Tensor:
             f" snapshot is {tuple(old.shape)} {old.dtype} on {old.device}: take a new snapshot"
         )
     if not tensors:
-        return torch.zeros(0, dtype=torch.float64)
-    squares: Tensor = _by_kind(dense, lambda kind, *groups: (kind.compare(*groups),), before)[0]
-    return squares
+        return torch.zeros(0, 2, dtype=torch.float64)
+    rows: Tensor = _by_kind(dense, lambda kind, *groups: (kind.compare(*groups),), before)[0]
+    return rows
 
 
 def signal(output: Tensor) -> Tensor:
-    """RMS, fraction of zeros and signal fraction of a layer's output (batch first): (3,) float64.
+    """RMS, fraction of zeros, signal fraction and dead fraction of a layer's output (batch first):
+    (4,) float64.
 
-    The signal fraction is the median over units of std / RMS, both over batch and positions; a unit
-    is an entry of the last dimension or, from 4 dimensions on, of the second (a channel). The mean
-    is subtracted before squaring, so that it is exact for a signal far below the mean. Units that
-    are always zero are left out, and of an even number the lower median is taken. NaN for what is
-    undefined: no values, a single sample of each unit.
+    The RMS is finite exactly if all values are. The signal fraction is the median over units of
+    std / RMS, both over batch and positions; a unit is an entry of the last dimension or, from 4
+    dimensions on, of the second (a channel). The mean is subtracted before squaring, so that it is
+    exact for a signal far below the mean. Units that are always zero are left out, and of an even
+    number the lower median is taken; the dead fraction is their share of all units. NaN for what is
+    undefined: no values, a signal from a single sample of each unit.
     """
     values = _dense(output)
     shape = _units(values)
     if values.numel() == 0:
-        return torch.full((3,), torch.nan, dtype=torch.float64, device=values.device)
+        return torch.full((SIGNALS,), torch.nan, dtype=torch.float64, device=values.device)
     result = _tensor(_kind([values]).signal(values.detach(), shape))
     assert result is not None
     return result
 
 
 def signals(outputs: Sequence[Tensor]) -> Tensor:
-    """What `signal` says of each output: (N, 3). Many small ones take a fraction of a call each."""
+    """What `signal` says of each output: (N, 4). Many small ones take a fraction of a call each."""
     dense = _all_dense(outputs)
     same = len({*map(_DTYPE, dense)}) == len({*map(_DEVICE, dense)}) == 1
     kind = _kind(dense) if len(dense) > 1 and same and all(map(Tensor.numel, dense)) else None
@@ -127,6 +129,11 @@ def _units(values: Tensor) -> tuple[int, int, int]:
         return values.shape[0], values.shape[1], values[0, 0].numel() if len(values) else 0
     units = values.shape[-1] if values.dim() > 1 else 1
     return values.numel() // units if units else 0, units, 1
+
+
+def size(tensor: Tensor) -> int:
+    """How many values a tensor has for the functions above: a complex number is two."""
+    return tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
 def fetch(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:

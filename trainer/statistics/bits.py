@@ -20,27 +20,6 @@ INFINITY_32, INFINITY_64 = U32(0x7F800000), U64(0x7FF << 52)
 
 
 @intrinsic
-def address_as(context, like, address):
-    """The address as a pointer of the type of `like`."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[1], arguments[0].type)
-
-    return like(like, types.int64), generate
-
-
-@intrinsic
-def address_of(context, address, kind):
-    """The address as a pointer to the number type `kind`."""
-    pointer = types.CPointer(kind.dtype)
-
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
-
-    return pointer(types.int64, kind), generate
-
-
-@intrinsic
 def reinterpret(context, x, kind):
     """The same bits as a number of the type `kind`."""
 
@@ -48,29 +27,6 @@ def reinterpret(context, x, kind):
         return builder.bitcast(arguments[0], context.get_value_type(kind.dtype))
 
     return kind.dtype(x, kind), generate
-
-
-@intrinsic
-def words_at(context, pointer):
-    """The same place as a pointer to int64."""
-    words = types.CPointer(types.int64)
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(words))
-
-    return words(pointer), generate
-
-
-@intrinsic
-def fetch_add(context, address, amount):
-    """The int64 at the address, which is raised by `amount` in the same instant."""
-    words = types.CPointer(types.int64)
-
-    def generate(context, builder, signature, arguments):
-        place = builder.inttoptr(arguments[0], context.get_value_type(words))
-        return builder.atomic_rmw("add", place, arguments[1], "monotonic")
-
-    return types.int64(types.int64, types.int64), generate
 
 
 def float32_bits(x):
@@ -105,6 +61,11 @@ def infinity(x):
 
 def count_nonzero(count, m):
     """count + (m != 0), in the type of m: as narrow as the values, so that vectors stay full."""
+    raise NotImplementedError
+
+
+def difference(x, y):
+    """The bits in which the two differ, in the type of a magnitude."""
     raise NotImplementedError
 
 
@@ -194,6 +155,13 @@ def _count_nonzero(count, m):
     if m == types.uint64:
         return lambda count, m: U64(count + min(m, U64(1)))
     return lambda count, m: U32(count + min(m, U32(1)))
+
+
+@overload(difference)
+def _difference(x, y):
+    if x == types.uint64:
+        return lambda x, y: x ^ y
+    return lambda x, y: U32(U32(x) ^ U32(y))
 
 
 @overload(is_plain)

@@ -7,11 +7,10 @@ import numpy as np
 from numba import carray, njit
 
 from trainer.record import BINS, SIGN
+from trainer.statistics.addresses import address_of, fetch_add
 from trainer.statistics.bits import (
     NO_BIN,
     U32,
-    address_of,
-    fetch_add,
     float32_bits,
     infinity,
     log_bin,

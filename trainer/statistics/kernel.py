@@ -9,20 +9,18 @@ import numpy as np
 from numba import carray, njit
 
 from trainer.record import BINS
+from trainer.statistics.addresses import address_as, address_of, fetch_add, words_at
 from trainer.statistics.bits import (
-    address_as,
-    address_of,
     as_float64,
     binary_scale,
     count_nonzero,
-    fetch_add,
+    difference,
     infinity,
     is_plain,
     magnitude,
     power_of_two,
     scaled,
     value,
-    words_at,
     zero,
 )
 from trainer.statistics.histogram import (
@@ -155,9 +153,10 @@ def copy_blocks(job):
 
 
 def compare_blocks(job):
-    """The sum of squared differences to the second address of each block that is left."""
+    """The sum of squared differences to the second address, and how many values are the same, of
+    each block that is left."""
     header, addresses, lengths, first, others = read_job(job)
-    squares = carray(address_of(header[PARTIALS], np.float64), (first[-1],))
+    rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 2))
     at = 0
     block = claim(job, header, NEXT_BLOCK)
     while block < first[-1]:
@@ -165,7 +164,7 @@ def compare_blocks(job):
             at += 1
         x = block_of(job, addresses[at], lengths[at], block - first[at])
         y = block_of(job, others[at], lengths[at], block - first[at])
-        squares[block] = compare_block(x, y)
+        compare_block(x, y, rows[block])
         block = claim(job, header, NEXT_BLOCK)
 
 
@@ -187,10 +186,11 @@ def copy_block(x, y):
 
 
 @njit(nogil=True, fastmath=REORDER)
-def compare_block(x, y):
-    """The sum of squared differences."""
-    total = 0.0
+def compare_block(x, y, row):
+    """Fill `row` with the sum of squared differences and the number of values that are the same."""
+    total, different = 0.0, zero(x)
     for i in range(x.size):
         v = value(x[i]) - value(y[i])
         total += v * v
-    return total
+        different = count_nonzero(different, difference(x[i], y[i]))
+    row[0], row[1] = total, x.size - different

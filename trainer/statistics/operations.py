@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer.record import BINS, SIGN
 
 _AT_ONCE = 1 << 22  # values; what is computed on the way takes some 40 bytes for each
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _INFINITE, _NAN, _ZERO = 510, 511, SIGN + 510  # bins that stay empty, borrowed while counting
 
 
@@ -62,29 +63,42 @@ def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
-    """The sums of squared differences (N,)."""
-    real = _real(tensors[0].device)
-    result = torch.zeros(len(tensors), dtype=real, device=tensors[0].device)
+    """The sums of squared differences, and how many values are the same (N, 2)."""
+    real, bits = _real(tensors[0].device), _BITS[tensors[0].element_size()]
+    result = torch.zeros(len(tensors), 2, dtype=real, device=tensors[0].device)
     for (rows, pieces), (_, old) in zip(_portions(tensors), _portions(before), strict=True):
-        changes = torch.cat(pieces).to(real) - torch.cat(old)
-        parts = torch.split(changes, [piece.numel() for piece in pieces])
+        now, then = torch.cat(pieces), torch.cat(old)
+        sizes = [piece.numel() for piece in pieces]
+        parts = torch.split(now.to(real) - then, sizes)
         squares = torch.stack(torch._foreach_norm(parts)).square()
-        result.narrow(0, rows[0], len(rows)).add_(squares)
+        # The norm of order 1 of ones and zeros is their number.
+        same = torch.split((now.view(bits) == then.view(bits)).to(real), sizes)
+        columns = torch.stack([squares, torch.stack(torch._foreach_norm(same, 1))], dim=1)
+        result.narrow(0, rows[0], len(rows)).add_(columns)
+    for row, tensor in enumerate(tensors):
+        if tensor.numel() == 0:
+            result.select(0, row).zero_()
     return result
 
 
 @torch.no_grad()
 def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """RMS, fraction of zeros and signal fraction of values seen as (samples, units, positions)."""
-    values = values.view(shape).to(_real(values.device))
-    samples = shape[0] * shape[2]
+    """RMS and fractions (4,) of values seen as (samples, units, positions)."""
+    real, samples = _real(values.device), shape[0] * shape[2]
+    values = values.view(shape)
+    largest = values.abs().amax().to(real) if values.dtype is real else None
+    values = values.to(real)
     means = values.mean((0, 2), keepdim=True)
     variances = (values - means).square().mean((0, 2))
     squares = variances + means.flatten().square()
-    zeros = (values == 0).sum() / values.numel()
+    zeros = (values == 0).to(real).mean((0, 2))
     fractions = (variances / squares).sqrt()  # 0 / 0 where a unit is always zero
-    median = fractions.nanmedian() if samples > 1 else torch.full_like(zeros, torch.nan)
-    return torch.stack([squares.mean().sqrt(), zeros.to(squares), median.to(squares)])
+    median = fractions.nanmedian() if samples > 1 else torch.full_like(squares[0], torch.nan)
+    rms = squares.mean().sqrt()
+    if largest is not None:  # then the squares of finite values may be no such numbers
+        careful = (values / largest).square().mean().sqrt() * largest
+        rms = torch.where(rms.isfinite(), rms, careful)
+    return torch.stack([rms, zeros.mean(), median, (zeros == 1).to(real).mean()])
 
 
 def pack(tensors: Sequence[Tensor]) -> Tensor:

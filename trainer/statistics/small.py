@@ -79,10 +79,12 @@ def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> NDArray[Any]:
 
 @np.errstate(all="ignore")
 def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> NDArray[Any]:
-    """The sums of squared differences (N,)."""
+    """The sums of squared differences, and how many values are the same (N, 2)."""
     now, starts, _ = _flat(tensors)
     old, _, _ = _flat(before)
-    return _sums_of_squares(now.astype(np.float64) - old, starts)
+    bits = np.uint32 if now.dtype == np.float32 else np.uint64
+    same = np.add.reduceat(now.view(bits) == old.view(bits), starts, dtype=np.float64)
+    return np.stack([_sums_of_squares(now.astype(np.float64) - old, starts), same], axis=1)
 
 
 signal = operations.signal

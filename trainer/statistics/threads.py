@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from trainer import record
-from trainer.record import BINS
-from trainer.statistics import bits, histogram, kernel, units
+from trainer.record import BINS, SIGNALS
+from trainer.statistics import addresses, bits, histogram, kernel, units
 
 cfunc: Any = numba.cfunc  # numba's own types are incomplete, or missing
 types: Any = numba.types
@@ -50,7 +50,9 @@ def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, Any]:
 @cache
 def _version() -> int:
     """A checksum of all source that the loops are compiled from."""
-    sources = [Path(str(each.__file__)) for each in (record, bits, histogram, kernel, units)]
+    sources = [
+        Path(str(each.__file__)) for each in (record, addresses, bits, histogram, kernel, units)
+    ]
     return reduce(lambda crc, source: crc32(source.read_bytes(), crc), sources, 0)
 
 
@@ -112,19 +114,21 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
 
 def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> Tensor:
     """The sums of squares (N,) of the tensors, which are copied into `copies`."""
-    return _sums(kernel.copy_blocks, tensors, copies)
+    return _sums(kernel.copy_blocks, tensors, copies, ())
 
 
 def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
-    """The sums of squared differences (N,)."""
-    return _sums(kernel.compare_blocks, tensors, before)
+    """The sums of squared differences, and how many values are the same (N, 2)."""
+    return _sums(kernel.compare_blocks, tensors, before, (2,))
 
 
 @np.errstate(all="ignore")
-def _sums(loop: Any, tensors: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+def _sums(
+    loop: Any, tensors: Sequence[Tensor], others: Sequence[Tensor], columns: tuple[int, ...]
+) -> Tensor:
     n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
     first = _first_blocks(tuple(lengths))
-    sums = torch.empty(first[-1], dtype=torch.float64, device="cpu")
+    sums = torch.empty(first[-1], *columns, dtype=torch.float64, device="cpu")
     addresses = [*map(Tensor.data_ptr, tensors)]
     seconds = [*map(Tensor.data_ptr, others)]
     header = (0, 0, 0, n, sums.data_ptr(), 0, 0)
@@ -141,16 +145,16 @@ def _first_blocks(lengths: tuple[int, ...]) -> list[int]:
 
 
 def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """RMS, fraction of zeros and signal fraction of values seen as (samples, units, positions)."""
-    results = torch.empty(3 + 3 * shape[1], dtype=torch.float64, device="cpu")
+    """RMS and fractions (4,) of values seen as (samples, units, positions)."""
+    results = torch.empty(SIGNALS + 3 * shape[1], dtype=torch.float64, device="cpu")
     header = (0, 0, *shape, results.data_ptr(), values.data_ptr())
     _run(units.measure_units, values.dtype, values.numel(), header)
-    return results[:3]
+    return results[:SIGNALS]
 
 
 def signals(outputs: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]]) -> Tensor:
-    """The same (N, 3) of several outputs of one dtype."""
-    sizes = [3 + 3 * shape[1] for shape in shapes]
+    """The same (N, 4) of several outputs of one dtype."""
+    sizes = [SIGNALS + 3 * shape[1] for shape in shapes]
     results = torch.empty(sum(sizes), dtype=torch.float64, device="cpu")
     places = [0, *accumulate(sizes)][:-1]
     at = results.data_ptr()
@@ -160,4 +164,4 @@ def signals(outputs: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]]) -
     ]
     values = sum(map(Tensor.numel, outputs))
     _run(units.measure_outputs, outputs[0].dtype, values, (0, len(rows)), *rows)
-    return results[torch.tensor(places)[:, None] + torch.arange(3)]
+    return results[torch.tensor(places)[:, None] + torch.arange(SIGNALS)]

@@ -8,21 +8,19 @@ import math
 import numpy as np
 from numba import carray, njit
 
+from trainer.record import SIGNALS
+from trainer.statistics.addresses import address_as, address_of, fetch_add, words_at
 from trainer.statistics.bits import (
-    address_as,
-    address_of,
     count_nonzero,
-    fetch_add,
     magnitude,
     value,
-    words_at,
     zero,
 )
-from trainer.statistics.kernel import REORDER
+from trainer.statistics.kernel import COLUMNS, REORDER, careful_moments
 
 # A job is an array of int64. The output is seen as (samples, units, positions). The results are
-# float64: RMS, fraction of zeros and signal fraction of the whole, then three rows with one entry
-# for each unit: mean square, fraction of zeros, std / RMS.
+# float64: RMS, fraction of zeros, signal fraction and dead fraction of the whole, then three rows
+# with one entry for each unit: mean square, fraction of zeros, std / RMS.
 NEXT_UNIT, UNITS_DONE, SAMPLES, UNITS, POSITIONS, RESULTS, OUTPUT = range(7)
 WORDS = 7
 AT_ONCE = 64  # units that a thread takes where they are neighbours in memory
@@ -32,8 +30,8 @@ def measure_units(job):
     """Fill in the results of the units that are left; who does the last adds those of the whole."""
     words = carray(words_at(job), (WORDS,))
     units = words[UNITS]
-    whole = carray(address_of(words[RESULTS], np.float64), (3,))
-    results = carray(address_of(words[RESULTS] + 3 * 8, np.float64), (3, units))
+    whole = carray(address_of(words[RESULTS], np.float64), (SIGNALS,))
+    results = carray(address_of(words[RESULTS] + SIGNALS * 8, np.float64), (3, units))
     step = AT_ONCE if words[POSITIONS] == 1 else 1
     first = fetch_add(words.ctypes.data + 8 * NEXT_UNIT, step)
     while first < units:
@@ -41,6 +39,7 @@ def measure_units(job):
         measure_between(job, words[OUTPUT], words[SAMPLES], words[POSITIONS], results, first, last)
         if fetch_add(words.ctypes.data + 8 * UNITS_DONE, last - first) + last - first == units:
             summary(results, whole)
+            overflow(job, words[OUTPUT], words[SAMPLES] * units * words[POSITIONS], whole)
         first = fetch_add(words.ctypes.data + 8 * NEXT_UNIT, step)
 
 
@@ -51,12 +50,13 @@ def measure_outputs(job):
     at = fetch_add(words.ctypes.data, 1)
     while at < outputs:
         own = words[2 + WORDS * at : 2 + WORDS * (at + 1)]
-        whole = carray(address_of(own[RESULTS], np.float64), (3,))
-        results = carray(address_of(own[RESULTS] + 3 * 8, np.float64), (3, own[UNITS]))
+        whole = carray(address_of(own[RESULTS], np.float64), (SIGNALS,))
+        results = carray(address_of(own[RESULTS] + SIGNALS * 8, np.float64), (3, own[UNITS]))
         for first in range(0, own[UNITS], AT_ONCE):
             last = min(first + AT_ONCE, own[UNITS])
             measure_between(job, own[OUTPUT], own[SAMPLES], own[POSITIONS], results, first, last)
         summary(results, whole)
+        overflow(job, own[OUTPUT], own[SAMPLES] * own[UNITS] * own[POSITIONS], whole)
         at = fetch_add(words.ctypes.data, 1)
 
 
@@ -81,12 +81,25 @@ def measure_between(job, address, samples, positions, results, first, last):
 
 @njit(nogil=True)
 def summary(results, whole):
-    """RMS, fraction of zeros and lower median of std / RMS over the units where it is defined."""
+    """RMS, fraction of zeros, lower median of std / RMS over the units where it is defined, and
+    fraction of the units that are always zero."""
     fractions = results[2][~np.isnan(results[2])]
     middle = (fractions.size - 1) // 2
     whole[0] = math.sqrt(results[0].mean())
     whole[1] = results[1].mean()
     whole[2] = np.partition(fractions, middle)[middle] if fractions.size else np.nan
+    whole[3] = (results[1] == 1.0).mean()
+
+
+@njit(nogil=True)
+def overflow(job, address, size, whole):
+    """Put the RMS right where only squares of finite values left float64."""
+    if np.isfinite(whole[0]):
+        return
+    values, row = carray(address_as(job, address), (size,)), np.empty(COLUMNS)
+    careful_moments(values, row)
+    if row[5] == row[6] == 0:
+        whole[0] = min(row[1] / math.sqrt(size), row[3])  # the norm may be beyond float64, too
 
 
 @njit(nogil=True, fastmath=REORDER)

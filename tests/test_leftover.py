@@ -1,0 +1,118 @@
+"""Gradients that were not cleared are told from all that only looks like it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trainer import Monitor
+from trainer.record import StepRecord
+
+Clear = Callable[[torch.optim.Optimizer], None]
+
+
+def train(
+    clear: Clear,
+    micro_batches: int = 1,
+    clip: bool = False,
+    scale: bool = False,
+    clear_inside: bool = False,
+    every_steps: int = 1,
+    steps: int = 4,
+) -> list[float]:
+    """`carried_gradients` of the observed steps of a network with four parameters."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu", enabled=scale, init_scale=4.0)
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], every_steps=every_steps)
+    for step in range(100, 100 + steps):
+        for _ in range(micro_batches):
+            scaler.scale(model(torch.randn(5, 3)).square().sum()).backward()
+        scaler.unscale_(optimizer)
+        with monitor.step(step):
+            if clip:
+                nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+            scaler.step(optimizer)
+            scaler.update()
+            if clear_inside:
+                clear(optimizer)
+        if not clear_inside:
+            clear(optimizer)
+    assert {record.optimizer for record in records} == {"SGD"}
+    return [record.carried_gradients for record in records]
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    pass
+
+
+def to_none(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+
+
+def to_zero(optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=False)
+
+
+def one_by_one(optimizer: torch.optim.Optimizer) -> None:
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad.zero_()
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("scale", [False, True])
+def test_forgotten(clip: bool, scale: bool) -> None:
+    first, *others = train(forget, clip=clip, scale=scale)
+    assert np.isnan(first) and others == [4, 4, 4]
+
+
+@pytest.mark.parametrize("clear", [to_none, to_zero, one_by_one])
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("keys", [{}, {"clip": True}, {"scale": True}, {"micro_batches": 2}])
+def test_cleared(clear: Clear, inside: bool, keys: dict[str, bool]) -> None:
+    first, *others = train(clear, clear_inside=inside, **keys)
+    assert np.isnan(first) and others == [0, 0, 0]
+
+
+def test_unknown_where_the_step_before_was_not_observed() -> None:
+    found = train(forget, every_steps=2)
+    assert len(found) == 2 and np.isnan(found).all()
+
+
+def test_only_some_are_forgotten() -> None:
+    def clear_first(optimizer: torch.optim.Optimizer) -> None:
+        optimizer.param_groups[0]["params"][0].grad = None
+
+    assert train(clear_first)[1:] == [3, 3, 3]
+
+
+def test_a_step_without_a_backward_pass_adds_nothing() -> None:
+    model = nn.Linear(3, 2)
+    records: list[StepRecord] = []
+    monitor = Monitor(model, sinks=[records.append], every_steps=1)
+    model(torch.ones(1, 3)).sum().backward()
+    for step in (0, 1):
+        with monitor.step(step):
+            pass
+    assert records[1].carried_gradients == 0 and records[1].optimizer == ""
+
+
+def test_no_gradient_is_kept_alive() -> None:
+    model = nn.Linear(3, 2)
+    monitor = Monitor(model, every_steps=1)
+    model(torch.ones(1, 3)).sum().backward()
+    alive = weakref.ref(model.weight.grad)
+    with monitor.step(0) as observation:
+        pass
+    assert observation.record is not None
+    model.zero_grad()
+    gc.collect()
+    assert alive() is None

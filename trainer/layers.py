@@ -1,0 +1,42 @@
+"""Which modules of a model count as layers, and what of their output is looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The (name, module) pairs that count as layers; a model that is one itself is `model`.
+
+    What is inside a compiled module is left out: compiled code calls no hooks.
+    """
+    found: list[tuple[str, nn.Module]] = []
+
+    def visit(name: str, module: nn.Module) -> None:
+        if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
+            return
+        children = list(module.named_children())
+        if not children or any(True for _ in module.parameters(recurse=False)):
+            found.append((name or "model", module))
+        for child_name, child in children:
+            if all(child is not other for _, other in found):  # one module under two names
+                visit(f"{name}.{child_name}" if name else child_name, child)
+
+    visit("", model)
+    return found
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The first floating-point tensor of an output: itself, or inside tuples, lists and dicts."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() or output.is_complex() else None
+    if isinstance(output, dict):
+        output = tuple(output.values())
+    if isinstance(output, tuple | list):
+        for part in output:
+            tensor = first_tensor(part)
+            if tensor is not None:
+                return tensor
+    return None
