@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import (
     EventFileLoader,
     RawEventFileLoader,
@@ -198,6 +199,20 @@ def test_the_slow_data_provider_finds_every_value(tmp_path: Path) -> None:
     (blocks,) = provider.read_tensors(context, plugin_name="gradients", **asked)["run"].values()
     steps = [r.step for datum in blocks for r in decode(datum.numpy.item())]
     assert steps == list(range(20))
+
+
+def test_scalars_are_found_by_tensorboard(tmp_path: Path) -> None:
+    events = Events(tmp_path)
+    points = [(0, 2.5, 0.1), (50, 0.5, 0.8), (120, float("nan"), 0.9)]
+    for step, loss, share in points:
+        events.scalars(step, {"loss/validation": loss, "accuracy/validation": share})
+    events.close()
+    found = EventAccumulator(str(tmp_path)).Reload()
+    for column, tag in enumerate(("loss/validation", "accuracy/validation"), start=1):
+        read = [n for point in found.Scalars(tag) for n in (point.step, point.value)]
+        expected = [n for point in points for n in (point[0], point[column])]
+        assert read == pytest.approx(expected, rel=1e-6, nan_ok=True)
+        assert found.SummaryMetadata(tag).plugin_data.plugin_name == "scalars"
 
 
 def test_all_records_are_in_the_blocks_whatever_the_curves_leave_out(

@@ -9,12 +9,14 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
 
 from trainer import experiment, loop, losses
 from trainer.config import Config, ConfigError, load
 from trainer.config.schema import Schedule as ScheduleSection
 from trainer.console import Console
 from trainer.data.batches import weighting
+from trainer.data.stream import Stream
 from trainer.data.table import Table
 from trainer.evaluation import Evaluator
 from trainer.monitor import Monitor
@@ -265,3 +267,21 @@ def test_patience_without_validation(tmp_path: Path) -> None:
         ConfigError, match="stop.patience_steps: there is no validation loss to wai"
     ):
         built(tmp_path, DIGITS, "validation.fraction=0", "stop.patience_steps=3")
+
+
+def samples() -> Dataset[Any]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 4, generator=generator)
+    return TensorDataset(x, (x[:, 0] * x[:, 1] > 0).long())
+
+
+def test_streams_train_as_rows_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    results = []
+    for workers in ("null", "0"):
+        data = f"data={{name: 'test_training:samples', batch_size: 32, workers: {workers}}}"
+        _, made = built(tmp_path, DIGITS, data, "validation.fraction=0", "optimizer.lr=1e-2")
+        assert isinstance(made.rows, Stream) == (workers == "0")
+        results.append(train(made))
+    assert results[0] == results[1]
+    assert results[0].training.metrics["accuracy"] > 0.9
