@@ -110,37 +110,38 @@ class TestHealthy:
         always_one = (built.validation.rows.y - 1).square().mean()
         assert float(always_one) == pytest.approx(0.167, abs=0.02)
 
-    def test_charlm_transformer(self) -> None:  # 150 steps in place of 300
-        built, result, _ = train("charlm_transformer", "stop.steps=150", *QUIET)
-        assert validation_loss(result) < 2.9
+    def test_charlm_transformer(self) -> None:  # 100 steps in place of 300
+        built, result, _ = train("charlm_transformer", "stop.steps=100", *QUIET)
+        assert validation_loss(result) < 3.2
         counts = torch.bincount(built.rows.y.flatten()).double()
         shares = counts[counts > 0] / counts.sum()
         assert float(-(shares * shares.log()).sum()) == pytest.approx(3.35, abs=0.005)
 
 
 class TestSick:
-    def test_vanishing_sigmoid(self) -> None:
-        _, result, records = train("vanishing_sigmoid")
+    def test_vanishing_sigmoid(self) -> None:  # 200 and 400 steps in place of 600
+        _, result, records = train("vanishing_sigmoid", "stop.steps=200")
         assert accuracy(result) == CHANCE
         norms = weight_norms(records[0])
         assert 0 < norms[0] < 1e-6 * norms[-1]
-        _, cured, _ = train("vanishing_sigmoid", "model.activation=relu")
+        _, cured, _ = train("vanishing_sigmoid", "model.activation=relu", "stop.steps=400")
         assert accuracy(cured) >= 0.85
 
-    def test_vanishing_rnn(self) -> None:  # 625 steps in place of 1250
-        built, result, _ = train("vanishing_rnn", "stop.steps=625")
+    def test_vanishing_rnn(self) -> None:  # 400 steps in place of 1250
+        built, result, _ = train("vanishing_rnn", "stop.steps=400")
         assert validation_loss(result) > 0.15
         assert slope_by_the_first_number(built) < 1e-3
 
-    def test_exploding_init(self) -> None:
-        _, result, records = train("exploding_init")
+    def test_exploding_init(self) -> None:  # 200 and 300 steps in place of 600
+        _, result, records = train("exploding_init", "stop.steps=200")
         rms = activation_rms(records[0])
         assert rms[-1] > 1e7 * rms[0]
         assert records[0].loss > 1e6
         assert validation_loss(result) > 10_000
-        _, cured, records = train("exploding_init", "model.init.hidden=kaiming_normal_")
+        kaiming = "model.init.hidden=kaiming_normal_"
+        _, cured, records = train("exploding_init", kaiming, "stop.steps=300")
         assert records[0].loss == pytest.approx(2.3, abs=0.5)
-        assert accuracy(cured) >= 0.9
+        assert accuracy(cured) >= 0.85
 
     def test_exploding_lr(self) -> None:
         _, result, records = train("exploding_lr")
@@ -160,8 +161,8 @@ class TestSick:
         assert max(record.gradient_norm for record in records) > 1
         assert all(r.clip_coefficient * r.gradient_norm < 1.0001 for r in records)
 
-    def test_dead_relu(self) -> None:
-        _, result, records = train("dead_relu")
+    def test_dead_relu(self) -> None:  # the sick one 200 steps in place of 600
+        _, result, records = train("dead_relu", "stop.steps=200")
         assert accuracy(result) == CHANCE
         for record in records:
             norms = {name: record.gradients[name].norm for name in record.gradients.names}
@@ -171,18 +172,18 @@ class TestSick:
         _, cured, _ = train("dead_relu", "model.init.bias=zeros_")
         assert accuracy(cured) >= 0.95
 
-    def test_saturated_tanh(self) -> None:
-        _, result, records = train("saturated_tanh")
+    def test_saturated_tanh(self) -> None:  # 200 steps in place of 600
+        _, result, records = train("saturated_tanh", "stop.steps=200")
         assert accuracy(result) < 0.4
         watched = [record for record in records if record.layers is not None]
         assert min(min(activation_rms(record)) for record in watched) > 0.95
         xavier = "model.init.hidden={name: xavier_normal_, gain: auto}"
-        _, cured, records = train("saturated_tanh", xavier)
-        assert accuracy(cured) >= 0.95
+        _, cured, records = train("saturated_tanh", xavier, "stop.steps=200")
+        assert accuracy(cured) >= 0.9
         assert all(0.4 < rms < 0.8 for rms in activation_rms(records[0]))
 
-    def test_postnorm_transformer(self) -> None:  # 100 steps in place of 300
-        _, result, records = train("postnorm_transformer", "stop.steps=100", *QUIET)
+    def test_postnorm_transformer(self) -> None:  # 60 steps in place of 300
+        _, result, records = train("postnorm_transformer", "stop.steps=60", *QUIET)
         assert validation_loss(result) > 3.2
         ends = [f"blocks.{number}.feed_forward.inward.weight" for number in (0, 11)]
         norms = {r.step: [r.gradients[name].norm for name in ends] for r in records}

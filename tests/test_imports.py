@@ -12,12 +12,15 @@ PACKAGE = Path(__file__).parent.parent / "trainer"
 # A module may import from its own entry's package and from entries in later rows.
 ROWS = [
     ["__main__"],
-    ["session"],
+    ["session", "difference"],
     ["loop"],
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],
     ["activations", "leftover", "losses", "schedules"],
-    ["autograd", "statistics", "data", "optimizers", "events", "console", "devices", "layers"],
+    [
+        *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
+        *("devices", "layers", "time_steps"),
+    ],
     ["callables"],
     ["config", "wire"],
     ["record"],

@@ -1,8 +1,9 @@
-"""The command line: python -m trainer --config FILE [section.key=value ...] | schema."""
+"""The command line: python -m trainer --config FILE [key=value ...] | schema | diff."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -13,14 +14,20 @@ from trainer.config import ConfigError, dump, resolved
 from trainer.config.description import json_schema
 
 DONE, FAILED, USAGE, NOT_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
+COMMANDS = {"diff": "trainer.difference"}  # loaded when asked for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the result is the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        command = importlib.import_module(COMMANDS[arguments[0]])
+        return int(command.main(arguments[1:]))
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train the model that a YAML file describes and watch its gradients.",
-        epilog="python -m trainer schema prints the JSON Schema of a configuration.",
+        epilog="python -m trainer schema prints the JSON Schema of a configuration; "
+        "diff RUN RUN tells how two runs differ.",
         allow_abbrev=False,
     )
     parser.add_argument(
