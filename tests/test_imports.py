@@ -17,13 +17,15 @@ ROWS = [
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],
     ["activations", "leftover", "losses", "schedules"],
+    ["layer_calls"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
         *("devices", "layers", "time_steps"),
     ],
     ["callables"],
+    ["diagnosis"],
     ["config", "wire"],
-    ["record"],
+    ["record", "finding"],
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 

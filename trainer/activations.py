@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from trainer import statistics
+from trainer import statistics, time_steps
+from trainer.layer_calls import joined, mean, merged
 from trainer.layers import first_tensor, layers
-from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, LayerTable, TensorTable
+from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
 
 HELD_BYTES = 4 << 20  # of tensors that wait to be measured together
 SMALL_BYTES = 1 << 17  # of a tensor that waits: fresh memory for more costs more than another call
@@ -76,10 +77,12 @@ class Activations:
         self._histograms = False
         self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
+        self.probes: list[Tensor] = []  # inputs that have a gradient only to be looked at
 
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
         self.pause()
+        self.probes = []
         self._order, self._kinds, self._dtypes = {}, [], []
         self._sizes, self._histograms, self._begins = [], histograms, True
         self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
@@ -91,6 +94,9 @@ class Activations:
                 hook = module.register_forward_pre_hook(self._calling, with_kwargs=True)
                 self._hooks.append(hook)
             for name, module in self._layers:
+                if isinstance(module, nn.RNNBase):
+                    ahead = partial(self._sequence_enters, name)
+                    self._hooks.append(module.register_forward_pre_hook(ahead))
                 hook = module.register_forward_hook(partial(self._called, name))
                 self._hooks.append(hook)
 
@@ -100,7 +106,7 @@ class Activations:
             self.watching = False
             for handle in self._edges:
                 handle.remove()
-            self._edges = []
+            self._edges, self.probes = [], []
             self._outputs.measure()
             self._gradients.measure()
 
@@ -122,16 +128,16 @@ class Activations:
         names = tuple(name or "input" for name in self._order)
         dtypes = tuple(str(dtype).removeprefix("torch.") for dtype in self._dtypes)
         outputs, gradients = len(self._outputs.measured), len(self._gradients.measured)
-        signals = _joined(results[:outputs], SIGNALS, np.float64)
-        moments = _joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
+        signals = joined(results[:outputs], SIGNALS, np.float64)
+        moments = joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
         counts = None
         if self._histograms:
-            counts = _joined(results[outputs + gradients :], BINS, np.int64)
+            counts = joined(results[outputs + gradients :], BINS, np.int64)
         called = np.array(self._outputs.layers, dtype=np.intp)
         if len(called) > len(names):
-            signals = _mean(signals, np.array(self._sizes, np.float64), called, len(names))
+            signals = mean(signals, np.array(self._sizes, np.float64), called, len(names))
         reached = np.array(self._gradients.layers, dtype=np.intp)
-        table = _merged(names, reached, moments, counts)
+        table = merged(names, reached, moments, counts)
         rms, zeros, fraction, dead = signals.T
         return LayerTable(names, tuple(self._kinds), dtypes, rms, zeros, fraction, dead, table)
 
@@ -152,6 +158,29 @@ class Activations:
             if tensor is not None and (not self._order or _INPUT in self._order):
                 self._add(_INPUT, INPUT, tensor)
             self.seconds += time.perf_counter() - started
+
+    def _sequence_enters(self, name: str, module: nn.Module, args: Any) -> Any:
+        """Has the gradient of a sequence, or of a copy that wants one, measured at both ends."""
+        places = time_steps.ends(module, args[0] if args else None)
+        if not places or not self._is_step() or _in_backward():
+            return None
+        started = time.perf_counter()
+        sequence: Tensor = args[0]
+        if not sequence.requires_grad:
+            sequence = sequence.detach().requires_grad_()
+            self.probes.append(sequence)
+        rows = [
+            (self._add(f"{name}.{end}", TIME_STEPS, sequence[place]), place)
+            for end, place in places.items()
+        ]
+
+        def received(gradient: Tensor) -> None:
+            for row, place in rows:
+                self._gradients.add(row, gradient[place].detach(), copy=True)
+
+        self._edges.append(sequence.register_hook(received))  # type: ignore[no-untyped-call]
+        self.seconds += time.perf_counter() - started
+        return (sequence, *args[1:])
 
     def _called(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not self._is_step():
@@ -190,50 +219,3 @@ class Activations:
 
 def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _joined(groups: list[NDArray[Any]], columns: int, dtype: Any) -> NDArray[Any]:
-    return (
-        groups[0] if len(groups) == 1 else np.concatenate([np.zeros((0, columns), dtype), *groups])
-    )
-
-
-def _mean(
-    signals: NDArray[Any], sizes: NDArray[Any], layer: NDArray[np.intp], layers: int
-) -> NDArray[Any]:
-    """(layers, SIGNALS) of all calls: root mean square of RMS, means of the fractions."""
-    parts = signals * sizes[:, None]
-    parts[:, 0] *= signals[:, 0]
-    total, weight = np.zeros((layers, SIGNALS)), np.zeros((layers, 1))
-    np.add.at(total, layer, parts)
-    np.add.at(weight, layer, sizes[:, None])
-    with np.errstate(invalid="ignore"):
-        total /= weight
-    total[:, 0] **= 0.5
-    return total
-
-
-def _merged(
-    names: tuple[str, ...],
-    reached: NDArray[np.intp],
-    moments: NDArray[Any],
-    counts: NDArray[Any] | None,
-) -> TensorTable:
-    """The rows of each layer that a gradient reached, those of several calls added together."""
-    once = len(set(reached.tolist())) == len(reached)
-    if once:
-        order = np.argsort(reached)
-        rows = reached[order]
-        moments, counts = moments[order], None if counts is None else counts[order]
-        return TensorTable(tuple(names[row] for row in rows), moments, counts)
-    rows, place = np.unique(reached, return_inverse=True)
-    merged = np.zeros((len(rows), MOMENTS))
-    np.add.at(merged, place, moments)
-    for column, merge in ((statistics.NORM, np.hypot), (statistics.MAX_ABS, np.maximum)):
-        merged[:, column] = 0
-        merge.at(merged[:, column], place, moments[:, column])
-    total = None
-    if counts is not None:
-        total = np.zeros((len(rows), BINS), np.int64)
-        np.add.at(total, place, counts)
-    return TensorTable(tuple(names[row] for row in rows), merged, total)

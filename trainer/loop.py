@@ -18,6 +18,7 @@ from trainer.experiment import Experiment
 from trainer.monitor import Monitor
 
 Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tags
+Probes = Callable[[], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Patience:
 class Training:
     """One experiment in training: differentiates the losses of its batches and steps."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, probes: Probes = list) -> None:
+        self._probes = probes
         self.model, self.loss = experiment.model, experiment.loss
         self.optimizer, self.schedule = experiment.optimizer, experiment.schedule
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -77,8 +79,9 @@ class Training:
             if rows and self._means and weights is not None:
                 # The mean over all batches together; the last of a pass may be smaller.
                 weights = weights * (len(batch.x) / rows)
-            found = gradients(losses, self.parameters, weights)
-            for parameter, gradient in zip(self.parameters, found, strict=True):
+            # What is only looked at is differentiated by the same call.
+            found = gradients(losses, [*self.parameters, *self._probes()], weights)
+            for parameter, gradient in zip(self.parameters, found, strict=False):
                 if number == 0:
                     parameter.grad = gradient
                 elif gradient is not None:
@@ -119,7 +122,7 @@ def run(
     `log` is given the values of validations, at the step before whose update they hold.
     """
     config, optimizer = experiment.config, experiment.optimizer
-    training, stop_cost = Training(experiment), config.stop.cost
+    training, stop_cost = Training(experiment, monitor.probes), config.stop.cost
     patience, validates = Patience(config.stop.patience_steps), experiment.validation
     experiment.model.train()
     reason, steps = "steps", config.stop.steps

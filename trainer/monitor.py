@@ -26,7 +26,7 @@ from trainer.record import StepRecord
 Sink = Callable[[StepRecord], None]
 
 # Where problems start: these steps are looked at whatever the cadence.
-FIRST_STEPS = frozenset([*range(11), 20, 50])
+FIRST_STEPS = frozenset([*range(11), 20, 30, 40, 50])
 
 _UNOBSERVED = Unobserved()
 
@@ -82,6 +82,11 @@ class Monitor:
             self._activations.watch(due(step, self._section.histogram_every_steps))
         else:
             self._activations.release()
+
+    def probes(self) -> list[Tensor]:
+        """Inputs of the forward pass so far that have a gradient only to be looked at: who calls
+        `torch.autograd.grad` asks for theirs too; `backward` computes them anyway."""
+        return self._activations.probes
 
     def step(
         self,

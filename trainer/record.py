@@ -84,6 +84,7 @@ class TensorTable:
 
 SIGNALS = 4  # the numbers of a layer's output in LayerTable, in that order
 INPUT = "Input"  # the kind of the row that no module put out
+TIME_STEPS = "TimeSteps"  # that of the two ends, in time, of what a recurrent layer is given
 
 
 @dataclass(frozen=True)

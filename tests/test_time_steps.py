@@ -1,0 +1,91 @@
+"""Gradients that reach the two ends of a sequence, in the loops of others and in ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer import Monitor, experiment, loop
+from trainer.config import load
+from trainer.console import Console
+from trainer.record import TIME_STEPS, StepRecord
+
+EVERY = {"every_steps": 1, "activation_every_steps": 1}
+
+
+class Last(nn.Module):
+    """A recurrent network that is read at its last step."""
+
+    def __init__(self, kind: str, batch_first: bool) -> None:
+        super().__init__()
+        self.rnn = getattr(nn, kind)(3, 5, batch_first=batch_first)
+        self.time = 1 if batch_first else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: Tensor = self.rnn(x)[0]
+        return states.select(self.time, -1)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_ends_are_those_of_the_whole_gradient(kind: str, batch_first: bool) -> None:
+    model, records = Last(kind, batch_first), list[StepRecord]()
+    x = torch.randn(4, 12, 3) if batch_first else torch.randn(12, 4, 3)
+    with Monitor(model, sinks=[records.append], **EVERY) as monitor:
+        loss = model(x).square().sum()
+        loss.backward()
+        with monitor.step(0, loss):
+            pass
+    watched = x.clone().requires_grad_()
+    (whole,) = torch.autograd.grad(model(watched).square().sum(), watched)
+    whole = whole if batch_first else whole.transpose(0, 1)
+    layers = records[0].layers
+    assert layers is not None
+    assert layers.names == ("input", "rnn.first_steps", "rnn.last_steps", "rnn")
+    assert layers.kinds[1:3] == (TIME_STEPS, TIME_STEPS)
+    for end, part in (("first", whole[:, :3]), ("last", whole[:, -3:])):
+        found = layers.gradients[f"rnn.{end}_steps"]
+        assert found.count == part.numel()
+        assert found.norm == pytest.approx(float(part.double().norm()), rel=1e-6)
+    assert not x.requires_grad and x.grad is None
+
+
+def test_short_and_packed_sequences_and_validation_have_no_ends() -> None:
+    model, records = Last("GRU", True), list[StepRecord]()
+    with Monitor(model, sinks=[records.append], **EVERY) as monitor:
+        for step, x in enumerate((torch.randn(2, 7, 3), torch.randn(2, 12, 3))):
+            if step == 1:
+                with torch.no_grad():
+                    model(x)
+                x = x[:, :5]
+            loss = model(x).sum()
+            loss.backward()
+            with monitor.step(step, loss):
+                pass
+    for record in records:
+        assert record.layers is not None and record.layers.names == ("input", "rnn")
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_our_loop_sees_them_and_trains_the_same(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "adding.yaml"
+    path.write_text(
+        "name: adding\n"
+        "data: {name: adding_problem, length: 20, samples: 64, batch_size: 16}\n"
+        f"model: {{name: rnn, kind: {kind}, hidden_size: 8}}\n"
+        "loss: {name: mse}\noptimizer: {name: adam, lr: 1e-2}\nstop: {steps: 12}\n"
+    )
+    weights, records = [], list[StepRecord]()
+    for keys in (EVERY, {"every_steps": 1000, "activation_every_steps": None}):
+        built = experiment.build(*load(path, [], [experiment.check]))
+        loop.run(built, Monitor(built.model, sinks=[records.append], **keys), Console(quiet=True))
+        weights.append([p.detach().clone() for p in built.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+    layers = records[0].layers
+    assert layers is not None
+    ends = [name for name, k in zip(layers.names, layers.kinds, strict=True) if k == TIME_STEPS]
+    assert len(ends) == 2 and {*ends} <= {*layers.gradients.names}
+    assert layers.gradients[ends[0]].norm < layers.gradients[ends[1]].norm

@@ -1,0 +1,27 @@
+"""Where in time does a recurrent layer's gradient arrive: at the first steps, or at the last?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+SHORTEST = 8  # steps of a sequence whose ends are told apart
+
+
+def ends(module: nn.Module, sequence: Any) -> dict[str, tuple[slice, ...]]:
+    """The names of the two ends of what a recurrent layer is given, and where they stand in it.
+
+    {} where there is no time: another layer, a packed or a short sequence.
+    """
+    if not isinstance(module, nn.RNNBase) or not isinstance(sequence, Tensor):
+        return {}
+    time = 1 if module.batch_first and sequence.dim() == 3 else 0
+    steps = sequence.shape[time] if sequence.dim() in (2, 3) else 0
+    if steps < SHORTEST or not sequence.is_floating_point():
+        return {}
+    before, quarter = (slice(None),) * time, steps // 4
+    return {
+        "first_steps": (*before, slice(None, quarter)),
+        "last_steps": (*before, slice(steps - quarter, None)),
+    }
