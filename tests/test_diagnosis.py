@@ -1,0 +1,394 @@
+"""Each verdict: hand-made records that call for it, and near misses that do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from records_by_hand import Layer, deep, linear, record
+
+from trainer.diagnosis import Diagnosis
+from trainer.finding import Finding
+from trainer.record import StepRecord
+
+STEPS = (*range(11), 20, 30, 40, 50, 100, 150, 200, 250, 300)
+
+
+def diagnosed(records: Iterable[StepRecord], **configuration: object) -> dict[str, Finding]:
+    """The findings by verdict."""
+    diagnosis = Diagnosis(configuration or None)
+    for one in records:
+        diagnosis.add(one)
+    return {finding.verdict: finding for finding in diagnosis.findings}
+
+
+def alarms(records: Iterable[StepRecord]) -> set[str]:
+    return {verdict for verdict, finding in diagnosed(records).items() if finding.alarm}
+
+
+def run(layers: list[Layer], **keys: object) -> list[StepRecord]:
+    """The same layers at all steps, and a loss that falls slowly."""
+    return [record(step, layers, loss=1 / (1 + step / 100), **keys) for step in STEPS]  # type: ignore[arg-type]
+
+
+def test_a_healthy_run_has_no_findings() -> None:
+    assert diagnosed(run(deep(12))) == {}
+    assert diagnosed(run(deep(12, "Sigmoid", backward=0.7))) == {}
+
+
+class TestVanishing:
+    def test_signal_and_flow_die_over_depth(self) -> None:
+        found = diagnosed(run(deep(8, "Sigmoid", backward=0.25, signal=0.25, update=0.02)))[
+            "vanishing"
+        ]
+        assert found.level == "critical" and found.where == "0"
+        assert found.cause.startswith("initialisation: ") or found.cause.startswith("activation: ")
+        assert found.evidence["flow_first_over_last"] == pytest.approx(0.25**6, rel=0.9)
+
+    def test_is_certain_at_once_where_only_rounding_is_left(self) -> None:
+        records = run(deep(12, "Sigmoid", backward=0.2, signal=0.2))
+        found = diagnosed(records[:2])["vanishing"]
+        assert found.steps == (0, 1) and found.confidence == 0.99
+
+    def test_a_single_layer_is_named(self) -> None:
+        layers = deep(6, backward=0.99, signal=0.99, update=0.02)
+        layers = [
+            replace(k, gradient=1e-6 * (k.gradient or 0)) if n < 6 else replace(k, signal=1e-5)
+            for n, k in enumerate(layers)
+        ]
+        assert diagnosed(run(layers))["vanishing"].where == "6"
+
+    def test_not_while_the_signal_recovers(self) -> None:
+        records = [
+            record(step, deep(8, "Tanh", backward=share, signal=share), loss=1.0)
+            for step, share in zip(STEPS, np.linspace(0.4, 0.9, len(STEPS)), strict=True)
+        ]
+        assert alarms(records) == set()
+
+    def test_not_of_a_small_gradient_alone(self) -> None:
+        assert alarms(run(deep(8, backward=0.25))) == set()
+        assert alarms(run(deep(8, signal=0.25))) == set()
+
+    def test_not_before_the_weights_have_moved(self) -> None:
+        layers = deep(8, "Tanh", backward=0.4, signal=0.4, update=3e-4)
+        assert alarms(run(layers)[:-6]) == set()
+        assert "vanishing" in alarms(record(s, layers) for s in (*STEPS, 500, 1000, 1500, 2000))
+
+    def test_ends_when_it_is_over(self) -> None:
+        sick, well = deep(12, backward=0.2, signal=0.2), deep(12)
+        diagnosis = Diagnosis()
+        said = [diagnosis.add(record(k, sick if k < 5 else well)) for k in range(11)]
+        assert [len(new) for new in said] == [0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+        assert [f.resolved for f in diagnosis.findings] == [True]
+        assert diagnosis.findings[0].steps == (0, 4)
+
+
+class TestOverTime:
+    def layers(self, ratio: float, loss: float, step: int) -> StepRecord:
+        made = record(step, [linear(kind="RNN", update=1e-2), linear(update=1e-2)], loss=loss)
+        assert made.layers is not None
+        ends = ("0.first_steps", "0.last_steps")
+        old, rows = made.layers, (0, 1, 1, 1, 2)
+        gradients = old.gradients
+        scaled = gradients.moments[[0, 0, 0, 1]] * np.array([[1.0]] * 4)
+        scaled[0, 1] *= ratio
+        return replace(made, layers=replace(
+            old, names=("input", *ends, "0", "1"),
+            kinds=("Input", "TimeSteps", "TimeSteps", "RNN", "Linear"), dtypes=("float32",) * 5,
+            rms=old.rms[[*rows]], zero_fraction=old.zero_fraction[[*rows]],
+            signal_fraction=old.signal_fraction[[*rows]], dead_fraction=old.dead_fraction[[*rows]],
+            gradients=replace(gradients, names=(*ends, "0", "1"), moments=scaled),
+        ))  # fmt: skip
+
+    def test_a_gradient_that_dies_on_its_way_through_the_sequence(self) -> None:
+        found = diagnosed(self.layers(1e-7, 1.0, step) for step in STEPS)["vanishing"]
+        assert found.where == "0" and found.cause.startswith("recurrence: ")
+        assert found.level == "warning"
+
+    def test_not_while_the_loss_falls_or_where_it_arrives(self) -> None:
+        falls = [self.layers(1e-7, 0.9**n, step) for n, step in enumerate(STEPS)]
+        assert alarms(falls) == set()
+        assert alarms(self.layers(1e-3, 1.0, step) for step in STEPS) == set()
+
+
+class TestForward:
+    def test_collapse(self) -> None:
+        first = record(0, deep(8, forward=0.2, backward=0.2))
+        rest = [record(s, deep(8, signal=0.2, backward=0.2)) for s in STEPS[1:]]
+        found = diagnosed([first, *rest])["signal_collapse"]
+        assert found.cause.startswith("initialisation: ") and found.level == "critical"
+
+    def test_no_collapse_of_a_zero_head_or_of_what_learns(self) -> None:
+        zero = [*deep(8)[:-1], linear(rms=0.0, signal=math.nan)]
+        assert alarms([record(0, zero), *run(deep(8))[1:]]) == set()
+        assert alarms([record(0, deep(8, forward=0.2)), *run(deep(8))[1:]]) == set()
+
+    def test_blow_up(self) -> None:
+        found = diagnosed(run(deep(8, forward=4.0)))["signal_blow_up"]
+        assert found.steps[0] == 0 and found.cause.startswith("initialisation: ")
+
+    def test_no_blow_up_with_norms_or_of_what_grows_later(self) -> None:
+        normed = deep(8, forward=4.0)
+        normed[3] = replace(normed[3], kind="LayerNorm")
+        assert alarms(run(normed)) == set()
+        assert alarms([*run(deep(8))[:5], *run(deep(8, forward=4.0))[5:]]) == set()
+        assert alarms(run(deep(8, forward=2.0))) == set()
+
+
+class TestExploding:
+    def test_over_depth(self) -> None:
+        records = [record(step, deep(10, backward=3.0)) for step in STEPS]
+        found = diagnosed(records)["exploding"]
+        assert found.level == "critical" and found.steps[0] == 10
+
+    def test_not_over_depth_while_training_gets_on(self) -> None:
+        falls = [record(s, deep(10, backward=3.0), loss=0.8**n) for n, s in enumerate(STEPS)]
+        assert alarms(falls) == set()
+
+    def test_of_an_update(self) -> None:
+        assert "exploding" in alarms(run(deep(3, update=30.0))[:2])
+        assert alarms(run(deep(3, update=0.3))[:2]) == set()
+
+    def test_over_time(self) -> None:
+        calm, wild = deep(3), deep(3, weight_gradient=500.0)
+        records = [record(s, calm) for s in range(6)]
+        rising = [record(s, wild, loss=3.0) for s in (6, 7)]
+        found = diagnosed([*records, *rising])["exploding"]
+        assert found.cause.startswith("learning rate: ") and found.where == "0.weight"
+        leaving_a_plateau = [record(s, wild, loss=0.9) for s in (6, 7)]
+        assert alarms([*records, *leaving_a_plateau]) == set()
+
+
+class TestNonFinite:
+    def where(self, layers: list[Layer], **keys: object) -> Finding:
+        return diagnosed([record(0, deep(3)), record(1, layers, **keys)])["non_finite"]  # type: ignore[arg-type]
+
+    def test_the_first_layer_that_makes_it(self) -> None:
+        layers = [replace(k, rms=math.nan) if n >= 3 else k for n, k in enumerate(deep(3))]
+        found = self.where(layers, loss=math.nan)
+        assert (found.where, found.level, found.steps) == ("3", "critical", (1, 1))
+        assert "ReLU makes values that are not finite of finite ones" in found.cause
+
+    def test_backward_only(self) -> None:
+        layers = [replace(k, gradient=math.nan, weight_gradient=math.nan) if n < 3 else k
+                  for n, k in enumerate(deep(3))]  # fmt: skip
+        found = self.where(layers)
+        assert found.where == "2" and "the derivative of 3 is not finite" in found.cause
+
+    def test_data_loss_and_weights(self) -> None:
+        bad = [replace(k, rms=math.nan) for k in deep(3)]
+        assert self.where(bad, input_rms=math.nan, loss=math.nan).cause.startswith("data: ")
+        assert self.where(deep(3), loss=math.inf).cause.startswith("loss: ")
+        broken = [linear(weight=math.nan, rms=math.nan, gradient=math.nan)]
+        found = diagnosed([record(0, [linear()]), record(1, broken, loss=math.nan)])["non_finite"]
+        assert found.where == "0.weight" and "not finite since after step 0" in found.cause
+
+    def test_not_of_a_step_that_a_scaler_skips(self) -> None:
+        skipped = [record(s, deep(2, weight_gradient=math.inf), unchanged=1.0) for s in range(4)]
+        assert alarms(skipped) == set()
+        assert "non_finite" in alarms([*skipped, record(4, deep(2, weight_gradient=math.inf),
+                                                        unchanged=1.0)])  # fmt: skip
+
+    def test_not_of_a_loop_that_tells_no_loss(self) -> None:
+        assert alarms(record(s, deep(2), loss=math.nan) for s in STEPS) == set()
+
+    def test_confirms_what_led_to_it(self) -> None:
+        records = [record(0, deep(8, forward=4.0, update=20.0)),
+                   record(1, [linear(rms=math.nan, gradient=math.nan)], loss=math.nan)]  # fmt: skip
+        assert {"signal_blow_up", "exploding", "non_finite"} <= alarms(records)
+
+
+class TestUnits:
+    def dead(self, at: int) -> list[Layer]:
+        return [
+            replace(k, gradient=0.0, **({"dead": 1.0, "rms": 0.0} if n == at else {}))
+            if n <= at else replace(k, signal=0.0) if n == at + 1 else k
+            for n, k in enumerate(deep(4))
+        ]  # fmt: skip
+
+    def test_a_dead_layer_is_named_at_the_second_batch(self) -> None:
+        layers = self.dead(3)
+        layers[3] = replace(layers[3], gradient=1.0)  # it arrives behind, and goes no further
+        found = diagnosed(run(layers)[:2])["dead_units"]
+        assert (found.where, found.steps, found.level) == ("3", (0, 1), "critical")
+        assert found.cause.startswith("initialisation: ") and "from the start" in found.cause
+
+    def test_killed_by_a_large_rate(self) -> None:
+        layers = self.dead(3)
+        layers[3] = replace(layers[3], gradient=1.0)
+        found = diagnosed([record(0, deep(4, update=0.5)), *run(layers)[1:3]])["dead_units"]
+        assert found.cause.startswith("learning rate: ")
+
+    def test_not_beside_a_skip_nor_of_most_units(self) -> None:
+        layers = deep(4)
+        layers[3] = replace(layers[3], dead=1.0, rms=0.0)  # the gradient takes another way
+        assert alarms(run(layers)) == set()
+        assert alarms(run([replace(k, dead=0.9) for k in deep(4)])) == set()
+
+    def test_not_of_a_head_that_starts_at_zero(self) -> None:
+        start = [replace(k, gradient=0.0) for k in deep(4)[:-1]]
+        assert alarms([record(0, [*start, linear(rms=0.0)]), *run(deep(4))[1:]]) == set()
+
+    def test_saturated(self) -> None:
+        layers = deep(4, "Tanh", backward=6.0)
+        flat = [
+            replace(k, gradient=(k.gradient or 0) * (0.1 if k.kind == "Linear" else 1))
+            for k in layers
+        ]
+        found = diagnosed(record(s, flat) for s in STEPS)["saturated"]
+        assert found.level == "warning" and found.cause.startswith("initialisation: ")
+        assert "saturated" not in alarms(record(s, layers) for s in STEPS)
+        falling = [record(s, flat, loss=0.8**n) for n, s in enumerate(STEPS)]
+        assert "saturated" not in alarms(falling)
+
+
+class TestLoop:
+    def test_gradients_that_pile_up(self) -> None:
+        found = diagnosed(record(s, deep(2), carried=3.0 if s else 0.0) for s in range(5))
+        assert found["accumulating_gradients"].cause == (
+            "loop: the gradients of 3 parameters still hold those of the step before"
+        )
+        assert alarms(record(s, deep(2), carried=0.0) for s in range(5)) == set()
+
+    def test_updates_of_nothing(self) -> None:
+        still = deep(3, update=1e-9)
+        assert diagnosed(run(still))["starved_update"].cause.startswith("learning rate: after 50 ")
+        narrow = diagnosed(run(still, dtype="bfloat16", unchanged=0.9))["starved_update"]
+        assert narrow.cause.startswith("dtype: ") and "90% of the updates" in narrow.cause
+        warming = [record(s, still, learning_rate=1e-3 * (s + 1)) for s in STEPS]
+        assert alarms(warming) == set()
+        assert alarms(run(deep(3, update=1e-5))) == set()
+
+    def test_unused(self) -> None:
+        spare = run([*deep(2), linear(gradient=None, weight_gradient=None)])
+        found = diagnosed(spare)["unused_parameter"]
+        assert found.level == "info" and not found.alarm
+        cut = [replace(k, gradient=None, weight_gradient=None) for k in deep(2)[:-1]]
+        found = diagnosed(run([*cut, linear()]))["unused_parameter"]
+        assert found.level == "warning" and found.where == "2"
+
+    def test_underflow(self) -> None:
+        tiny = deep(2, weight_gradient=1e-9)
+        found = diagnosed(run(tiny, dtype="float16", zeros=0.8))["underflow"]
+        assert found.cause.startswith("dtype: 80% of its gradient are zero")
+        assert alarms(run(tiny, dtype="float32", zeros=0.8)) == set()
+        assert alarms(run(deep(2), dtype="float16", zeros=0.8)) == set()  # structural zeros
+
+
+class TestCourse:
+    def test_a_rate_that_throws_weights_away(self) -> None:
+        losses = [1.0, 5.0, *[4.0] * (len(STEPS) - 2)]
+        thrown = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
+                  for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
+        found = diagnosed(thrown, optimizer={"name": "adam", "lr": 1.0})["learning_rate_too_high"]
+        assert found.level == "warning" and found.change == {"optimizer.lr": 0.007}
+        survived = [record(s, deep(3, update=0.4), loss=5.0 if 0 < s < 10 else 1.0,
+                           optimizer="Adam") for s in STEPS]  # fmt: skip
+        assert alarms(survived) == set()
+
+    def test_diverging(self) -> None:
+        rising = [record(s, deep(2), loss=1.3**n) for n, s in enumerate(STEPS)]
+        assert "diverging" in alarms(rising)
+        assert alarms(record(s, deep(2), loss=1 + 0.1 * (s % 2)) for s in range(20)) == set()
+        negative = [record(s, deep(2), loss=-(1.3**n)) for n, s in enumerate(STEPS)]
+        assert alarms(negative) == set()
+
+    def test_the_same_for_every_sample(self) -> None:
+        constant = [*deep(3)[:-1], linear(signal=0.0, update=0.05)]
+        assert diagnosed(run(constant))["constant_output"].where == "6"
+        own_units = [*deep(3)[:-1], linear(signal=1e-3, update=0.05)]
+        assert alarms(run(own_units)) == set()
+
+    def test_what_is_no_alarm(self) -> None:
+        losses = [*[1.0 + 0.01 * (k % 3) for k in range(len(STEPS) - 1)], 9.0]
+        found = diagnosed(record(s, deep(2), loss=x) for s, x in zip(STEPS, losses, strict=True))
+        assert found["loss_spike"].level == "info"
+        swinging = [record(s, deep(2), loss=1.0 + (s % 2)) for s in range(12)]
+        assert diagnosed(swinging)["oscillating"].level == "info"
+        still = [record(s, deep(2, update=0.1)) for s in (*STEPS, 350, 400)]
+        assert diagnosed(still)["stalled"].level == "info"
+
+
+SICK = {
+    "vanishing": run(deep(12, "Sigmoid", backward=0.2, signal=0.2)),
+    "vanishing, slowly": [record(s, deep(8, "Tanh", backward=0.4, signal=0.4, update=0.02))
+                          for s in STEPS],
+    "collapse": [record(0, deep(8, forward=0.2)),
+                 *[record(s, deep(8, signal=0.2, backward=0.2)) for s in STEPS[1:]]],
+    "blow-up": run(deep(8, forward=4.0)),
+    "exploding": [record(s, deep(10, backward=3.0)) for s in STEPS],
+    "too fast": [record(s, deep(3, update=0.4), loss=1.0 if s == 0 else 5.0, optimizer="Adam")
+                 for s in STEPS],
+    "healthy": run(deep(12)),
+}  # fmt: skip
+
+
+def scaled(made: StepRecord, factor: float) -> StepRecord:
+    """The record of the same step if the loss were multiplied."""
+
+    def times(table: object) -> object:
+        moments = table.moments.copy()  # type: ignore[attr-defined]
+        moments[:, 1:4] *= factor
+        return replace(table, moments=moments)  # type: ignore[type-var]
+
+    assert made.layers is not None
+    return replace(
+        made, loss=made.loss * factor, gradient_norm=made.gradient_norm * factor,
+        gradients=times(made.gradients),
+        layers=replace(made.layers, gradients=times(made.layers.gradients)),
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def rescaled(made: StepRecord, factor: float, layer: int = 4) -> StepRecord:
+    """The record if one layer's weights were multiplied and the next one's divided by as much, as
+    can be done around a ReLU without changing what the network computes."""
+    assert made.layers is not None
+    table = made.layers
+    first = 1 if table.has_input else 0
+    rms, gradients = table.rms.copy(), table.gradients.moments.copy()
+    for row in (layer, layer + 1):  # the linear layer and its activation
+        rms[first + row] *= factor
+        gradients[row, 1:4] /= factor
+    parameters = made.parameter_rms.copy()
+    parameters[layer // 2] *= factor
+    parameters[layer // 2 + 1] /= factor
+    weights = made.gradients.moments.copy()
+    weights[layer // 2, 1:4] /= factor
+    weights[layer // 2 + 1, 1:4] *= factor
+    return replace(
+        made, parameter_rms=parameters, gradients=replace(made.gradients, moments=weights),
+        layers=replace(table, rms=rms, gradients=replace(table.gradients, moments=gradients)),
+    )  # fmt: skip
+
+
+def verdicts(records: Iterable[StepRecord]) -> list[tuple[str, str, tuple[int, int], bool]]:
+    diagnosis = Diagnosis()
+    for one in records:
+        diagnosis.add(one)
+    return [(f.verdict, f.level, f.steps, f.resolved) for f in diagnosis.findings]
+
+
+@pytest.mark.parametrize("name", SICK)
+@pytest.mark.parametrize("factor", [1e-6, 1 / 32, 1e6])
+def test_nothing_changes_with_the_units_of_the_loss(name: str, factor: float) -> None:
+    """A mean in place of a sum over 32 samples is such a factor, too."""
+    said = verdicts(SICK[name])
+    assert bool(said) == (name != "healthy")
+    assert verdicts(scaled(one, factor) for one in SICK[name]) == said
+
+
+@pytest.mark.parametrize("name", SICK)
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_nothing_changes_when_a_layer_gives_what_the_next_takes(name: str, factor: float) -> None:
+    assert verdicts(rescaled(one, factor) for one in SICK[name]) == verdicts(SICK[name])
+
+
+def test_the_changes_of_a_configuration() -> None:
+    model = {"name": "mlp", "activation": "sigmoid", "init": {"hidden": "default", "bias": "x"}}
+    records = run(deep(12, "Sigmoid", backward=0.2, signal=0.2))
+    found = diagnosed(records, model=model)["vanishing"]
+    assert "model.init.hidden" in found.change
+    assert diagnosed(records)["vanishing"].change == {}

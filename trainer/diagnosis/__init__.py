@@ -1,0 +1,129 @@
+"""What is wrong with a run, where, since when and why: findings from records, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from trainer.diagnosis import arithmetic, course, depth, mistakes, remedies, units
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Rule, Symptom
+from trainer.diagnosis.thresholds import Thresholds
+from trainer.finding import LEVELS, Finding
+from trainer.record import StepRecord
+
+OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
+    depth.vanishing, depth.vanishing_over_time, depth.signal_collapse, depth.signal_blow_up,
+    units.dead_units, units.saturated, course.constant_output,
+)  # fmt: skip
+OF_STEPS: tuple[Rule, ...] = (
+    arithmetic.non_finite, depth.exploding, arithmetic.underflow, mistakes.accumulating_gradients,
+    mistakes.starved_update, mistakes.unused_parameter, course.learning_rate_too_high,
+    course.diverging, course.loss_spike, course.oscillating, course.stalled,
+)  # fmt: skip
+ENDED_AFTER = 3  # records in a row without the symptom
+# What led to numbers that are not finite is no longer in doubt.
+CONFIRMED_BY_THE_END = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
+
+
+@dataclass
+class _Case:
+    """A symptom in a row of records, and the finding that it became."""
+
+    first_step: int
+    seen: int = 0
+    missed: int = 0
+    symptom: Symptom | None = None
+    finding: Finding | None = None
+
+
+@dataclass
+class Diagnosis:
+    """Takes the records of a run in their order; says the same live and afterwards.
+
+    `configuration` is the run's own (as a tree), from which changes are proposed; None without.
+    """
+
+    configuration: Mapping[str, Any] | None = None
+    thresholds: Thresholds = Thresholds()
+    _history: History = field(default_factory=History)
+    _cases: dict[str, _Case] = field(default_factory=dict)
+    _raised: list[str] = field(default_factory=list)
+    _ended: list[Finding] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All so far: those that have ended, then the others in the order they were raised."""
+        return [*self._ended, *(f for v in self._raised if (f := self._cases[v].finding))]
+
+    def add(self, record: StepRecord) -> list[Finding]:
+        """Takes the next record; the findings that it raised, raised to a higher level or ended."""
+        history, changed = self._history, list[Finding]()
+        with np.errstate(all="ignore"):
+            history.add(record)
+            rules = (*OF_STEPS, *OF_LAYERS) if history.view is not None else OF_STEPS
+            for rule in rules:
+                changed += self._judge(rule.__name__, rule(history, self.thresholds))
+            if "non_finite" in self._raised:
+                for verdict in CONFIRMED_BY_THE_END:
+                    case = self._cases.get(verdict)
+                    if case is not None and case.symptom is not None and case.finding is None:
+                        changed.append(self._raise(verdict, case, case.symptom))
+        return changed
+
+    def _judge(self, verdict: str, symptom: Symptom | None) -> list[Finding]:
+        step = self._history.record.step
+        case = self._cases.get(verdict)
+        if symptom is None:
+            return [] if case is None else self._missed(verdict, case)
+        if case is None:
+            case = self._cases[verdict] = _Case(step)
+        case.seen, case.missed, case.symptom = case.seen + 1, 0, symptom
+        if case.finding is None:
+            if case.seen < symptom.sightings:
+                return []
+            return [self._raise(verdict, case, symptom)]
+        higher = LEVELS.index(symptom.level) > LEVELS.index(case.finding.level)
+        case.finding = replace(case.finding, steps=(case.first_step, step))
+        if not higher:
+            return []
+        case.finding = replace(self._finding(case, symptom), steps=(case.first_step, step))
+        return [case.finding]
+
+    def _missed(self, verdict: str, case: _Case) -> list[Finding]:
+        case.missed += 1
+        if case.finding is None:
+            if "non_finite" not in self._raised:
+                del self._cases[verdict]
+            return []
+        if case.missed < ENDED_AFTER or verdict == "non_finite":
+            return []
+        ended = replace(case.finding, resolved=True)
+        self._ended.append(ended)
+        self._raised.remove(verdict)
+        self._history.raised.discard(verdict)
+        del self._cases[verdict]
+        return [ended]
+
+    def _raise(self, verdict: str, case: _Case, symptom: Symptom) -> Finding:
+        case.finding = self._finding(case, symptom)
+        self._raised.append(verdict)
+        self._history.raised.add(verdict)
+        return case.finding
+
+    def _finding(self, case: _Case, symptom: Symptom) -> Finding:
+        update = self._history.largest_update
+        return Finding(
+            verdict=symptom.verdict,
+            level=symptom.level,
+            where=symptom.where,
+            steps=(case.first_step, self._history.record.step),
+            evidence=dict(symptom.evidence),
+            cause=f"{symptom.blame}: {symptom.cause}",
+            remedy=remedies.remedy(symptom.verdict, symptom.blame),
+            change=remedies.change(symptom.verdict, symptom.blame, self.configuration, update),
+            confidence=symptom.confidence,
+        )

@@ -1,0 +1,148 @@
+"""Are the numbers still numbers? Values that are not finite, gradients that a type cannot hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import ACTIVATIONS
+
+NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
+LARGE = 1e4  # RMS of outputs before which an overflow was on its way
+SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
+
+
+def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
+    """A loss, output, weight or gradient that is not finite, and the first place that makes one."""
+    record, view = history.record, history.view
+    bad_gradients = not math.isfinite(record.gradient_norm)
+    bad_weights = ~np.isfinite(record.parameter_rms)
+    bad_outputs = view is not None and not np.isfinite(view.rms).all()
+    bad_loss = math.isinf(record.loss) or math.isnan(record.loss) and bool(history.losses)
+    if math.isnan(record.loss) and not history.losses and record.gradients.names:
+        bad_loss = bad_gradients or bad_outputs  # else the loop tells no loss
+    if not (bad_gradients or bad_weights.any() or bad_outputs or bad_loss):
+        return None
+    skipped = (
+        bad_gradients
+        and not bad_weights.any()
+        and not bad_outputs
+        and bool(record.unchanged_fraction.size)
+        and bool((record.unchanged_fraction == 1).all())
+    )
+    where, blame, cause = _place(history, thresholds, bad_weights)
+    return Symptom(
+        "non_finite",
+        "critical",
+        where,
+        blame,
+        cause,
+        {"loss": record.loss, "gradient_norm": record.gradient_norm},
+        sightings=SKIPPED_STEPS if skipped else 1,
+        confidence=0.99,
+    )
+
+
+def _place(
+    history: History, thresholds: Thresholds, bad_weights: np.ndarray
+) -> tuple[str | None, str, str]:
+    """The place, the category of cause and the cause in words."""
+    record, view = history.record, history.view
+    if bad_weights.any():
+        name = record.parameters[int(np.argmax(bad_weights))]
+        since = "the start" if history.before is None else f"step {history.before.step}"
+        return (
+            name,
+            _why_large(history, thresholds),
+            f"the weights themselves are not finite since after {since}",
+        )
+    if view is not None:
+        if view.table.has_input and not math.isfinite(view.input_rms):
+            return "input", "data", "the data that the network is given are not finite"
+        bad = ~np.isfinite(view.rms)
+        if bad.any():
+            row = int(np.argmax(bad))
+            kind, size = view.kinds[row], float(view.rms[row - 1]) if row else view.input_rms
+            if kind in ACTIVATIONS or size < LARGE and "Norm" not in kind:
+                blame = "activation" if kind in ACTIVATIONS else "operation"
+                if view.table.dtypes[-1] in NARROW and size > 100:
+                    blame = "dtype"
+                return (
+                    view.names[row],
+                    blame,
+                    (f"{kind} makes values that are not finite of finite ones (RMS {size:.3g})"),
+                )
+            return (
+                view.names[row],
+                _why_large(history, thresholds),
+                (f"outputs have grown to an RMS of {size:.3g} before it"),
+            )
+        if not math.isfinite(record.loss):
+            return None, "loss", "all outputs are finite and the loss is not"
+        bad = view.gradient_not_finite
+        if bad.any():
+            row = int(np.flatnonzero(bad)[-1])
+            after = view.names[row + 1] if row + 1 < len(bad) else "the loss"
+            return (
+                view.names[row],
+                "operation",
+                (f"the derivative of {after} is not finite although its output is"),
+            )
+    norms = record.gradients.norms()
+    bad_rows = np.flatnonzero(~np.isfinite(norms))
+    where = record.gradients.names[int(bad_rows[-1])] if len(bad_rows) else None
+    return where, _why_large(history, thresholds), "loss or gradient are not finite"
+
+
+def _blew_up(history: History, thresholds: Thresholds) -> bool:
+    first = history.first_view
+    return first is not None and bool(first.forward_ratio >= thresholds.blown_up_forward)
+
+
+def _why_large(history: History, thresholds: Thresholds) -> str:
+    """What made numbers grow until none was left."""
+    first = history.first_view
+    if "float16" in history.record.dtypes:
+        return "dtype"
+    if first is not None and any("Exp" in kind for kind in first.kinds):
+        return "activation"
+    if first is not None and first.recurrent is not None and history.record.step <= 20:
+        return "recurrence"
+    if _blew_up(history, thresholds) or history.before is None:
+        return "initialisation"
+    norms = [norm for norm in history.norms if math.isfinite(norm)]
+    grown = bool(norms) and norms[-1] >= thresholds.grown_norm * min(norms)
+    if history.largest_update >= thresholds.thrown_update or history.loss_rise >= 2 or grown:
+        return "learning rate"
+    return "operation"
+
+
+def underflow(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Gradients of a narrow type that are zero because they are too small for it."""
+    record = history.record
+    dtypes = dict(zip(record.parameters, record.dtypes, strict=True))
+    shapes = dict(zip(record.parameters, record.shapes, strict=True))
+    lost, seen, worst = 0, 0, ("", 0.0)
+    for name, row in zip(record.gradients.names, record.gradients.moments, strict=True):
+        smallest = NARROW.get(dtypes.get(name, ""))
+        if smallest is None or len(shapes.get(name, ())) < 2 or not row[0]:
+            continue
+        seen += 1
+        zeros, largest = row[4] / row[0], row[3]
+        if zeros >= 0.5 and largest < 2**11 * smallest:
+            lost += 1
+            worst = max(worst, (name, float(zeros)), key=lambda pair: pair[1])
+    if not seen or 2 * lost < seen or history.loss == 0:
+        return None
+    return Symptom(
+        "underflow",
+        "critical",
+        worst[0],
+        "dtype",
+        f"{worst[1]:.0%} of its gradient are zero: smaller than {dtypes[worst[0]]} can hold",
+        {"zero_fraction": worst[1], "parameters": lost},
+    )

@@ -1,0 +1,102 @@
+"""Which layer, and what in it, makes signal and gradient die or grow: gains, taken apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.diagnosis.view import ACTIVATIONS, RECTIFIERS, RECURRENT, View
+from trainer.record import StepRecord
+
+# By how much a rectifier that passes half of the values lowers the gradient's RMS; He's start
+# values (He et al. 2015, arXiv:1502.01852) make up for exactly that.
+DOMINANT = 0.4  # share of the whole from which one layer is named alone
+HALF = math.log(math.sqrt(0.5))
+
+
+@dataclass(frozen=True)
+class Blame:
+    """A layer, a category of cause and the typical gains that say so."""
+
+    where: str
+    category: str  # activation, initialisation, normalisation or recurrence
+    activation_gain: float  # per activation, geometric mean; NaN without
+    weight_gain: float  # per layer with weights
+
+
+def attenuation(view: View, record: StepRecord, first_view: View) -> Blame:
+    """Who lowers the gradient most on its way back."""
+    gains = np.where(first_view.gains > 0, first_view.gains, np.nan)
+    if view.kinds != first_view.kinds or np.isnan(gains).all():
+        gains = np.where(view.gains > 0, view.gains, np.nan)
+    return _blame(view, record, np.log(gains), -1)
+
+
+def amplification(view: View, record: StepRecord) -> Blame:
+    """Who raises signal or gradient most."""
+    rms = np.where(view.rms > 0, view.rms, np.nan)
+    forward = np.concatenate([[np.nan], np.diff(np.log(rms))])
+    with np.errstate(divide="ignore"):
+        backward = np.log(np.where(view.gains > 0, view.gains, np.nan))
+    with np.errstate(invalid="ignore"):
+        grows = np.where(np.isnan(backward), forward, np.fmax(forward, backward))
+    return _blame(view, record, grows, 1)
+
+
+def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame:
+    """`logs`: the log gain of each row's module; `sign`: -1 for who lowers, 1 for who raises."""
+    known = ~np.isnan(logs)
+    is_activation = np.array([kind in ACTIVATIONS for kind in view.kinds])
+    rectifies = np.array([kind in RECTIFIERS for kind in view.kinds])
+    # What rectifiers take, weights are meant to give back.
+    of_activations = np.where(rectifies, logs - HALF, logs)[known & is_activation]
+    of_weights = logs[known & ~is_activation]
+    share = len(of_activations) / max(len(of_weights), 1)
+    if rectifies.any():
+        of_weights = of_weights + HALF * min(share, 1.0)
+    if not len(of_activations):
+        activations, weights = _from_parameters(view, record, of_weights)
+    else:
+        activations, weights = float(np.sum(of_activations)), float(np.sum(of_weights))
+    row = _place(view, record, np.where(known, sign * logs, 0.0))
+    if any(kind in RECURRENT for kind in view.kinds):
+        category = "recurrence"
+        row = next(i for i, kind in enumerate(view.kinds) if kind in RECURRENT)
+    elif view.normalised and not is_activation.any():
+        category = "normalisation"
+    else:
+        category = "activation" if sign * activations > sign * weights else "initialisation"
+    count = max(int((known & is_activation).sum()), 1)
+    return Blame(
+        view.names[row],
+        category,
+        math.exp(activations / count) if is_activation.any() else math.nan,
+        math.exp(float(np.mean(of_weights))) if len(of_weights) else math.nan,
+    )
+
+
+def _place(view: View, record: StepRecord, sizes: np.ndarray) -> int:
+    """The layer with most of the loss or growth; the first with weights where many share it."""
+    total = float(np.maximum(sizes, 0).sum())
+    row = int(np.argmax(sizes))
+    if sizes[row] >= DOMINANT * total:
+        return row
+    owners = {name.rpartition(".")[0] for name in record.parameters}
+    return next((row for row, name in enumerate(view.names) if name in owners), row)
+
+
+def _from_parameters(view: View, record: StepRecord, of_layers: np.ndarray) -> tuple[float, float]:
+    """Log gains of functions between layers that no module tells of, and of the weights: a matrix
+    of RMS r with n outputs has the gain r·√n on the way back (Glorot and Bengio 2010)."""
+    logs = []
+    rms = dict(zip(record.parameters, record.parameter_rms.tolist(), strict=True))
+    shapes = dict(zip(record.parameters, record.shapes, strict=True))
+    for name in view.names[1:]:
+        shape = shapes.get(f"{name}.weight", ())
+        if len(shape) > 1 and rms[f"{name}.weight"] > 0:
+            outputs = shape[0] * math.prod(shape[2:])
+            logs.append(math.log(rms[f"{name}.weight"] * math.sqrt(outputs)))
+    weights = sum(logs)
+    return float(np.sum(of_layers)) - weights, weights

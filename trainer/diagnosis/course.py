@@ -1,0 +1,126 @@
+"""Does training get anywhere? Weights thrown away, losses that rise, outputs that stay."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+
+RECENT = 8  # losses in which a trend is seen
+SETTLED = 20  # steps after which a loss should be back at where it started
+
+
+def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Updates of a tenth of the weights' size and more, and a loss that has risen for it."""
+    first = history.first_view
+    if first is not None and first.forward_ratio >= thresholds.blown_up_forward:
+        return None  # the gradient is too large, not the rate
+    thrown = history.largest_update >= thresholds.thrown_update
+    if not (thrown and history.loss_rise >= thresholds.risen_loss):
+        return None
+    if history.record.step < SETTLED:
+        return None  # adaptive optimizers begin with large updates that many networks survive
+    return Symptom(
+        "learning_rate_too_high",
+        "warning",
+        None,
+        "learning rate",
+        f"an update changed the weights by {history.largest_update:.1g} of their size and the loss"
+        f" is {history.loss_rise:.1g} times that at the start",
+        {
+            "largest_update_ratio": history.largest_update,
+            "loss_over_start": history.loss_rise,
+            "learning_rate": history.record.learning_rate,
+        },
+    )
+
+
+def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The loss is above that at the start and goes on rising."""
+    recent = np.array(history.losses[-RECENT:])
+    if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
+        return None
+    rising = int((np.diff(recent) > 0).sum())
+    if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:
+        return None
+    return Symptom(
+        "diverging",
+        "critical",
+        None,
+        "learning rate",
+        f"the loss is {history.loss_rise:.3g} times that at the start and rises",
+        {"loss_over_start": history.loss_rise, "rises": rising, "of": RECENT - 1},
+    )
+
+
+def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The output is the same for every sample although the weights have moved."""
+    view = history.view
+    if view is None or history.path < thresholds.moved_path or len(history.marks) < 3:
+        return None
+    if not view.output_signal <= 1e-6:
+        return None
+    thrown = history.largest_update >= thresholds.thrown_update
+    return Symptom(
+        "constant_output",
+        "warning",
+        view.names[-1],
+        "learning rate" if thrown else "initialisation",
+        "the output is the same for every sample",
+        {"output_signal_fraction": view.output_signal, "path": history.path},
+        sightings=3,
+    )
+
+
+def loss_spike(history: History, thresholds: Thresholds) -> Symptom | None:
+    """A loss far above those before it. Many pass by themselves."""
+    before = np.array(history.losses[:-1])
+    if len(before) < 12 or not math.isfinite(history.loss):
+        return None
+    middle = float(np.median(before[-32:]))
+    spread = 1.4826 * float(np.median(np.abs(before[-32:] - middle)))
+    if not (history.loss - middle > 7 * spread and history.loss > 2 * abs(middle)):
+        return None
+    return Symptom(
+        "loss_spike", "info", None, "spike",
+        f"the loss jumped from about {middle:.3g} to {history.loss:.3g}",
+        {"loss": history.loss, "median": middle}, sightings=1,
+    )  # fmt: skip
+
+
+def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The loss goes up and down from step to step without getting lower."""
+    before = history.before
+    losses = np.array(history.losses[-10:])
+    if len(losses) < 10 or before is None or history.record.step - before.step != 1:
+        return None
+    turns = np.diff(losses)
+    if not ((turns[1:] * turns[:-1] < 0).all() and losses[-3:].mean() >= losses[:3].mean()):
+        return None
+    return Symptom(
+        "oscillating", "info", None, "learning rate",
+        "the loss goes up and down with every step",
+        {"amplitude": float(np.abs(turns).mean())}, sightings=1,
+    )  # fmt: skip
+
+
+def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The loss has not fallen although the weights have moved far."""
+    if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
+        return None
+    losses = np.array(history.losses)
+    if len(losses) < 12 or not history.loss_at_start > 0:
+        return None
+    recent = float(np.median(losses[-6:]))
+    if recent < 0.97 * history.loss_at_start:
+        return None
+    return Symptom(
+        "stalled", "info", None, "stalled",
+        f"after {history.record.step} steps the loss is {recent / history.loss_at_start:.2f} of"
+        " that at the start",
+        {"loss": recent, "loss_at_start": history.loss_at_start, "path": history.path},
+    )  # fmt: skip

@@ -1,0 +1,199 @@
+"""Does the signal reach the output and the gradient the first layer, or do they die, or grow?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.diagnosis import blame
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+
+ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
+FLOOR = 4  # roundings above which a signal can be told from them
+
+
+def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The output no longer depends on the sample and the first layers get no gradient.
+
+    Both together: a small flow alone is how many healthy networks start. Certain where what is left
+    of the signal is rounding; otherwise said when the weights have moved and neither has grown, or
+    when the first layers stand still while the last ones move.
+    """
+    view = history.view
+    if view is None or view.dead_row is not None:
+        return None
+    signal, ratio = view.output_signal, view.flow_ratio
+    if not (signal <= thresholds.lost_signal and ratio <= thresholds.lost_gradient):
+        return None
+    floor = FLOOR * ROUNDING.get(view.table.dtypes[-1], ROUNDING["float32"])
+    updates = history.updates[~np.isnan(history.updates)]
+    first = float(np.median(updates[: max(1, len(updates) // 2)])) if len(updates) else np.nan
+    growth = history.growth()
+    certain = signal <= floor
+    stands_still = (
+        first <= thresholds.starved_update
+        and float(np.max(updates, initial=0.0)) >= 10 * thresholds.starved_update
+        and history.record.step >= 10
+    )
+    judged = (
+        certain
+        or history.record.step >= 5
+        and (history.path >= thresholds.moved_path or stands_still)
+    )
+    recovers = not judged or growth >= thresholds.recovery_growth
+    if recovers and "vanishing" not in history.raised:
+        return None
+    assert history.first_view is not None
+    found = blame.attenuation(view, history.record, history.first_view)
+    evidence = {
+        "flow_first_over_last": ratio,
+        "output_signal_fraction": signal,
+        "growth_over_half_the_way": growth,
+        "path": history.path,
+        "first_layers_update_ratio": first,
+        "activation_gain": found.activation_gain,
+        "weight_gain": found.weight_gain,
+    }
+    return Symptom(
+        "vanishing",
+        "critical" if certain or signal <= 1e-3 else "warning",
+        found.where,
+        found.category,
+        f"the gradient at the first layers is {ratio:.1g} of that at the last ones and"
+        f" {signal:.1g} of the output depends on the sample",
+        evidence,
+        confidence=0.99 if certain else 0.95,
+    )
+
+
+def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The first steps of a sequence get no gradient and the loss does not fall.
+
+    A small gradient at the first steps alone is how gated networks start as well.
+    """
+    view = history.view
+    if view is None or view.recurrent is None or not view.time_ratio <= thresholds.lost_in_time:
+        return None
+    raised = "vanishing_over_time" in history.raised
+    fell = history.marks[-1].loss < 0.9 * history.half_way.loss
+    early = history.path < thresholds.moved_path
+    if (fell or early) and not raised:
+        return None
+    return Symptom(
+        "vanishing",
+        "warning",
+        view.recurrent,
+        "recurrence",
+        f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"
+        " last ones and the loss does not fall",
+        {"gradient_first_over_last_steps": view.time_ratio, "path": history.path},
+        confidence=0.8,
+    )
+
+
+def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The output is minute beside the input from the start, and the network does not recover."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or view is first:
+        return None
+    ratio, signal = first.forward_ratio, view.output_signal
+    if first.normalised or first.dead_row is not None:
+        return None
+    if not 0 < ratio <= thresholds.collapsed_forward:
+        return None
+    if not (signal <= thresholds.lost_signal or history.update <= thresholds.starved_update):
+        return None
+    found = blame.attenuation(first, history.record, first)
+    return Symptom(
+        "signal_collapse",
+        "critical",
+        found.where,
+        "initialisation",
+        f"the output starts with {ratio:.1g} of the size of the input",
+        {"forward_ratio": ratio, "output_signal_fraction": signal},
+    )
+
+
+def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The output is a thousand times the input from the start, and still is."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or first.normalised:
+        return None
+    ratio, now = first.forward_ratio, view.forward_ratio
+    if first.output_signal <= thresholds.lost_signal:
+        return None  # biases beside tiny inputs
+    if not ratio >= thresholds.blown_up_forward or now < thresholds.blown_up_forward:
+        return None
+    found = blame.amplification(first, history.record)
+    return Symptom(
+        "signal_blow_up",
+        "critical",
+        found.where,
+        found.category,
+        f"the output starts {ratio:.1g} times as large as the input",
+        {"forward_ratio": ratio, "activation_gain": found.activation_gain,
+         "weight_gain": found.weight_gain},
+    )  # fmt: skip
+
+
+def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The gradient grows towards the first layers, or its size throws the weights away, or it has
+    grown a hundredfold while the loss rose."""
+    view, record = history.view, history.record
+    started = history.first_view.forward_ratio if history.first_view is not None else np.nan
+    if (
+        view is not None
+        and view.flow_ratio >= thresholds.grown_gradient
+        and record.step >= JUDGED_FROM_STEP
+    ):
+        if (
+            history.stuck
+            or history.update >= thresholds.thrown_update
+            or record.clip_coefficient < 0.1
+        ):
+            found = blame.amplification(view, record)
+            return Symptom(
+                "exploding", "critical", found.where, found.category,
+                f"the gradient at the first layers is {view.flow_ratio:.1g} times that at the last",
+                {"flow_first_over_last": view.flow_ratio, "update_ratio": history.update},
+                sightings=3,
+            )  # fmt: skip
+    if 1 <= history.update < np.inf and record.optimizer in ("", "SGD") and record.step <= 10:
+        found_where, category = None, "learning rate"
+        if view is not None and view.recurrent is not None:
+            found_where, category = view.recurrent, "recurrence"
+        elif view is not None and started >= thresholds.blown_up_forward:
+            found = blame.amplification(view, record)
+            found_where, category = found.where, found.category
+        return Symptom(
+            "exploding", "critical", found_where, category,
+            f"one update changes the weights by {history.update:.1g} times their size",
+            {"update_ratio": history.update, "gradient_norm": record.gradient_norm},
+        )  # fmt: skip
+    norms = [norm for norm in history.norms[:-1] if np.isfinite(norm)]
+    if len(norms) < 3 or not record.gradient_norm >= thresholds.grown_norm * np.median(norms[:20]):
+        return None
+    if not (history.loss_rise >= thresholds.risen_loss or history.loss_at_start < 0):
+        return None
+    place = _largest_growth(history)
+    return Symptom(
+        "exploding", "critical", place, "learning rate",
+        f"the gradient's norm is {record.gradient_norm / float(np.median(norms[:20])):.1g} times"
+        " what it was while the loss rises",
+        {"gradient_norm": record.gradient_norm, "before": float(np.median(norms[:20])),
+         "loss_over_start": history.loss_rise},
+    )  # fmt: skip
+
+
+def _largest_growth(history: History) -> str | None:
+    """The parameter whose gradient has grown most since the record before."""
+    if history.before is None:
+        return None
+    now, then = history.record.gradients, history.before.gradients
+    if now.names != then.names or not now.names:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = now.norms() / then.norms()
+    return now.names[int(np.argmax(np.nan_to_num(growth, nan=0.0)))]

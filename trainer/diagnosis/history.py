@@ -1,0 +1,133 @@
+"""What the diagnosis remembers: a few numbers of each record, and the way the weights took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trainer.diagnosis.view import Array, View
+from trainer.record import StepRecord
+
+EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
+KEPT = 64  # records whose norms and losses are compared with the next
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Signal and flow at a point of the way."""
+
+    path: float
+    signal: float
+    flow_ratio: float
+    loss: float  # the median of the latest
+
+
+@dataclass
+class History:
+    """The records so far. `add` first, then ask."""
+
+    record: StepRecord = field(init=False)  # the newest
+    before: StepRecord | None = None  # the one before it
+    view: View | None = None  # of the newest, if its layers were observed
+    first_view: View | None = None
+    marks: list[Mark] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    loss_at_start: float = math.nan
+    largest_update: float = 0.0  # of the median over the matrices, so far
+    lowest_loss: float = math.inf
+    learning_rates: list[float] = field(default_factory=list)
+    raised: set[str] = field(default_factory=set)  # verdicts of findings that have not ended
+    _paths: Array = field(default_factory=lambda: np.zeros(0))
+
+    def add(self, record: StepRecord) -> None:
+        """Takes the next record."""
+        self.before = getattr(self, "record", None)
+        self.record = record
+        self._walk(record)
+        self.view = None if record.layers is None else View(record.layers)
+        if self.view is not None:
+            if self.first_view is None:
+                self.first_view = self.view
+        if math.isfinite(record.loss):
+            self.losses = [*self.losses[-KEPT:], record.loss]
+            self.lowest_loss = min(self.lowest_loss, record.loss)
+            if len(self.losses) <= EARLY_LOSSES:
+                self.loss_at_start = min(self.losses)
+        if self.view is not None:
+            loss = float(np.median(self.losses[-3:] or [np.nan]))
+            mark = Mark(self.path, self.view.output_signal, self.view.flow_ratio, loss)
+            self.marks = [*self.marks[-KEPT:], mark]
+        self.norms = [*self.norms[-KEPT:], record.gradient_norm]
+        self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
+        if math.isfinite(self.update):
+            self.largest_update = max(self.largest_update, self.update)
+
+    def _walk(self, record: StepRecord) -> None:
+        now = np.minimum(np.nan_to_num(self._updates(record), nan=0.0, posinf=1.0), 1.0)
+        if self.before is None or self.before.parameters != record.parameters:
+            self._paths = np.zeros(len(now))
+        else:
+            then = np.minimum(np.nan_to_num(self._updates(self.before), nan=0.0, posinf=1.0), 1.0)
+            self._paths = self._paths + (now + then) / 2 * (record.step - self.before.step)
+
+    @staticmethod
+    def _updates(record: StepRecord) -> Array:
+        """The update ratios of matrices; biases start at zero and norms at one."""
+        matrix = np.array([len(shape) > 1 for shape in record.shapes], dtype=bool)
+        if not matrix.any():
+            matrix[:] = True
+        return np.where(matrix, record.update_ratio, np.nan)
+
+    @property
+    def updates(self) -> Array:
+        """(P,) update ratios of the newest record; NaN for what is no matrix."""
+        return self._updates(self.record)
+
+    @property
+    def update(self) -> float:
+        """The median update ratio of the matrices."""
+        updates = self.updates[~np.isnan(self.updates)]
+        return float(np.median(updates)) if len(updates) else math.nan
+
+    @property
+    def path(self) -> float:
+        """How far the matrix that moved most has come: the sum of its update ratios, each at most
+        1. The clock of the diagnosis: a warm-up or a small rate takes its time."""
+        return float(self._paths.max(initial=0.0))
+
+    @property
+    def loss(self) -> float:
+        """Of the newest record."""
+        return self.record.loss
+
+    @property
+    def loss_rise(self) -> float:
+        """The loss over that at the start; NaN where it is or was negative."""
+        start = self.loss_at_start
+        return self.loss / start if start > 0 and self.loss > 0 else math.nan
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the latest losses are no lower than the first."""
+        return not float(np.median(self.losses[-5:] or [np.nan])) < 0.7 * self.loss_at_start
+
+    @property
+    def rate_is_rising(self) -> bool:
+        """Whether the learning rate still warms up."""
+        rates = self.learning_rates
+        return len(rates) > 1 and rates[-1] > 1.2 * rates[len(rates) // 2]
+
+    @property
+    def half_way(self) -> Mark:
+        """The last mark of the first half of the way."""
+        way = self.marks[-1].path / 2
+        return max((mark for mark in self.marks if mark.path <= way), key=lambda mark: mark.path)
+
+    def growth(self) -> float:
+        """What signal or flow gained over the second half of the way: the larger of both."""
+        now, then = self.marks[-1], self.half_way
+        pairs = ((now.signal, then.signal), (now.flow_ratio, then.flow_ratio))
+        return max((a / b if b > 0 else (math.inf if a > 0 else 0.0) for a, b in pairs), default=0)

@@ -1,0 +1,93 @@
+"""Is the loop as it is meant to be? Gradients that pile up, updates of nothing, unused layers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from trainer.diagnosis.arithmetic import NARROW
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+
+JUDGED_FROM_STEP = 50  # whether anything has moved
+
+
+def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Gradients are added to those of the step before: nobody sets them to zero."""
+    carried = history.record.carried_gradients
+    if not carried > 0:
+        return None
+    return Symptom(
+        "accumulating_gradients",
+        "critical",
+        None,
+        "loop",
+        f"the gradients of {carried:.0f} parameters still hold those of the step before",
+        {"carried_gradients": carried, "gradient_norm": history.record.gradient_norm},
+        sightings=3,
+        confidence=0.99,
+    )
+
+
+def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The weights have not moved although they have a gradient."""
+    record = history.record
+    if record.step < JUDGED_FROM_STEP or history.rate_is_rising or history.loss_at_start == 0:
+        return None
+    if history.raised & {"dead_units", "vanishing", "signal_collapse"}:
+        return None  # which is why
+    if not (history.path <= thresholds.unmoved_path and record.gradient_norm > 0):
+        return None
+    narrow = any(dtype in NARROW for dtype in record.dtypes)
+    unchanged = record.unchanged_fraction[~np.isnan(record.unchanged_fraction)]
+    share = float(np.median(unchanged)) if len(unchanged) else math.nan
+    swallowed = narrow and share >= 0.5
+    words = f"after {record.step} steps no weight matrix has moved by more than {history.path:.1g}"
+    if swallowed:
+        words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
+    return Symptom(
+        "starved_update",
+        "warning",
+        None,
+        "dtype" if swallowed else "learning rate",
+        words,
+        {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},
+        sightings=1,
+    )
+
+
+def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None:
+    """A parameter that is trained gets no gradient; an alarm where the layers that the data pass
+    first are cut off from the loss."""
+    record = history.record
+    given = {*record.gradients.names}
+    unused = [name for name in record.parameters if name not in given]
+    if not unused or not given:
+        return None
+    cut = _cut_off(history, {*unused})
+    return Symptom(
+        "unused_parameter",
+        "warning" if cut else "info",
+        cut or unused[0],
+        "loop" if cut else "unused",
+        f"{len(unused)} of {len(record.parameters)} parameters get no gradient",
+        {"parameters": len(unused)},
+        sightings=3,
+    )
+
+
+def _cut_off(history: History, unused: set[str]) -> str | None:
+    """The last of the first layers if the data pass all of them and no gradient comes back."""
+    view = history.view or history.first_view
+    if view is None:
+        return None
+    last = None
+    for name in view.names:
+        own = {p for p in history.record.parameters if p.rpartition(".")[0] == name}
+        if own and own <= unused:
+            last = name
+        elif own:
+            break
+    return last

@@ -1,0 +1,75 @@
+"""What helps: words for each category of cause, and the change of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+REMEDIES = {
+    "activation": "use an activation that does not flatten out (ReLU, GELU) with start values made "
+    "for it (He), or normalise between the layers",
+    "initialisation": "draw the start values so that signal and gradient keep their size: He for "
+    "ReLU and its like, Xavier for tanh, zeros for biases; or normalise in between",
+    "normalisation": "normalise before each branch (pre-norm) or warm the learning rate up",
+    "recurrence": "use a gated network (LSTM, GRU), orthogonal recurrent start values, or "
+    "bound the gradient's norm where it explodes",
+    "learning rate": "change the learning rate",
+    "dtype": "compute or keep the weights in float32, or scale the loss (GradScaler)",
+    "data": "look at the data: clean, fill or scale what goes in",
+    "operation": "keep the operation away from where it is not defined (a small epsilon in log, "
+    "sqrt and division)",
+    "loss": "keep the loss away from where it is not defined (use the form with logits)",
+    "loop": "look at the training loop: zero_grad before each backward, no detach on the way",
+    "unused": "nothing, if that is meant; otherwise use it or freeze it",
+    "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",
+    "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
+}
+HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
+SYMMETRIC = ("tanh", "sigmoid", "softsign", "hardtanh")
+
+
+def remedy(verdict: str, blame: str) -> str:
+    """What to do, in words."""
+    if blame == "learning rate":
+        if verdict == "starved_update":
+            return "raise the learning rate"
+        return "lower the learning rate (by 3 to 10 at first), warm it up, or bound the gradient"
+    return REMEDIES[blame]
+
+
+def change(
+    verdict: str, blame: str, configuration: Mapping[str, Any] | None, updates: float
+) -> dict[str, Any]:
+    """Overrides of the configuration that are likely to help; {} where none is known.
+
+    `updates` is the update ratio that goes with the verdict.
+    """
+    if configuration is None:
+        return {}
+    model, optimizer = configuration.get("model", {}), configuration.get("optimizer", {})
+    if blame == "learning rate" and "lr" in optimizer:
+        if verdict == "starved_update":
+            return {"optimizer.lr": _round(optimizer["lr"] * min(1e6, 1e-3 / max(updates, 1e-12)))}
+        factor = min(0.3, 3e-3 / updates) if updates > 0 else 0.1
+        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 1e-6))}
+    if blame == "recurrence" and "kind" in model:
+        if verdict in ("vanishing", "constant_output", "stalled"):
+            return {"model.kind": "lstm", "model.forget_bias": 1.0}
+        return {"clip.max_grad_norm": 1.0, "model.init.recurrent": {"name": "orthogonal_"}}
+    if blame == "normalisation" and model.get("norm") == "post":
+        return {"model.norm": "pre"}
+    if blame == "activation" and "activation" in model:
+        return {"model.activation": "relu", "model.init.hidden": HE}
+    if blame == "initialisation" and isinstance(model.get("init"), Mapping):
+        if verdict == "dead_units" and model["init"].get("bias") not in ("default", "zeros_"):
+            return {"model.init.bias": "zeros_"}
+        name = model.get("activation", "relu")
+        name = name.get("name", "") if isinstance(name, Mapping) else name
+        if name in SYMMETRIC:
+            return {"model.init.hidden": {"name": "xavier_normal_", "gain": "auto"}}
+        return {"model.init.hidden": HE}
+    return {}
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.1g}")

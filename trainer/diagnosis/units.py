@@ -1,0 +1,69 @@
+"""Do the units of a layer still answer? Dead ones give zero to all, saturated ones their limit."""
+
+from __future__ import annotations
+
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import RECTIFIERS, SATURATING
+
+JUDGED_FROM_STEP = 10  # whether the loss falls
+
+
+def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
+    """A layer gives zero for every sample and nothing before it gets a gradient any more."""
+    view = history.view
+    if view is None:
+        return None
+    row = view.dead_row
+    if row is None:
+        return None
+    explained = view.kinds[row] in RECTIFIERS
+    first = history.first_view
+    born = first is not None and first.kinds == view.kinds and first.dead_row is not None
+    thrown = history.largest_update >= thresholds.thrown_update
+    blame = "learning rate" if thrown and not born else "initialisation"
+    how = "from the start" if born else "since the weights moved"
+    return Symptom(
+        "dead_units",
+        "critical",
+        view.names[row],
+        blame,
+        f"all units of {view.names[row]} are zero for every sample {how}; no gradient passes",
+        {
+            "dead_fraction": float(view.dead[row]),
+            "largest_update_ratio": history.largest_update,
+        },
+        sightings=2 if explained else 3,
+        confidence=0.99 if explained else 0.9,
+    )
+
+
+def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Most activations that flatten out work where they are flat, and the loss does not fall."""
+    view = history.view
+    if view is None or history.record.step < JUDGED_FROM_STEP:
+        return None
+    if not history.stuck or not view.flow_ratio >= thresholds.flat_flow:
+        return None
+    slopes = {
+        row: float(view.gains[row]) / SATURATING[kind]
+        for row, kind in enumerate(view.kinds)
+        if row > 0 and kind in SATURATING and row < len(view.kinds) - 1
+    }
+    flat = {row: slope for row, slope in slopes.items() if slope <= thresholds.saturated_slope}
+    if not flat or 2 * len(flat) < len(slopes):
+        return None
+    if view.output_signal <= thresholds.lost_signal:  # constant at the limit is another verdict
+        return None
+    row = min(flat, key=lambda row: flat[row])
+    start = history.record.step <= 2 or history.largest_update < thresholds.thrown_update
+    return Symptom(
+        "saturated",
+        "warning",
+        view.names[row],
+        "initialisation" if start else "learning rate",
+        f"{len(flat)} of {len(slopes)} activations work where they are flat",
+        {"slope_over_largest": flat[row], "saturated_layers": len(flat)},
+        sightings=2,
+    )

@@ -1,0 +1,51 @@
+"""What the diagnosis says of a run: a verdict with its place, its steps, its cause and its cure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Level = Literal["info", "warning", "critical"]
+LEVELS: tuple[Level, ...] = ("info", "warning", "critical")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One verdict on a run. A warning or a critical one is an alarm, an `info` never is."""
+
+    verdict: str  # such as `vanishing`
+    level: Level
+    where: str | None  # the layer or parameter; None for the whole model
+    steps: tuple[int, int]  # the first and the last step at which it was seen
+    evidence: Mapping[str, float]  # the numbers that it rests on
+    cause: str  # begins with what is to blame: `initialisation: …`
+    remedy: str
+    change: Mapping[str, Any] = field(default_factory=dict)  # overrides of the configuration
+    confidence: float = 1.0  # from 0 to 1
+    resolved: bool = False  # whether it has ended by itself
+
+    @property
+    def alarm(self) -> bool:
+        """Whether somebody should look."""
+        return self.level != "info"
+
+    def __str__(self) -> str:
+        place = "" if self.where is None else f" in {self.where}"
+        first, last = self.steps
+        when = f"step {first}" if first == last else f"steps {first} to {last}"
+        ended = ", resolved" if self.resolved else ""
+        return f"{self.level}: {self.verdict}{place} ({when}{ended}): {self.cause}; {self.remedy}"
+
+    def to_json(self) -> str:
+        """One line of JSON; numbers that are not finite become the texts `nan`, `inf`, `-inf`."""
+        values = asdict(self) | {
+            "steps": list(self.steps),
+            "evidence": {
+                name: value if math.isfinite(value) else str(value)
+                for name, value in self.evidence.items()
+            },
+        }
+        return json.dumps(values, ensure_ascii=False, default=str)
