@@ -1,50 +1,18 @@
 """A real TensorBoard with its fast data server shows a run while it is written, and its end."""
 
-import json
-import re
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard_server import Server, serve, session_groups
 from test_events import made, simple_values
 
 from trainer.events import Events
 from trainer.events.histograms import log10_buckets
 
 data_server = pytest.importorskip("tensorboard_data_server")
-WAIT_SECONDS = 60  # for what takes a second or two on a machine that is not crowded
-
-
-class Server:
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def get(self, route: str, post: object = None, **query: str) -> Any:
-        url = f"{self._address}/data/{route}?{urllib.parse.urlencode(query)}"
-        data = None if post is None else json.dumps(post).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
-            return json.load(response)
-
-    def until(self, enough: Callable[[Any], bool], route: str, post: object = None, **query: str):
-        """The answer of the route, asked until it is as wanted or time is up."""
-        end = time.monotonic() + WAIT_SECONDS
-        while True:
-            try:
-                answer = self.get(route, post, **query)
-            except urllib.error.HTTPError as error:
-                answer = f"status {error.code}"
-            if not isinstance(answer, str) and enough(answer) or time.monotonic() > end:
-                return answer
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +23,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Even
     logdir = tmp_path_factory.mktemp("logdir")
     events = Events(logdir / "one")
     events.text("config", "```yaml\nname: linear\n```")
-    events.hyperparameters({"lr": 0.1, "nesterov": True, "model": "linear"})
+    events.hyperparameters(
+        {"lr": 0.1, "nesterov": True, "model": "linear"}, ["accuracy/validation"]
+    )
     for step in range(30):
         events.write(made(step, histograms=step % 10 == 0, layers=True))
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port=0",
-               "--load_fast=true", "--reload_interval=1", "--host=127.0.0.1",
-               "--samples_per_plugin=gradients=0"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        for line in process.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
-                yield Server(found[0]), events, logdir / "one"
-                break
-        else:
-            pytest.fail("TensorBoard did not start")
-    finally:
-        events.close()
-        process.terminate()
-        process.wait()
-        process.stderr.close()
+    with serve(logdir, "--load_fast=true", "--samples_per_plugin=gradients=0") as server:
+        yield server, events, logdir / "one"
+    events.close()
 
 
 def test_everything_is_shown_while_the_run_goes_on(run: tuple[Server, Events, Path]) -> None:
@@ -119,11 +76,8 @@ def test_the_run_is_in_the_hparams_tab_with_its_metrics_and_its_end(
     assert types == {"lr": "DATA_TYPE_FLOAT64", "nesterov": "DATA_TYPE_BOOL",
                      "model": "DATA_TYPE_STRING"}  # fmt: skip
     tags = [info["name"]["tag"] for info in experiment["metricInfos"]]
-    assert tags == ["loss/train", "gradient_norm/global"]
-    statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
-    metric = {"metric": {"group": "", "tag": "loss/train"}}
-    asked = {"experimentName": "", "allowedStatuses": statuses, "colParams": [metric],
-             "startIndex": 0, "sliceSize": 10}  # fmt: skip
+    assert tags == ["loss/train", "loss/validation", "gradient_norm/global", "accuracy/validation"]
+    asked = session_groups("loss/train")
 
     def status(answer: Any) -> str:
         (group,) = answer["sessionGroups"]

@@ -20,6 +20,8 @@ COMMANDS = {"diff": "trainer.difference"}  # loaded when asked for
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the result is the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not {"", os.getcwd()} & set(sys.path):  # `python -m` looks there for the user's own modules
+        sys.path.insert(0, os.getcwd())
     if arguments and arguments[0] in COMMANDS:
         command = importlib.import_module(COMMANDS[arguments[0]])
         return int(command.main(arguments[1:]))
@@ -71,8 +73,6 @@ def train(given: argparse.Namespace) -> int:
     from trainer import experiment
     from trainer.config import load
 
-    if not {"", os.getcwd()} & set(sys.path):  # `python -m` looks there for the user's own modules
-        sys.path.insert(0, os.getcwd())
     config, document = load(given.config, given.overrides, [experiment.check])
     if given.print_config:
         print(dump(resolved(config)), end="")
@@ -85,7 +85,8 @@ def train(given: argparse.Namespace) -> int:
 
     from trainer import session
 
-    return session.run(built, given.config, given.run_dir)
+    varied = [override.partition("=")[0] for override in given.overrides]
+    return session.run(built, given.config, given.run_dir, varied)
 
 
 if __name__ == "__main__":

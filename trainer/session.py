@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from trainer import loop, run_dir
 from trainer.config import dump, resolved
@@ -17,10 +20,17 @@ from trainer.monitor import Monitor
 
 STATUS = {"cost": 0, "steps": 0, "patience": 0, "not finite": 3}
 MAX_VALUES_SHOWN = 32
+COMPARED = ("model.name", "loss.name", "loss.reduction", "optimizer.name", "optimizer.lr",
+            "data.batch_size", "dtype", "seed")  # fmt: skip
 
 
-def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
-    """Trains the experiment in a new run folder; the exit status."""
+def run(
+    experiment: Experiment, config_path: Path, wanted: Path | None, varied: Sequence[str] = ()
+) -> int:
+    """Trains the experiment in a new run folder; the exit status.
+
+    `varied` are the keys by which it is compared with other runs, besides the usual ones.
+    """
     config, console = experiment.config, Console()
     folder = run_dir.create(config, wanted)
     parameters = sum(p.numel() for p in experiment.model.parameters())
@@ -33,7 +43,10 @@ def run(experiment: Experiment, config_path: Path, wanted: Path | None) -> int:
     console.say(f"writing to {folder}; watch with: {watch}")
     events = Events(folder, warn=console.say)
     events.text("config", f"```yaml\n{dump(resolved(config))}```")
-    events.hyperparameters(_hyperparameters(experiment))
+    validated = config.metrics if experiment.validation else []
+    events.hyperparameters(
+        _hyperparameters(experiment, varied), [f"{name}/validation" for name in validated]
+    )
     started = time.monotonic()
     console.start(config.stop.steps)
     failed = True
@@ -90,19 +103,20 @@ def _evaluated(result: loop.Result) -> list[tuple[str, str]]:
     return rows + [(name, f"{value:.4g}") for name, value in on.metrics.items()]
 
 
-def _hyperparameters(experiment: Experiment) -> dict[str, int | float | str]:
-    """The values that runs are compared by: few, and the same names in every run."""
-    config = experiment.config
-    return {
-        "model": config.model.name,
-        "loss": config.loss.name,
-        "reduction": config.loss.reduction,
-        "optimizer": config.optimizer.name,
-        "lr": config.optimizer.lr,
-        "batch_size": config.data.batch_size or len(experiment.rows),
-        "dtype": config.dtype,
-        "seed": config.seed,
-    }
+def _hyperparameters(
+    experiment: Experiment, varied: Sequence[str]
+) -> dict[str, bool | int | float | str]:
+    """The values that runs are compared by; the same keys in all runs of a sweep."""
+    tree = resolved(experiment.config)
+    values: dict[str, bool | int | float | str] = {}
+    for key in dict.fromkeys([*COMPARED, *varied]):
+        value: Any = tree
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        plain = isinstance(value, bool | int | float | str)
+        values[key] = value if plain else json.dumps(value)
+    values["data.batch_size"] = experiment.config.data.batch_size or len(experiment.rows)
+    return values
 
 
 def _reason(result: loop.Result, experiment: Experiment) -> str:

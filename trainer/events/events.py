@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trainer.events import about
 from trainer.events.writer import Writer
 from trainer.record import StepRecord
 
-METRICS = ("loss/train", "gradient_norm/global")
+# The tab takes its columns from one run of all: what is in any of them is named in each.
+METRICS = ("loss/train", "loss/validation", "gradient_norm/global")
 
 
 class Events:
@@ -44,12 +45,15 @@ class Events:
         """Shows `markdown` in TensorBoard's TEXT tab."""
         self._writer.put(about.text(tag, markdown, step))
 
-    def hyperparameters(self, values: Mapping[str, bool | int | float | str]) -> None:
+    def hyperparameters(
+        self, values: Mapping[str, bool | int | float | str], metrics: Sequence[str] = ()
+    ) -> None:
         """Shows the run in TensorBoard's HPARAMS tab; the same names in all runs to compare.
 
-        TypeError when a value is none of bool, int, float and str.
+        Beside the values stand the last points of curves: of the losses, of the gradient norm and
+        of the tags `metrics`. TypeError when a value is none of bool, int, float and str.
         """
-        for event in about.hyperparameters(values, METRICS):
+        for event in about.hyperparameters(values, [*METRICS, *metrics]):
             self._writer.put(event)
         self._writer.is_session = True
 

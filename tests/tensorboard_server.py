@@ -1,0 +1,72 @@
+"""A real TensorBoard that tests ask by HTTP, as a browser does."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WAIT_SECONDS = 60  # for what takes a second or two on a machine that is not crowded
+
+
+class Server:
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def get(self, route: str, post: object = None, **query: str) -> Any:
+        url = f"{self._address}/data/{route}?{urllib.parse.urlencode(query)}"
+        data = None if post is None else json.dumps(post).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:
+            return json.load(response)
+
+    def until(self, enough: Callable[[Any], bool], route: str, post: object = None, **query: str):
+        """The answer of the route, asked until it is as wanted or time is up."""
+        end = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                answer = self.get(route, post, **query)
+            except urllib.error.HTTPError as error:
+                answer = f"status {error.code}"
+            if not isinstance(answer, str) and enough(answer) or time.monotonic() > end:
+                return answer
+            time.sleep(0.2)
+
+
+@contextmanager
+def serve(logdir: Path, *flags: str) -> Iterator[Server]:
+    """TensorBoard on a free port, looking at the folder every second."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port=0",
+               "--reload_interval=1", "--host=127.0.0.1", *flags]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                yield Server(found[0])
+                break
+        else:
+            pytest.fail("TensorBoard did not start")
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+
+
+def session_groups(*tags: str) -> dict[str, Any]:
+    """What the HPARAMS tab asks for: all sessions, with the last values of these tags."""
+    statuses = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+    metrics = [{"metric": {"group": "", "tag": tag}} for tag in tags]
+    return {"experimentName": "", "allowedStatuses": statuses, "colParams": metrics,
+            "startIndex": 0, "sliceSize": 100}  # fmt: skip
