@@ -12,19 +12,18 @@ PACKAGE = Path(__file__).parent.parent / "trainer"
 # A module may import from its own entry's package and from entries in later rows.
 ROWS = [
     ["__main__"],
-    ["session", "difference"],
+    ["session", "report", "difference"],
     ["loop"],
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],
-    ["activations", "leftover", "losses", "schedules"],
+    ["activations", "journal", "leftover", "losses", "schedules"],
     ["layer_calls"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
         *("devices", "layers", "time_steps"),
     ],
-    ["callables"],
-    ["diagnosis"],
-    ["config", "wire"],
+    ["callables", "summary"],
+    ["config", "diagnosis", "wire"],
     ["record", "finding"],
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
@@ -77,7 +76,8 @@ LIGHT = "import sys, {module}; print([m for m in " + HEAVY + " if m in sys.modul
 
 
 @pytest.mark.parametrize(
-    "module", ["trainer", "trainer.wire", "trainer.config", "trainer.__main__"]
+    "module",
+    ["trainer", "trainer.wire", "trainer.config", "trainer.diagnosis", "trainer.__main__"],
 )
 def test_light_modules_load_no_torch(module: str) -> None:
     code = LIGHT.format(module=module)

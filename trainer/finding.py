@@ -32,12 +32,21 @@ class Finding:
         """Whether somebody should look."""
         return self.level != "info"
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """`critical: vanishing in layers.0 (steps 20 to 70)`."""
         place = "" if self.where is None else f" in {self.where}"
         first, last = self.steps
         when = f"step {first}" if first == last else f"steps {first} to {last}"
         ended = ", resolved" if self.resolved else ""
-        return f"{self.level}: {self.verdict}{place} ({when}{ended}): {self.cause}; {self.remedy}"
+        return f"{self.level}: {self.verdict}{place} ({when}{ended})"
+
+    def __str__(self) -> str:
+        return f"{self.headline}: {self.cause}; {self.remedy}"
+
+    def at_least(self, level: Level) -> bool:
+        """Whether its level is this one or above."""
+        return LEVELS.index(self.level) >= LEVELS.index(level)
 
     def to_json(self) -> str:
         """One line of JSON; numbers that are not finite become the texts `nan`, `inf`, `-inf`."""

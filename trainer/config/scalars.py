@@ -84,3 +84,16 @@ def dump(tree: dict[str, Any]) -> str:
         width=100,
         default_flow_style=None,  # sections and lists that hold only scalars stand on one line
     )
+
+
+def inline(value: Any) -> str:
+    """The value (without line breaks) on one line, as the command line understands it."""
+    flow = yaml.dump(
+        [value],
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=float("inf"),
+        default_flow_style=True,
+    )
+    return flow.strip()[1:-1]

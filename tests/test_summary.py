@@ -1,0 +1,134 @@
+"""The report of findings made by hand: what it says, in which order, and how short it stays."""
+
+import shlex
+from dataclasses import replace
+
+import pytest
+import yaml
+from standin import ENDED, SPIKE, VANISHING, WORSE
+from test_events import made
+
+from trainer.config.scalars import inline
+from trainer.config.source import Document
+from trainer.finding import Finding
+from trainer.summary import SHOWN, State, Summary, markdown, overrides, owner, table
+
+
+def summary(*steps: int) -> Summary:
+    """Of a network with the layers `a` (weight and bias) and `b`."""
+    found = Summary()
+    for step in steps:
+        found.add(made(step, layers=step % 2 == 0))
+    return found
+
+
+def test_all_is_well_in_one_line() -> None:
+    assert summary(0, 1, 2, 50).lines([]) == [
+        "diagnosis: nothing is wrong (4 steps looked at, from 0 to 50)"
+    ]
+    assert Summary().lines([]) == ["diagnosis: no step was looked at"]
+
+
+def test_layers_first_then_the_worst_that_goes_on() -> None:
+    ended = replace(ENDED, where="a.weight")
+    killed = Finding(
+        "dead_units", "critical", "b", (2, 40), {}, "learning rate: too high", "lower it"
+    )
+    assert summary(0, 50).lines([ended, SPIKE, killed]) == [
+        "diagnosis: 3 findings (2 steps looked at, from 0 to 50)",
+        "  (whole model)  loss_spike (info)",
+        "  a              vanishing (resolved)",
+        "  b              dead_units (critical)",
+        "",
+        "critical: dead_units in b (steps 2 to 40)",
+        "  why   learning rate: too high",
+        "  do    lower it",
+        "",
+        "info: loss_spike (step 4)",
+        "  why   a batch: it is unlike the others",
+        "  do    wait",
+        "",
+        "critical: vanishing in a.weight (steps 3 to 7, resolved)",
+        "  seen  gain 0.25, decades 7",
+        "  why   initialisation: each layer passes on a quarter of the gradient",
+        "  do    start from weights that keep its size",
+        "  try   model.init.hidden='{name: kaiming_uniform_, nonlinearity: relu}'",
+    ]
+
+
+def test_a_layer_is_known_by_its_parameters_too() -> None:
+    found = summary(1)  # no outputs were looked at
+    assert [str(state) for state in found.states([])] == ["ok"]
+    assert found.states([])[0].layer == "a"
+    assert [s.layer for s in summary(0, 1).states([replace(WORSE, where="c")])] == ["a", "b", "c"]
+    assert (owner("blocks.0.norm.weight"), owner("weight")) == ("blocks.0.norm", "model")
+
+
+def test_the_state_of_a_layer_is_its_worst_one_that_goes_on() -> None:
+    assert State("a", ()).level == "ok"
+    assert State("a", (ENDED,)).level == "ok"
+    both = State("a", (VANISHING, WORSE, ENDED))
+    assert (both.level, str(both)) == (
+        "critical",
+        "vanishing (warning), vanishing (critical), vanishing (resolved)",
+    )
+
+
+def test_of_many_layers_only_those_with_something_to_say() -> None:
+    well = [State(f"layers.{k}", ()) for k in range(SHOWN)]
+    assert table(well[:2]) == ["  layers.0  ok", "  layers.1  ok"]
+    assert len(table(well)) == SHOWN
+    assert table([*well, State("head", (WORSE,))]) == [
+        "  head       vanishing (critical)",
+        "  16 others  ok",
+    ]
+    ill = [State(str(k), (WORSE,)) for k in range(SHOWN + 3)]
+    shown = table([*ill, *well])
+    assert len(shown) == SHOWN + 2
+    assert shown[SHOWN:] == ["  3 more     with findings", "  16 others  ok"]
+
+
+def test_many_findings_are_counted() -> None:
+    lines = summary(0).lines([replace(WORSE, where=f"layers.{k}") for k in range(100)])
+    assert lines[0].startswith("diagnosis: 100 findings (")
+    assert lines[-1] == "and 84 more findings"
+    assert len(lines) < 7 * SHOWN + 10
+
+
+def test_the_tree_has_all() -> None:
+    found = replace(WORSE, where="a.bias", evidence={"gain": float("nan")})
+    tree = summary(0, 7).tree([found] * (SHOWN + 1))
+    assert (tree["records"], tree["steps"]) == (2, [0, 7])
+    assert len(tree["findings"]) == SHOWN + 1
+    assert tree["findings"][0]["evidence"] == {"gain": "nan"}
+    assert tree["layers"] == [
+        {"layer": "a", "state": "critical", "verdicts": ["vanishing"] * (SHOWN + 1)},
+        {"layer": "b", "state": "ok", "verdicts": []},
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1e-3, 3, None, True, "true", "no", "1e-3", "", "a b", "it's", "a, b: [c]", [1, "2"],
+     {"name": "kaiming_uniform_", "nonlinearity": "relu"}, {}, [], float("inf"), "é" * 200],
+)  # fmt: skip
+def test_changes_can_be_pasted_as_overrides(value: object) -> None:
+    finding = replace(WORSE, change={"model.init.hidden": value, "seed": 1})
+    document = Document("", "seed: 0")
+    pasted = shlex.split(overrides(finding))
+    assert len(pasted) == 2
+    for override in pasted:
+        document.override(override)
+    assert document.faults == []
+    assert document.tree == {"seed": 1, "model": {"init": {"hidden": value}}}
+    assert "\n" not in inline(value)
+    assert yaml.safe_load(f"[{inline('1e-3')}]") == ["1e-3"], "a YAML 1.1 reader agrees"
+
+
+def test_markdown() -> None:
+    assert markdown([WORSE, SPIKE]) == (
+        "- **critical: vanishing in weight (steps 3 to 5)**: initialisation: each layer passes on "
+        "a quarter of the gradient; start from weights that keep its size; try `model.init.hidden="
+        "'{name: kaiming_uniform_, nonlinearity: relu}'`\n"
+        "- **info: loss_spike (step 4)**: a batch: it is unlike the others; wait"
+    )

@@ -1,0 +1,142 @@
+"""What a run's findings add up to: the state of each layer, and what is to be done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from trainer.config.scalars import inline
+from trainer.finding import LEVELS, Finding
+from trainer.record import StepRecord
+
+WHOLE_MODEL = "(whole model)"
+SHOWN = 16  # layers, and findings, of one report
+
+
+class State(NamedTuple):
+    """A layer with the findings that name it or one of its parameters."""
+
+    layer: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def level(self) -> str:
+        """The highest level among the findings that have not ended; `ok` without any."""
+        levels = [finding.level for finding in self.findings if not finding.resolved]
+        return max(levels, key=LEVELS.index, default="ok")
+
+    def __str__(self) -> str:
+        said = dict.fromkeys(
+            f"{f.verdict} ({'resolved' if f.resolved else f.level})" for f in self.findings
+        )
+        return ", ".join(said) or "ok"
+
+
+class Summary:
+    """What was looked at in a run, from its records in their order; and what findings mean to it.
+
+    Layers come in order of execution, then those of which only parameters are known.
+    """
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.steps: tuple[int, int] | None = None  # of the first and the last record
+        self._executed: dict[str, None] = {}
+        self._owners: dict[str, str] = {}  # the layer of each parameter
+
+    def add(self, record: StepRecord) -> None:
+        """Takes the next record."""
+        self.records += 1
+        self.steps = (self.steps or (record.step,))[0], record.step
+        if record.layers is not None:
+            self._executed |= dict.fromkeys(record.layers.names[record.layers.has_input :])
+        if not self._owners.keys() >= set(record.parameters):
+            self._owners |= {name: owner(name) for name in record.parameters}
+
+    def states(self, findings: Iterable[Finding]) -> list[State]:
+        """Each layer's state, and before them that of the whole model where something is wrong."""
+        layers = dict.fromkeys([*self._executed, *self._owners.values()])
+        named: dict[str, list[Finding]] = {WHOLE_MODEL: [], **{layer: [] for layer in layers}}
+        for finding in findings:
+            where = WHOLE_MODEL if finding.where is None else finding.where
+            place = where if where in named else self._owners.get(where, where)
+            named.setdefault(place, []).append(finding)
+        if not named[WHOLE_MODEL]:
+            del named[WHOLE_MODEL]
+        return [State(layer, tuple(found)) for layer, found in named.items()]
+
+    def lines(self, findings: Sequence[Finding]) -> list[str]:
+        """The report of a run: one line when nothing was found, else layers, then findings."""
+        if self.steps is None:
+            return ["diagnosis: no step was looked at"]
+        first, last = self.steps
+        looked = f"{self.records:,} steps looked at, from {first} to {last}"
+        if not findings:
+            return [f"diagnosis: nothing is wrong ({looked})"]
+        number = f"{len(findings)} finding" + "s" * (len(findings) > 1)
+        lines = [f"diagnosis: {number} ({looked})", *table(self.states(findings))]
+        ordered = sorted(findings, key=lambda f: (f.resolved, -LEVELS.index(f.level)))
+        for finding in ordered[:SHOWN]:
+            lines += ["", *described(finding)]
+        if len(ordered) > SHOWN:
+            lines += ["", f"and {len(ordered) - SHOWN} more findings"]
+        return lines
+
+    def tree(self, findings: Sequence[Finding]) -> dict[str, Any]:
+        """The same as values of JSON, with every finding and every layer."""
+        return {
+            "records": self.records,
+            "steps": self.steps and list(self.steps),
+            "findings": [json.loads(finding.to_json()) for finding in findings],
+            "layers": [
+                {"layer": s.layer, "state": s.level, "verdicts": [f.verdict for f in s.findings]}
+                for s in self.states(findings)
+            ],
+        }
+
+
+def owner(parameter: str) -> str:
+    """The layer that has the parameter; a model that is one layer itself is `model`."""
+    return parameter.rpartition(".")[0] or "model"
+
+
+def table(states: Sequence[State]) -> list[str]:
+    """A line for each layer; of many, for those that have something to say."""
+    named = [state for state in states if state.findings]
+    shown = list(states if len(states) <= SHOWN else named[:SHOWN])
+    rows = [(state.layer, str(state)) for state in shown]
+    if len(named) > len(shown):
+        rows.append((f"{len(named) - len(shown)} more", "with findings"))
+    if len(states) > SHOWN and len(states) > len(named):
+        rows.append((f"{len(states) - len(named)} others", "ok"))
+    width = max(len(layer) for layer, _ in rows)
+    return [f"  {layer:{width}}  {state}" for layer, state in rows]
+
+
+def described(finding: Finding) -> list[str]:
+    """What is wrong, why, what helps and what to write on the command line, a line each."""
+    evidence = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
+    rows = {
+        "seen": evidence,
+        "why": finding.cause,
+        "do": finding.remedy,
+        "try": overrides(finding),
+    }
+    return [finding.headline, *(f"  {name:4}  {text}" for name, text in rows.items() if text)]
+
+
+def overrides(finding: Finding) -> str:
+    """The change that a finding proposes, as arguments of a POSIX shell's command line."""
+    return " ".join(f"{key}={shlex.quote(inline(value))}" for key, value in finding.change.items())
+
+
+def markdown(findings: Iterable[Finding]) -> str:
+    """The findings as a list in Markdown."""
+    items = []
+    for finding in findings:
+        change = overrides(finding)
+        said = f"- **{finding.headline}**: {finding.cause}; {finding.remedy}"
+        items.append(f"{said}; try `{change}`" if change else said)
+    return "\n".join(items)
