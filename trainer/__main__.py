@@ -17,7 +17,6 @@ DONE, FAILED, USAGE, NOT_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS = {"diff": "trainer.difference", "report": "trainer.report"}  # loaded when asked for
 
 
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the result is the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -6,19 +6,36 @@ import time
 from collections.abc import Iterable
 
 from rich.console import Console as Terminal
+from rich.highlighter import RegexHighlighter
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.theme import Theme
 
 PLAIN_EVERY_SECONDS = 5.0
 BAR_EVERY_SECONDS = 0.1
+
+
+class Levels(RegexHighlighter):
+    """Colours the levels of findings."""
+
+    highlights = [
+        r"\b(?P<critical>critical)\b",
+        r"\b(?P<warning>warning)\b",
+        r"(?P<ended>resolved)",
+    ]
+
+
+COLOURS = Theme({"critical": "bold red", "warning": "yellow", "ended": "green"})
 
 
 class Console:
     """Messages and progress on stderr; a bar on a terminal, else a plain line every few seconds."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self._terminal = Terminal(stderr=True, highlight=False, quiet=quiet)
+        self._terminal = Terminal(
+            stderr=True, highlight=False, highlighter=Levels(), theme=COLOURS, quiet=quiet
+        )
         self._bar: Progress | None = None
         self._next = float("inf")  # nothing is due before the start
         self._every = PLAIN_EVERY_SECONDS
@@ -27,6 +44,11 @@ class Console:
     def say(self, message: str) -> None:
         """One plain line; long paths are not wrapped."""
         self._terminal.print(escape(message), soft_wrap=True)
+
+    def found(self, lines: Iterable[str]) -> None:
+        """What is told of findings: plain lines with the levels in colour."""
+        for line in lines:
+            self._terminal.print(escape(line), soft_wrap=True, highlight=True)
 
     def start(self, steps: int) -> None:
         """Begins to show progress towards `steps`."""

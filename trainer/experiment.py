@@ -129,6 +129,8 @@ def _check_relations(config: Config, document: Document) -> None:
     if config.stop.patience_steps is not None and not config.validation.fraction:
         message = "there is no validation loss to wait for; set validation.fraction"
         problems.append(Problem(("stop", "patience_steps"), message))
+    if config.stop_on is not None and not config.monitor.diagnose:
+        problems.append(Problem(("stop_on",), "nothing is found while monitor.diagnose is false"))
     if problems:
         raise located(document, problems)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from trainer.console import Console
 from trainer.data.batches import Batch
 from trainer.evaluation import Evaluation
 from trainer.experiment import Experiment
+from trainer.finding import Finding, Level
 from trainer.monitor import Monitor
 
 Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tags
@@ -25,11 +26,12 @@ Probes = Callable[[], list[Tensor]]
 class Result:
     """How training ended."""
 
-    reason: str  # "cost", "steps", "patience" or "not finite"
+    reason: str  # "cost", "steps", "patience", "not finite" or "finding"
     steps: int  # at which it ended
     training: Evaluation  # on the rows that were trained on
     validation: Evaluation | None  # on those kept apart
     best_validation_loss: float | None = None
+    finding: Finding | None = None  # that ended it
 
 
 @dataclass
@@ -117,7 +119,8 @@ class Training:
 def run(
     experiment: Experiment, monitor: Monitor, console: Console, log: Logged | None = None
 ) -> Result:
-    """Trains until one of the section `stop` holds or a number is not finite.
+    """Trains until one of the section `stop` holds, a number is not finite, or a finding of the
+    level `stop_on` is there.
 
     `log` is given the values of validations, at the step before whose update they hold.
     """
@@ -125,7 +128,7 @@ def run(
     training, stop_cost = Training(experiment, monitor.probes), config.stop.cost
     patience, validates = Patience(config.stop.patience_steps), experiment.validation
     experiment.model.train()
-    reason, steps = "steps", config.stop.steps
+    reason, steps, found = "steps", config.stop.steps, None
     latest_cost = latest_norm = math.nan
     for step in range(config.stop.steps):
         if validates is not None and step % config.validation.every_steps == 0:
@@ -154,6 +157,9 @@ def run(
             latest_cost, latest_norm = observation.record.loss, observation.record.gradient_norm
             if not (math.isfinite(latest_cost) and math.isfinite(latest_norm)):
                 reason = "not finite"
+            found = fatal(monitor.findings, config.stop_on)
+            if reason == "steps" and found is not None:
+                reason, step = "finding", step + 1  # the update of this step is done
         if reason != "steps":
             steps = step
             break
@@ -166,7 +172,14 @@ def run(
         if log is not None:
             log(steps, tagged(final))
     best = patience.best if validates is not None else None
-    return Result(reason, steps, experiment.training(experiment.model), final, best)
+    ended_by = found if reason == "finding" else None
+    return Result(reason, steps, experiment.training(experiment.model), final, best, ended_by)
+
+
+def fatal(findings: Iterable[Finding], level: Level | None) -> Finding | None:
+    """The first finding of at least this level that has not ended; None where the level is None."""
+    fitting = (f for f in findings if level and f.at_least(level) and not f.resolved)
+    return next(fitting, None)
 
 
 def tagged(evaluation: Evaluation) -> dict[str, float]:

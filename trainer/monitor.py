@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +19,18 @@ from torch.optim import Optimizer
 from trainer.activations import Activations
 from trainer.config.problem import did_you_mean, shown
 from trainer.config.schema import Monitor as Section
+from trainer.diagnosis import Diagnosis
 from trainer.events import Events
+from trainer.finding import Finding
+from trainer.journal import Journal, log
 from trainer.leftover import Leftover
 from trainer.observation import NamedParameter, Observation, Unobserved
 from trainer.record import StepRecord
 
 Sink = Callable[[StepRecord], None]
+Found = Callable[[Finding], None]
+
+logger = logging.getLogger("trainer")
 
 # Where problems start: these steps are looked at whatever the cadence.
 FIRST_STEPS = frozenset([*range(11), 20, 30, 40, 50])
@@ -42,7 +49,10 @@ class Monitor:
     Put the update into `with monitor.step(step, loss):`; gradients are complete when it begins,
     clipping and the optimizers' steps happen inside. `keys` are those of the section `monitor` of
     a configuration, with the same defaults; ValueError for a wrong one. Records go to TensorBoard
-    events in `log_dir` (None: nowhere) and to each of `sinks`.
+    events in `log_dir` (None: nowhere) and to each of `sinks`, then to the diagnosis. What that
+    finds, or finds to have ended, goes to `findings.jsonl` and TensorBoard's text in `log_dir` and
+    to `found`, which by default warns through Python's logging. `configuration` is the tree that
+    changes are proposed to.
     """
 
     def __init__(
@@ -51,18 +61,30 @@ class Monitor:
         log_dir: str | Path | None = None,
         *,
         sinks: Sequence[Sink] = (),
+        found: Found = log,
+        configuration: Mapping[str, Any] | None = None,
         **keys: Any,
     ) -> None:
         self._section = section_of(keys)
         self._model = model
-        self._events = None if log_dir is None else Events(Path(log_dir))
-        self._sinks = [*([self._events.write] if self._events else []), *sinks]
+        self._events, self._sinks, self._found = None, list(sinks), [found]
+        if log_dir is not None:
+            self._events = Events(Path(log_dir))
+            self._sinks.insert(0, self._events.write)
+            self._found.insert(0, Journal(Path(log_dir), self._events).write)
+        self._diagnosis = Diagnosis(configuration)
+        self._diagnoses = self._section.diagnose
         self._activations = Activations(model, self._wanted)
         self._known: list[NamedParameter] | None = None
         self._copies: list[Tensor] | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
         self.watch(0)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All that was found so far, in the order in which it was raised."""
+        return self._diagnosis.findings
 
     def observes(self, step: int) -> bool:
         """Whether a record of this step will be made; known before the step."""
@@ -149,6 +171,20 @@ class Monitor:
         assert observation.record is not None
         for sink in self._sinks:
             sink(observation.record)
+        if self._diagnoses:
+            self._diagnose(observation.record)
+
+    def _diagnose(self, record: StepRecord) -> None:
+        try:
+            findings = self._diagnosis.add(record)
+        except Exception:  # training goes on whatever is wrong with the diagnosis
+            self._diagnoses = False
+            message = "the diagnosis failed at step %d and is off from here on; training goes on"
+            logger.warning(message, record.step, exc_info=True)
+            return
+        for finding in findings:
+            for found in self._found:
+                found(finding)
 
     def _parameters(self) -> list[NamedParameter]:
         """The wanted parameters; asked for again while some have no shape yet (lazy modules)."""

@@ -15,13 +15,17 @@ from trainer.console import Console
 from trainer.data.table import Table
 from trainer.events import Events
 from trainer.experiment import Experiment
+from trainer.finding import Finding
+from trainer.journal import Journal
 from trainer.models.linear import Linear
 from trainer.monitor import Monitor
+from trainer.summary import Summary, overrides
 
-STATUS = {"cost": 0, "steps": 0, "patience": 0, "not finite": 3}
+STATUS = {"cost": 0, "steps": 0, "patience": 0, "not finite": 3, "finding": 3}
 MAX_VALUES_SHOWN = 32
 COMPARED = ("model.name", "loss.name", "loss.reduction", "optimizer.name", "optimizer.lr",
             "data.batch_size", "dtype", "seed")  # fmt: skip
+FINDING_SHOWN = ("verdict", "level", "where", "steps", "resolved")  # in result.json
 
 
 def run(
@@ -47,16 +51,26 @@ def run(
     events.hyperparameters(
         _hyperparameters(experiment, varied), [f"{name}/validation" for name in validated]
     )
+    journal, seen = Journal(folder, events), Summary()
+
+    def found(finding: Finding) -> None:
+        journal.write(finding)
+        if finding.alarm:
+            change = overrides(finding)
+            console.found([str(finding), *([f"  try {change}"] if change else [])])
+
+    monitor = Monitor(
+        experiment.model,
+        sinks=[events.write, seen.add],
+        found=found,
+        configuration=resolved(config),
+        **config.monitor.model_dump(),
+    )
     started = time.monotonic()
     console.start(config.stop.steps)
     failed = True
     try:
-        result = loop.run(
-            experiment,
-            Monitor(experiment.model, sinks=[events.write], **config.monitor.model_dump()),
-            console,
-            events.scalars,
-        )
+        result = loop.run(experiment, monitor, console, events.scalars)
         failed = STATUS[result.reason] != 0
     except KeyboardInterrupt:
         console.stop()
@@ -65,7 +79,7 @@ def run(
     finally:
         console.stop()
         events.close(failed)
-    run_dir.write_json(folder / "result.json", _outcome(result))
+    run_dir.write_json(folder / "result.json", _outcome(result, monitor.findings))
     console.table(
         [
             *_found(experiment),
@@ -77,20 +91,25 @@ def run(
             ("curves", watch),
         ]
     )
+    if config.monitor.diagnose:
+        console.found(seen.lines(monitor.findings))
     return STATUS[result.reason]
 
 
-def _outcome(result: loop.Result) -> dict[str, object]:
+def _outcome(result: loop.Result, findings: list[Finding]) -> dict[str, object]:
     """What `result.json` says, for programs that compare runs."""
     on = result.validation or result.training
     return {
-        "reason": result.reason,
+        "reason": _stopped_by(result.finding) if result.finding else result.reason,
         "status": STATUS[result.reason],
         "steps": result.steps,
         "cost": result.training.cost,
         "validation_loss": result.validation and result.validation.cost,
         "best_validation_loss": result.best_validation_loss,
         "metrics": on.metrics,
+        "findings": [
+            {name: getattr(finding, name) for name in FINDING_SHOWN} for finding in findings
+        ],
     }
 
 
@@ -121,12 +140,18 @@ def _hyperparameters(
 
 def _reason(result: loop.Result, experiment: Experiment) -> str:
     stop = experiment.config.stop
+    if result.finding is not None:
+        return _stopped_by(result.finding)
     return {
         "cost": f"the cost is at most {stop.cost}",
         "steps": f"all {stop.steps} steps are done",
         "patience": f"the validation loss has not fallen for {stop.patience_steps} steps",
         "not finite": f"the loss or a gradient is not finite at step {result.steps}",
     }[result.reason]
+
+
+def _stopped_by(finding: Finding) -> str:
+    return finding.headline.replace(": ", " finding: ", 1)
 
 
 def _found(experiment: Experiment) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pydantic import (
 from trainer.config.data_sections import DATA_KINDS, Data
 from trainer.config.model_sections import MODEL_KINDS, Model
 from trainer.config.section import (
+    Boolean,
     Count,
     Float,
     Integer,
@@ -99,6 +100,9 @@ class Monitor(Section):
     """Patterns of the parameters and layers to look at, such as `encoder.*`."""
     exclude: list[Text] = []
     """Patterns of those to leave out, among the ones included."""
+    diagnose: Boolean = True
+    """Whether each record is diagnosed at once, and what is wrong is said; it changes nothing else.
+    """
 
 
 KINDS: dict[str, tuple[type[Section], ...]] = {
@@ -139,5 +143,8 @@ class Config(Section):
     """Which rows are kept apart."""
     stop: Stop = Stop()
     """When training ends."""
+    stop_on: Literal["critical", "warning"] | None = None
+    """Stop, with exit status 3, at a finding of this level or above that has not ended; null for
+    never."""
     monitor: Monitor = Monitor()
     """Which steps are looked at."""

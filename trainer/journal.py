@@ -1,0 +1,43 @@
+"""Where the findings of a run stay: its file `findings.jsonl` and TensorBoard's text."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from trainer import summary
+from trainer.events import Events
+from trainer.finding import Finding
+
+FILE = "findings.jsonl"
+logger = logging.getLogger("trainer")
+
+
+class Journal:
+    """Writes what is found in a run, when it is found.
+
+    `findings.jsonl` gets a line each time that something is raised, gets worse or ends, and is
+    not there before; the text `findings` shows how each of them stands.
+    """
+
+    def __init__(self, run_dir: Path, events: Events) -> None:
+        self._path, self._events = run_dir / FILE, events
+        self._latest: dict[tuple[str, str | None], Finding] = {}
+        self._step = 0
+
+    def write(self, finding: Finding) -> None:
+        """Adds a finding; training goes on where the file cannot be written."""
+        self._latest[finding.verdict, finding.where] = finding
+        self._step = max(self._step, finding.steps[1])
+        self._events.text("findings", summary.markdown(self._latest.values()), self._step)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(finding.to_json() + "\n")
+        except OSError as error:
+            logger.warning("%s: cannot be written: %s", self._path, error.strerror)
+
+
+def log(finding: Finding) -> None:
+    """Tells an alarm through Python's logging: `trainer` warns of it, once, and notes its end."""
+    if finding.alarm:
+        logger.log(logging.INFO if finding.resolved else logging.WARNING, "%s", finding)
