@@ -163,7 +163,7 @@ def test_a_run_tells_live_and_at_its_end(tell: Tell, tmp_path: Path, capsys: Any
     assert shown.out == ""
     change = "  try model.init.hidden='{name: kaiming_uniform_, nonlinearity: relu}'"
     live, end = shown.err.split("weight   ", 1)
-    assert live.splitlines()[2:] == [str(VANISHING), change, str(WORSE), change, str(ENDED), change]
+    assert live.splitlines()[2:] == [str(VANISHING), change, str(WORSE), change, str(ENDED)]
     report = end[end.index("diagnosis: ") :].splitlines()
     assert report[:4] == [
         "diagnosis: 2 findings (10 steps looked at, from 0 to 9)",

@@ -56,7 +56,7 @@ def run(
     def found(finding: Finding) -> None:
         journal.write(finding)
         if finding.alarm:
-            change = overrides(finding)
+            change = "" if finding.resolved else overrides(finding)
             console.found([str(finding), *([f"  try {change}"] if change else [])])
 
     monitor = Monitor(
