@@ -1,0 +1,75 @@
+"""Which programs run with which seeds, and the folder that keeps what was seen of them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+import zlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from diagnosis_zoo import circle, healthy, sick
+from diagnosis_zoo.program import Program, Trace, run
+
+SEEDS = {"circle": 10, "sick": 3, "healthy": 6, "drawn": 1}
+LISTS = {
+    "circle": circle.programs,
+    "sick": sick.programs,
+    "healthy": healthy.programs,
+    "drawn": sick.drawn,
+}
+
+
+class Job(NamedTuple):
+    """One training; names only, so that it can be sent to another process."""
+
+    group: str
+    name: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Where in the folder its trace lies."""
+        return f"{self.group}/{self.name.replace('/', '__')}.{self.seed}.pkl"
+
+
+@cache
+def programs(group: str) -> dict[str, Program]:
+    """The programs of a group by name."""
+    return {program.name: program for program in LISTS[group]()}
+
+
+def jobs(groups: Iterable[str], seeds: int | None = None, every: int = 1) -> list[Job]:
+    """All trainings of the groups; at most `seeds` of each program, every so many-th program."""
+    return [
+        Job(group, name, seed)
+        for group in groups
+        for name in list(programs(group))[::every]
+        for seed in range(SEEDS[group] if seeds is None else min(seeds, SEEDS[group]))
+    ]
+
+
+def record(folder: Path, job: Job) -> None:
+    """Trains and keeps the trace, with what a Monitor looks at by default."""
+    path = folder / job.file
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about what the faulty programs do
+        try:
+            trace = run(programs(job.group)[job.name], job.seed, {})
+        except Exception as error:
+            error.add_note(f"while training {job}")
+            raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    unfinished.write_bytes(zlib.compress(pickle.dumps(trace), 1))
+    unfinished.rename(path)
+
+
+def load(folder: Path, job: Job) -> Trace:
+    """The trace that was kept; FileNotFoundError when there is none."""
+    trace = pickle.loads(zlib.decompress((folder / job.file).read_bytes()))
+    assert isinstance(trace, Trace) and trace.program == job.name
+    return trace
