@@ -105,6 +105,11 @@ class LayerTable:
     gradients: TensorTable  # rows of the layers that a gradient reached
 
     @property
+    def rows(self) -> list[int]:
+        """The numbers of the rows that layers put out."""
+        return [row for row, kind in enumerate(self.kinds) if kind not in (INPUT, TIME_STEPS)]
+
+    @property
     def has_input(self) -> bool:
         """Whether the first row is the network's input."""
         return self.kinds[:1] == (INPUT,)

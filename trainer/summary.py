@@ -51,7 +51,8 @@ class Summary:
         self.records += 1
         self.steps = (self.steps or (record.step,))[0], record.step
         if record.layers is not None:
-            self._executed |= dict.fromkeys(record.layers.names[record.layers.has_input :])
+            names = record.layers.names
+            self._executed |= dict.fromkeys(names[row] for row in record.layers.rows)
         if not self._owners.keys() >= set(record.parameters):
             self._owners |= {name: owner(name) for name in record.parameters}
 

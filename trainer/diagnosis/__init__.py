@@ -115,7 +115,7 @@ class Diagnosis:
         return case.finding
 
     def _finding(self, case: _Case, symptom: Symptom) -> Finding:
-        update = self._history.largest_update
+        update = self._history.first_update
         return Finding(
             verdict=symptom.verdict,
             level=symptom.level,

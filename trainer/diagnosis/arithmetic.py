@@ -9,7 +9,7 @@ import numpy as np
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import ACTIVATIONS
+from trainer.diagnosis.view import ACTIVATIONS, RECURRENT
 
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
@@ -67,6 +67,12 @@ def _place(
         if bad.any():
             row = int(np.argmax(bad))
             kind, size = view.kinds[row], float(view.rms[row - 1]) if row else view.input_rms
+            if kind in RECURRENT:
+                return (
+                    view.names[row],
+                    _why_large(history, thresholds),
+                    ("the state has grown from step to step of the sequence until it overflowed"),
+                )
             if kind in ACTIVATIONS or size < LARGE and "Norm" not in kind:
                 blame = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:

@@ -62,6 +62,8 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     view = history.view
     if view is None or history.path < thresholds.moved_path or len(history.marks) < 3:
         return None
+    if history.raised & {"vanishing", "signal_collapse", "dead_units"}:
+        return None  # which is why
     if not view.output_signal <= 1e-6:
         return None
     thrown = history.largest_update >= thresholds.thrown_update
@@ -110,6 +112,8 @@ def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss has not fallen although the weights have moved far."""
+    if history.raised or history.loss_rise > thresholds.risen_loss:
+        return None  # more than that is known
     if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
         return None
     losses = np.array(history.losses)

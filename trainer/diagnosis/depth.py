@@ -11,6 +11,7 @@ from trainer.diagnosis.thresholds import Thresholds
 
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
+SETTLED = 200  # steps after which one look is enough
 FLOOR = 4  # roundings above which a signal can be told from them
 
 
@@ -37,11 +38,10 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         and float(np.max(updates, initial=0.0)) >= 10 * thresholds.starved_update
         and history.record.step >= 10
     )
-    judged = (
-        certain
-        or history.record.step >= 5
-        and (history.path >= thresholds.moved_path or stands_still)
-    )
+    step = history.record.step
+    moved = history.path >= thresholds.moved_path
+    in_vain = step >= SETTLED and history.budget >= 0.8 * thresholds.moved_path
+    judged = certain or step >= 5 and (moved or in_vain or stands_still)
     recovers = not judged or growth >= thresholds.recovery_growth
     if recovers and "vanishing" not in history.raised:
         return None
@@ -64,6 +64,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and"
         f" {signal:.1g} of the output depends on the sample",
         evidence,
+        sightings=2 if history.record.step < SETTLED else 1,
         confidence=0.99 if certain else 0.95,
     )
 
@@ -71,15 +72,17 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
 def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
     """The first steps of a sequence get no gradient and the loss does not fall.
 
-    A small gradient at the first steps alone is how gated networks start as well.
+    Gated networks that learn begin with a millionth and less, and may take hundreds of steps.
     """
     view = history.view
     if view is None or view.recurrent is None or not view.time_ratio <= thresholds.lost_in_time:
         return None
     raised = "vanishing_over_time" in history.raised
-    fell = history.marks[-1].loss < 0.9 * history.half_way.loss
-    early = history.path < thresholds.moved_path
-    if (fell or early) and not raised:
+    now, then = history.marks[-1], history.half_way
+    fell = now.loss < 0.9 * then.loss
+    recovers = now.time_ratio >= thresholds.recovery_growth * then.time_ratio
+    early = history.record.step < SETTLED or history.path < 2 * thresholds.moved_path
+    if (fell or recovers or early) and not raised:
         return None
     return Symptom(
         "vanishing",
@@ -89,6 +92,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"
         " last ones and the loss does not fall",
         {"gradient_first_over_last_steps": view.time_ratio, "path": history.path},
+        sightings=1,
         confidence=0.8,
     )
 

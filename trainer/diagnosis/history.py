@@ -21,6 +21,7 @@ class Mark:
     path: float
     signal: float
     flow_ratio: float
+    time_ratio: float
     loss: float  # the median of the latest
 
 
@@ -37,6 +38,7 @@ class History:
     norms: list[float] = field(default_factory=list)
     loss_at_start: float = math.nan
     largest_update: float = 0.0  # of the median over the matrices, so far
+    first_update: float = math.nan  # the same, of the first update that did something
     lowest_loss: float = math.inf
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # verdicts of findings that have not ended
@@ -58,11 +60,14 @@ class History:
                 self.loss_at_start = min(self.losses)
         if self.view is not None:
             loss = float(np.median(self.losses[-3:] or [np.nan]))
-            mark = Mark(self.path, self.view.output_signal, self.view.flow_ratio, loss)
+            view = self.view
+            mark = Mark(self.path, view.output_signal, view.flow_ratio, view.time_ratio, loss)
             self.marks = [*self.marks[-KEPT:], mark]
         self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
         if math.isfinite(self.update):
+            if not self.first_update > 0:
+                self.first_update = self.update
             self.largest_update = max(self.largest_update, self.update)
 
     def _walk(self, record: StepRecord) -> None:
@@ -99,6 +104,19 @@ class History:
         return float(self._paths.max(initial=0.0))
 
     @property
+    def budget(self) -> float:
+        """How far the weights would have come if all updates were as large as the first: steps of
+        an adaptive optimizer whose gradient is mere noise lead nowhere, however many they are."""
+        first, rates = self.first_update, self.learning_rates
+        known = self.rates_are_known and rates[0] > 0
+        return self.record.step * min(first, 1.0) * (rates[-1] / rates[0] if known else 1.0)
+
+    @property
+    def rates_are_known(self) -> bool:
+        """Whether the learning rates are numbers."""
+        return math.isfinite(self.learning_rates[0]) and math.isfinite(self.learning_rates[-1])
+
+    @property
     def loss(self) -> float:
         """Of the newest record."""
         return self.record.loss
@@ -127,7 +145,10 @@ class History:
         return max((mark for mark in self.marks if mark.path <= way), key=lambda mark: mark.path)
 
     def growth(self) -> float:
-        """What signal or flow gained over the second half of the way: the larger of both."""
+        """What signal or flow gained over the second half of the way: what gained most."""
         now, then = self.marks[-1], self.half_way
-        pairs = ((now.signal, then.signal), (now.flow_ratio, then.flow_ratio))
+        pairs = (
+            (now.signal, then.signal),
+            (now.flow_ratio, then.flow_ratio),
+        )
         return max((a / b if b > 0 else (math.inf if a > 0 else 0.0) for a, b in pairs), default=0)

@@ -38,20 +38,20 @@ def remedy(verdict: str, blame: str) -> str:
 
 
 def change(
-    verdict: str, blame: str, configuration: Mapping[str, Any] | None, updates: float
+    verdict: str, blame: str, configuration: Mapping[str, Any] | None, update: float
 ) -> dict[str, Any]:
     """Overrides of the configuration that are likely to help; {} where none is known.
 
-    `updates` is the update ratio that goes with the verdict.
+    `update` is the update ratio that the present learning rate began with.
     """
     if configuration is None:
         return {}
     model, optimizer = configuration.get("model", {}), configuration.get("optimizer", {})
     if blame == "learning rate" and "lr" in optimizer:
         if verdict == "starved_update":
-            return {"optimizer.lr": _round(optimizer["lr"] * min(1e6, 1e-3 / max(updates, 1e-12)))}
-        factor = min(0.3, 3e-3 / updates) if updates > 0 else 0.1
-        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 1e-6))}
+            return {"optimizer.lr": _round(optimizer["lr"] * min(1e6, 1e-3 / max(update, 1e-12)))}
+        factor = min(0.3, 0.1 / update) if update > 0 else 0.1
+        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 1e-4))}
     if blame == "recurrence" and "kind" in model:
         if verdict in ("vanishing", "constant_output", "stalled"):
             return {"model.kind": "lstm", "model.forget_bias": 1.0}

@@ -12,7 +12,7 @@ class Thresholds:
 
     lost_gradient: float = 1e-2  # flow at the first layers / at the last ones
     lost_signal: float = 1e-2  # signal fraction of the output
-    lost_in_time: float = 1e-4  # gradient at the first steps of a sequence / at the last ones
+    lost_in_time: float = 1e-9  # gradient at the first steps of a sequence / at the last ones
     moved_path: float = 0.3  # relative way of a weight matrix after which recovery is judged
     recovery_growth: float = 1.6  # of signal or flow over the second half of the way
     starved_update: float = 1e-5  # update ratio below which the first layers stand still

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.record import INPUT, TIME_STEPS, LayerTable
+from trainer.record import TIME_STEPS, LayerTable
 
 Array = NDArray[np.float64]
 
@@ -35,8 +35,7 @@ class View:
     def rows(self) -> list[int]:
         """Their numbers in the table, where the network's input and the ends of sequences stand
         as well."""
-        kinds = self.table.kinds
-        return [row for row, kind in enumerate(kinds) if kind not in (INPUT, TIME_STEPS)]
+        return self.table.rows
 
     @cached_property
     def names(self) -> tuple[str, ...]:
