@@ -83,7 +83,7 @@ def run(program: Program, seed: int, keys: dict[str, int | None]) -> Trace:
                 for parameter in made.model.parameters():
                     parameter.grad = None
             trace.steps = step + 1
-            if step % 10 == 0 and not math.isfinite(loss.item()):
+            if trace.records and not math.isfinite(trace.records[-1].loss):
                 break
     trace.final = made.evaluate()
     return trace

@@ -79,7 +79,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         return None
     raised = "vanishing_over_time" in history.raised
     now, then = history.marks[-1], history.half_way
-    fell = now.loss < 0.9 * then.loss
+    fell = now.loss < 0.85 * then.loss
     recovers = now.time_ratio >= thresholds.recovery_growth * then.time_ratio
     early = history.record.step < SETTLED or history.path < 2 * thresholds.moved_path
     if (fell or recovers or early) and not raised:
@@ -107,7 +107,8 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     if not 0 < ratio <= thresholds.collapsed_forward:
         return None
-    if not (signal <= thresholds.lost_signal or history.update <= thresholds.starved_update):
+    lost = signal <= thresholds.lost_signal and view.flow_ratio <= thresholds.lost_gradient
+    if not (lost or history.update <= thresholds.starved_update):
         return None
     found = blame.attenuation(first, history.record, first)
     return Symptom(

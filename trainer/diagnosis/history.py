@@ -59,7 +59,7 @@ class History:
             if len(self.losses) <= EARLY_LOSSES:
                 self.loss_at_start = min(self.losses)
         if self.view is not None:
-            loss = float(np.median(self.losses[-3:] or [np.nan]))
+            loss = float(np.median(self.losses[-5:] or [np.nan]))
             view = self.view
             mark = Mark(self.path, view.output_signal, view.flow_ratio, view.time_ratio, loss)
             self.marks = [*self.marks[-KEPT:], mark]
