@@ -198,6 +198,42 @@ def test_things_of_the_users_own(run: Run, override: str, message: str) -> None:
     assert refused(run("--config", LINEAR, override)) == f"command line: {override}: {message}"
 
 
+NETWORKS = [
+    ("digits_mlp", "model.activation=rellu", "model.activation: unknown activation 'rellu'"),
+    ("digits_mlp", "model.init.hidden=kaimin_normal_", "model.init.hidden: unknown init 'kaimin_n"),
+    ("digits_mlp", "metrics=[acuracy]", "metrics[0]: input should be 'accuracy' or 'r2', got 'acu"),
+    ("digits_mlp", "metrics=[r2]", "metrics[0]: r2 is for targets that are numbers; the data give"),
+    ("digits_mlp", "schedule.name=cosinelr", "schedule.name: unknown schedule 'cosinelr'; did you"),
+    ("digits_mlp", "model={name: mlp, widths: [64, 32], residual: true}",
+     "model.residual: a sum needs equal widths, and widths are 64, 32; make them equal"),
+    ("charlm_transformer", "model.heads=3", "model.heads: 3 heads do not divide a width of 32; "),
+    ("digits_cnn", "model={name: cnn, norm: group, groups: 7}",
+     "model.groups: 7 groups do not divide 16 channels"),
+    ("digits_mlp", "model={name: autoencoder}", "model.name: an autoencoder gives back the 64 val"),
+    ("digits_mlp", "data={name: csv, file: one.csv, x: [a], y: [kind], classes: true}",
+     "data.y[0]: column 'kind' of "),
+    ("digits_mlp", "validation.fraction=1e-4", "validation.fraction: 0.0001 of 1797 rows leaves n"),
+    ("digits_mlp", "validation.fraction=0.9999", "validation.fraction: 0.9999 of 1797 rows leaves"),
+    ("adding_lstm", "data.length=0", "data.length: expected a number >= 2, got 0"),
+    ("charlm_transformer", "data.context=0", "data.context: expected a number > 0, got 0"),
+    ("digits_mlp", 'model={name: "nowhere:Thing"}', "model.name: cannot import 'nowhere' (ModuleN"),
+    ("digits_mlp", 'model={name: "own_things:Thing"}', "model.name: module 'own_things' has no 'T"),
+    ("digits_mlp", 'model={name: "own_things:Plain"}', "model: it made a Plain, which is no torch"),
+    ("digits_mlp", 'data={name: "own_things:Plain"}', "data: it gives a Plain, expected (x, y), ("),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "override", "message"), NETWORKS, ids=lambda value: value[:40])
+def test_networks_and_data_that_do_not_fit(
+    run: Run, name: str, override: str, message: str
+) -> None:
+    Path("one.csv").write_text("a,kind\n1,x\n2,x\n")
+    Path("own_things.py").write_text("class Plain: pass\n")
+    told = refused(run("--config", CONFIGS / f"{name}.yaml", override))
+    assert told.startswith(f"command line: {override}: {message}")
+    assert "\n" not in told
+
+
 def test_rows_that_the_built_in_model_cannot_take(run: Run) -> None:
     Path("own.py").write_text(MODULE)
     sys.modules.pop("own", None)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "trainer"
 # A module may import from its own entry's package and from entries in later rows.
 ROWS = [
     ["__main__"],
-    ["session", "report", "difference"],
+    ["session", "report", "sweep", "difference"],
     ["loop"],
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],

@@ -1,4 +1,4 @@
-"""The command line: python -m trainer --config FILE [key=value ...] | schema | report | diff."""
+"""The command line: --config FILE [key=value ...], schema, report, diff or sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from trainer.config import ConfigError, dump, resolved
 from trainer.config.description import json_schema
 
 DONE, FAILED, USAGE, NOT_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
-COMMANDS = {"diff": "trainer.difference", "report": "trainer.report"}  # loaded when asked for
+COMMANDS = {  # loaded when asked for
+    "diff": "trainer.difference",
+    "report": "trainer.report",
+    "sweep": "trainer.sweep",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m trainer",
         description="Train the model that a YAML file describes and watch its gradients.",
         epilog="python -m trainer schema prints the JSON Schema of a configuration; "
-        "report RUN says what is wrong with a run; diff RUN RUN tells how two runs differ.",
+        "report RUN says what is wrong with a run; diff --help and sweep --help tell how runs "
+        "are compared.",
         allow_abbrev=False,
     )
     parser.add_argument(
