@@ -80,9 +80,8 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     raised = "vanishing_over_time" in history.raised
     now, then = history.marks[-1], history.half_way
     fell = now.loss < 0.85 * then.loss
-    recovers = now.time_ratio >= thresholds.recovery_growth * then.time_ratio
     early = history.record.step < SETTLED or history.path < 2 * thresholds.moved_path
-    if (fell or recovers or early) and not raised:
+    if (fell or early) and not raised:
         return None
     return Symptom(
         "vanishing",

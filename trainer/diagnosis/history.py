@@ -21,7 +21,6 @@ class Mark:
     path: float
     signal: float
     flow_ratio: float
-    time_ratio: float
     loss: float  # the median of the latest
 
 
@@ -61,7 +60,7 @@ class History:
         if self.view is not None:
             loss = float(np.median(self.losses[-5:] or [np.nan]))
             view = self.view
-            mark = Mark(self.path, view.output_signal, view.flow_ratio, view.time_ratio, loss)
+            mark = Mark(self.path, view.output_signal, view.flow_ratio, loss)
             self.marks = [*self.marks[-KEPT:], mark]
         self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
