@@ -61,9 +61,9 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
     else:
         activations, weights = float(np.sum(of_activations)), float(np.sum(of_weights))
     row = _place(view, record, np.where(known, sign * logs, 0.0))
-    if any(kind in RECURRENT for kind in view.kinds):
-        category = "recurrence"
-        row = next(i for i, kind in enumerate(view.kinds) if kind in RECURRENT)
+    recurrent = [i for i, kind in enumerate(view.kinds) if kind in RECURRENT]
+    if recurrent and (row in recurrent or not is_activation.any()):
+        category, row = "recurrence", recurrent[0]
     elif view.normalised and not is_activation.any():
         category = "normalisation"
     else:
