@@ -99,7 +99,7 @@ def with_summary_writer(folder: Path, records: list[StepRecord]) -> float:
         made = []
         if record.gradients.histograms is not None:
             for group, buckets in (("gradient", signed_buckets), ("gradient_log10", log10_buckets)):
-                rows = buckets(record.gradients)
+                rows = buckets([record.gradients]).each()
                 made += [
                     (f"{group}/{n}", r) for n, r in zip(record.gradients.names, rows, strict=True)
                 ]

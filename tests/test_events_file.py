@@ -133,7 +133,7 @@ def test_a_full_disk_ends_in_one_warning_and_training_goes_on(tmp_path: Path) ->
             for step in range(1000):
                 events.write(made(step))
                 time.sleep(0.001)
-            assert not events._writer._waiting and not events._writer._block
+            assert not events._writer._waiting and not len(events._writer._block)
             events.text("more", "text")
             events.close()
             events.close()

@@ -3,6 +3,7 @@
 import json
 import struct
 import zlib
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trainer import wire
 from trainer.record import BINS, MOMENTS, SIGNALS, LayerTable, StepRecord, TensorTable
-from trainer.wire import MAGIC, NUMBERS, decode, encode
+from trainer.wire import block as block_module
+from trainer.wire import decode, encode, reading
+from trainer.wire.layout import MAGIC, NUMBERS
 
 texts = st.lists(st.text(max_size=8), max_size=4, unique=True).map(tuple)
 patterns = st.integers(0, 2**64 - 1)  # of a float64: every NaN, zero and denormal among them
@@ -82,7 +84,7 @@ def bits(thing: object) -> object:
     if isinstance(thing, float):
         return struct.pack("<d", thing)
     if isinstance(thing, TensorTable | LayerTable | StepRecord):
-        return type(thing), {key: bits(value) for key, value in vars(thing).items()}
+        return type(thing), {f.name: bits(getattr(thing, f.name)) for f in fields(thing)}
     return thing
 
 
@@ -187,16 +189,16 @@ def test_a_header_that_is_nested_without_end_is_refused() -> None:
 
 
 def test_small_bytes_do_not_become_large_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "MAX_BLOCK_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="too large"):
         decode(MAGIC + zlib.compress(bytes(10 << 20)))
     # 100 rows of histograms without a count are 200 bytes here and 8 kB each in memory.
     layout = ["", [str(k) for k in range(200)], True, [], [], [], None, [], [], [], False]
     numbers = 8 * (len(NUMBERS) + MOMENTS * 200)
-    body = struct.pack("<Iq", 0, 0) + bytes(numbers) + bytes(400)
+    body = struct.pack("<Iq", 0, 0) + bytes(numbers) + bytes(400) + b"\x01"
     with pytest.raises(ValueError, match="histograms are too large"):
         decode(block_of([layout], body))
-    monkeypatch.setattr(wire, "MAX_BLOCK_BYTES", 1 << 30)
+    monkeypatch.setattr(reading, "MAX_BLOCK_BYTES", 1 << 30)
     assert decode(block_of([layout], body))[0].gradients.histograms.sum() == 0
 
 
@@ -205,6 +207,6 @@ def test_encode_refuses_what_decode_would(monkeypatch: pytest.MonkeyPatch) -> No
     vars(record)["update_ratio"] = np.ones(3)
     with pytest.raises(ValueError, match="step 0: its arrays and names differ in length"):
         encode([record])
-    monkeypatch.setattr(wire, "MAX_BLOCK_BYTES", 100)
+    monkeypatch.setattr(block_module, "MAX_BLOCK_BYTES", 100)
     with pytest.raises(ValueError, match="bytes is over 100; split it"):
         encode(some_records())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,8 @@ class TensorStatistics:
         return self.sum_abs / self.finite if self.finite else math.nan
 
 
+UsedBins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # row, bin, count
+
 MOMENTS = 7  # the fields of TensorStatistics before `histogram`, in that order
 
 
@@ -75,6 +78,14 @@ class TensorTable:
         return TensorStatistics(
             int(count), norm, sum_abs, max_abs, int(zeros), int(nans), int(infinities), histogram
         )
+
+    @cached_property
+    def used_bins(self) -> UsedBins:
+        """The histograms without their empty bins; none at all where there are no histograms."""
+        if self.histograms is None:
+            return (np.zeros(0, np.int64),) * 3
+        where = np.flatnonzero(self.histograms != 0)
+        return where // BINS, where % BINS, self.histograms.ravel()[where]
 
     def norms(self) -> NDArray[np.float64]:
         """(N,) L2 norms that the optimizer meets: NaN with any NaN, else inf with any infinity."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,9 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_FLOAT
 
-from trainer.events.histograms import log10_buckets, signed_buckets
+from trainer.events.histograms import Buckets, log10_buckets, signed_buckets
 from trainer.events.scalars import Scalars, scalars, tag_key
-from trainer.record import StepRecord
+from trainer.record import StepRecord, TensorTable
 
 ALL_POINTS = 10_000  # so many points of a curve are written before they become sparser
 ALL_HISTOGRAMS = 1_000
@@ -58,16 +59,18 @@ class Curves:
         self._histograms = Thinning(ALL_HISTOGRAMS)
         self._prefixes: dict[str, bytes] = {}  # of the tags whose metadata is written
         self._templates: dict[tuple[object, ...], _Template] = {}
+        self._heads: dict[tuple[str, int, str], bytes] = {}  # of histograms
         self._last: StepRecord | None = None  # where it has no point yet
 
     def events(self, records: Sequence[StepRecord]) -> Iterator[bytes]:
         """The serialized events of the next records, where they get any."""
         summaries = self._scalar_summaries(records)
-        for record, summary in zip(records, summaries, strict=True):
-            if record.gradients.histograms is not None and self._histograms.keep():
-                summary += self._histogram_values(record)
-            if summary:
-                yield event(record.step, record.wall_time, summary)
+        have = [r.gradients.histograms is not None and self._histograms.keep() for r in records]
+        histograms = self._histogram_summaries([*compress(records, have)])
+        for record, has, summary in zip(records, have, summaries, strict=True):
+            values = summary + next(histograms) if has else summary
+            if values:
+                yield event(record.step, record.wall_time, values)
 
     def last(self) -> Iterator[bytes]:
         """The event of the last record, unless it was written."""
@@ -115,27 +118,61 @@ class Curves:
             filled.update(zip(members, values, strict=True))
         return [filled[row] for row in rows]
 
-    def _histogram_values(self, record: StepRecord) -> bytes:
-        """The serialized values of the record's histograms."""
-        tables = [
-            ("gradient", record.gradients, signed_buckets),
-            ("gradient_log10", record.gradients, log10_buckets),
+    def _histogram_summaries(self, records: Sequence[StepRecord]) -> Iterator[bytes]:
+        """Per record the serialized values of its histograms."""
+        parts: list[list[bytes]] = [[] for _ in records]
+        own = [record.gradients for record in records]
+        self._add_histograms("gradient", own, signed_buckets, parts)
+        self._add_histograms("gradient_log10", own, log10_buckets, parts)
+        reached = [record.layers.gradients if record.layers else None for record in records]
+        self._add_histograms("activation_gradient_log10", reached, log10_buckets, parts)
+        return map(b"".join, parts)
+
+    def _add_histograms(
+        self,
+        group: str,
+        tables: Sequence[TensorTable | None],
+        buckets: Callable[[Sequence[TensorTable]], Buckets],
+        parts: list[list[bytes]],
+    ) -> None:
+        """Adds the values of each table's rows to the parts of its record.
+
+        All at once: a call for each tensor takes many times what its few numbers need.
+        """
+        present = [
+            (place, table)
+            for place, table in enumerate(tables)
+            if table is not None and table.histograms is not None
         ]
-        if record.layers and record.layers.gradients.histograms is not None:
-            activations = record.layers.gradients
-            tables.append(("activation_gradient_log10", activations, log10_buckets))
-        parts = []
-        for group, table, buckets in tables:
-            # Counts and edges are below this; beyond 2^24 a float32 has gaps between integers.
-            exact = table.moments[:, [0, 3]].max(initial=0) < 1 << 24
-            number_type = "<f4" if exact else "<f8"
-            for name, rows in zip(table.names, buckets(table), strict=True):
-                if len(rows):
-                    prefix = self._prefix(f"{group}/{name}", "histograms", DATA_CLASS_TENSOR)
-                    content = rows.astype(number_type, copy=False).tobytes()
-                    tensor = _rows_header(len(rows), number_type) + _field(b"\x22", content)
-                    parts.append(_field(b"\x0a", prefix + _field(b"\x42", tensor)))
-        return b"".join(parts)
+        if not present:
+            return
+        rows, numbers = buckets([table for _, table in present])
+        # Counts and edges are below this; beyond 2^24 a float32 has gaps between integers.
+        exact = all(t.moments[:, [0, 3]].max(initial=0) < 1 << 24 for _, t in present)
+        number_type = "<f4" if exact else "<f8"
+        content = rows.astype(number_type, copy=False).tobytes()
+        names = ((place, name) for place, table in present for name in table.names)
+        start, size = 0, len(content) // max(len(rows), 1)
+        for (place, name), number in zip(names, numbers.tolist(), strict=True):
+            if number:
+                end = start + size * number
+                parts[place] += (
+                    self._head(f"{group}/{name}", number, number_type),
+                    content[start:end],
+                )
+                start = end
+
+    def _head(self, tag: str, number: int, number_type: str) -> bytes:
+        """What stands before the content of a serialized histogram of so many rows."""
+        key = tag, number, number_type
+        head = self._heads.get(key)
+        if head is None:
+            is_new = tag not in self._prefixes
+            prefix = self._prefix(tag, "histograms", DATA_CLASS_TENSOR)
+            head = _histogram_head(prefix, number, number_type)
+            if not is_new:  # metadata goes with the first histogram only
+                self._heads[key] = head
+        return head
 
     def _prefix(self, tag: str, plugin: str, data_class: DataClass) -> bytes:
         """A serialized Summary.Value that its number follows, with metadata when the tag is new."""
@@ -181,9 +218,17 @@ def metadata(plugin: str, data_class: DataClass, content: bytes = b"") -> Summar
     return SummaryMetadata(plugin_data=plugin_data, data_class=data_class)
 
 
+def _histogram_head(prefix: bytes, number: int, number_type: str) -> bytes:
+    """A serialized Summary.Value of a tensor of rows of three numbers, which these follow."""
+    content = number * 3 * int(number_type[-1])
+    tensor = _rows_header(number, number_type) + b"\x22" + _varint(content)
+    value = prefix + b"\x42" + _varint(len(tensor) + content) + tensor
+    return b"\x0a" + _varint(len(value) + content) + value
+
+
 @lru_cache(maxsize=256)
 def _rows_header(number: int, number_type: str) -> bytes:
-    """A serialized TensorProto of rows of three numbers, which its content follows."""
+    """A serialized TensorProto of so many rows but for their content."""
     dtype = {"<f4": DT_FLOAT, "<f8": DT_DOUBLE}[number_type]
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in (number, 3)])
     header: bytes = TensorProto(dtype=dtype, tensor_shape=shape).SerializeToString()

@@ -12,7 +12,7 @@ from trainer.events import about
 from trainer.events.curves import Curves
 from trainer.events.file import EventFile
 from trainer.record import BINS, StepRecord
-from trainer.wire import encode
+from trainer.wire import Block
 
 POLL_SECONDS = 0.25  # records are taken in batches: a thread woken at each step would slow it down
 FLUSH_SECONDS = 2.0
@@ -34,8 +34,9 @@ class Writer:
         self.is_session = False  # whether the HPARAMS tab waits for an end
         self._curves = Curves()
         self._waiting: deque[StepRecord | bytes] = deque()
-        self._block: list[StepRecord] = []
-        self._block_bytes = 0
+        self._block = Block()
+        self._block_bytes = 0  # of its histograms as they are read
+        self._block_starts = 0, 0.0  # step and time of its first record
         self._flush_at: float | None = None  # when something waits for a flush
         self._process = os.getpid()
         self._closing = threading.Event()
@@ -76,7 +77,7 @@ class Writer:
         except Exception as error:  # training goes on whatever happens here
             self.failure = error
             self._waiting.clear()
-            self._block.clear()
+            self._block = Block()
         finally:
             self._file.close()
 
@@ -93,7 +94,9 @@ class Writer:
             for event in self._curves.events(records):
                 self._file.add(event)
             for record in records:
-                self._block.append(record)
+                if not len(self._block):
+                    self._block_starts = record.step, record.wall_time
+                self._block.add(record)
                 self._block_bytes += _histogram_bytes(record)
                 if len(self._block) >= BLOCK_RECORDS or self._block_bytes >= HELD_BYTES:
                     self._end_block()
@@ -107,11 +110,10 @@ class Writer:
             self._flush()
 
     def _end_block(self) -> None:
-        if self._block:
-            first = self._block[0]
-            block = encode(self._block)
-            self._file.add(about.records_event(block, first.step, first.wall_time))
-            self._block, self._block_bytes = [], 0
+        if len(self._block):
+            block = self._block.encoded()
+            self._file.add(about.records_event(block, *self._block_starts))
+            self._block, self._block_bytes = Block(), 0
 
     def _flush(self) -> None:
         self._end_block()
