@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from trainer.statistics import changes, signal, snapshot, summarize, threads
+from trainer.statistics import Snapshot, signal, summarize, threads
 
 
 def mlp() -> Iterator[tuple[int, ...]]:
@@ -80,13 +80,14 @@ def measure(shapes: list[tuple[int, ...]], rounds: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     gradients = [1e-3 * torch.randn(shape, generator=generator) for shape in shapes]
     parameters = [torch.randn(shape, generator=generator) for shape in shapes]
-    copies, _ = snapshot(parameters)
+    snapshot = Snapshot()
+    snapshot.take(parameters)
     arrays = [gradient.numpy() for gradient in gradients]
     contestants: dict[str, Callable[[], object]] = {
         "moments": lambda: summarize(gradients, histograms=False),
         "histograms": lambda: summarize(gradients, histograms=True),
-        "snapshot": lambda: snapshot(parameters, copies),
-        "changes": lambda: changes(parameters, copies),
+        "snapshot": lambda: snapshot.take(parameters),
+        "changes": lambda: snapshot.changes(parameters),
         "norms": lambda: torch._foreach_norm(gradients),
     }
     result = medians(contestants, rounds)

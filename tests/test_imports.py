@@ -16,7 +16,7 @@ ROWS = [
     ["loop"],
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],
-    ["activations", "journal", "leftover", "losses", "schedules"],
+    ["activations", "journal", "leftover", "losses", "schedules", "watched"],
     ["layer_calls"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),

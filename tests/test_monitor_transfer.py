@@ -15,7 +15,7 @@ from torch import nn
 
 from trainer import Monitor, statistics
 from trainer.record import StepRecord
-from trainer.statistics import operations
+from trainer.statistics import kinds, operations
 
 
 @pytest.mark.parametrize("layers", [5, 250])
@@ -29,7 +29,7 @@ def test_one_transfer_on_an_observed_step_and_none_else(
         fetched.append(len(tensors))
         return fetch(tensors)
 
-    monkeypatch.setattr(statistics, "_kind", lambda tensors: operations)
+    monkeypatch.setattr(kinds, "kind_of", lambda tensors: operations)
     monkeypatch.setattr(statistics, "fetch", counted)
     records: list[StepRecord] = []
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(layers)])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer import statistics
 from trainer.record import BINS, MAGNITUDES, SIGN
-from trainer.statistics import operations, small, threads
+from trainer.statistics import kinds, operations, small, threads
 
 BACKENDS = {"kernel": threads, "numpy": small, "torch": operations}
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -34,7 +34,7 @@ def backend(request, monkeypatch):
     def kind(tensors):
         return operations if module is small and not small.fits(tensors) else module
 
-    monkeypatch.setattr(statistics, "_kind", kind)
+    monkeypatch.setattr(kinds, "kind_of", kind)
     return request.param
 
 
@@ -187,9 +187,9 @@ def test_shapes_and_layouts():
 def test_no_tensors():
     moments, counts = statistics.summarize([], histograms=True)
     assert moments.shape == (0, 7) and counts.shape == (0, BINS)
-    copies, squares = statistics.snapshot([])
-    assert copies == [] and squares.shape == (0,)
-    assert statistics.changes([], []).shape == (0, 2)
+    snapshot = statistics.Snapshot()
+    assert snapshot.take([]).shape == (0,) and snapshot.copies == []
+    assert snapshot.changes([]).shape == (0, 2)
     assert statistics.fetch([]) == []
 
 
@@ -226,34 +226,36 @@ def test_histograms_as_sets_of_values(one, other, random):
 def test_snapshot_and_changes(tensors):
     tensors = [tensor.nan_to_num(0, 1, -1).clamp(-1e4, 1e4) for tensor in tensors]
     expected = [np.sum(reference.as_float64(tensor) ** 2) for tensor in tensors]
-    copies, squares = statistics.snapshot(tensors)
+    snapshot = statistics.Snapshot()
+    squares, copies = snapshot.take(tensors), snapshot.copies
     np.testing.assert_allclose(squares.numpy(), expected, rtol=1e-6, atol=1e-300)
     before = [reference.as_float64(tensor) for tensor in tensors]
     for tensor in tensors:
         tensor.mul_(1.5).add_(0.25)
-    changes = statistics.changes(tensors, copies)
+    changes = snapshot.changes(tensors)
     after = [reference.as_float64(tensor) for tensor in tensors]
     pairs = list(zip(after, before, strict=True))
     expected = [(np.sum((a - b) ** 2), np.sum(a == b)) for a, b in pairs]
     np.testing.assert_allclose(changes.numpy(), expected, rtol=1e-6)
-    again, _ = statistics.snapshot(tensors, copies)
-    assert again is copies
+    snapshot.take(tensors)
+    assert snapshot.copies is copies
     assert all(torch.equal(copy, tensor) for copy, tensor in zip(copies, tensors, strict=True))
     sizes = [(0.0, tensor.numel()) for tensor in tensors]
-    assert statistics.changes(tensors, copies).tolist() == [*map(list, sizes)]
+    assert snapshot.changes(tensors).tolist() == [*map(list, sizes)]
 
 
 def test_snapshot_of_a_large_parameter_is_a_copy():
     parameter = torch.nn.Parameter(torch.randn(3, 70_000))
     transposed = torch.randn(7, 5).T
-    copies, squares = statistics.snapshot([parameter, transposed])
+    snapshot = statistics.Snapshot()
+    squares, copies = snapshot.take([parameter, transposed]), snapshot.copies
     assert not copies[0].requires_grad and torch.equal(copies[0], parameter)
     assert copies[0].data_ptr() != parameter.data_ptr() and torch.equal(copies[1], transposed)
     torch.testing.assert_close(squares[0], parameter.detach().double().square().sum())
     with torch.no_grad():
         parameter[1] += 0.5
         transposed -= 1
-    changes = statistics.changes([parameter, transposed], copies)
+    changes = snapshot.changes([parameter, transposed])
     expected = torch.tensor([[70_000 / 4, 140_000], [35, 0]]).double()
     torch.testing.assert_close(changes, expected, rtol=1e-6, atol=0)
 
@@ -264,27 +266,49 @@ def test_what_stays_the_same_is_counted_bit_for_bit(dtype, size):
     """A last bit counts as a change, as does the sign of a zero; a NaN that stays does not."""
     values = torch.full((size,), 3.0, dtype=dtype)
     values[1], values[2], values[3] = torch.nan, 0.0, torch.inf
-    copies, _ = statistics.snapshot([values, torch.empty(0, dtype=dtype)])
+    tensors = [values, torch.empty(0, dtype=dtype)]
+    snapshot = statistics.Snapshot()
+    snapshot.take(tensors)
     values[2] = -0.0
     values[5:].view(INTEGERS[dtype]).add_(1)
-    assert statistics.changes([values, torch.empty(0, dtype=dtype)], copies)[:, 1].tolist() == [
-        4,
-        0,
-    ]
+    assert snapshot.changes(tensors)[:, 1].tolist() == [4, 0]
 
 
 def test_bad_parameters_do_not_raise():
     tensors = [torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf]), torch.ones(2)]
-    copies, squares = statistics.snapshot(tensors)
-    changes = statistics.changes(tensors, copies)
+    snapshot = statistics.Snapshot()
+    squares, changes = snapshot.take(tensors), snapshot.changes(tensors)
     assert squares[0].isnan() and squares[1].isinf() and squares[2] == pytest.approx(2)
     assert changes[:2, 0].isnan().all() and changes[:, 1].tolist() == [2, 1, 2]
     assert changes[2, 0] == 0
 
 
 def test_a_snapshot_of_something_else_is_refused():
-    with pytest.raises(ValueError, match=r"tensor 0 is \(3,\) torch.float32 on cpu, but its snap"):
-        statistics.changes([torch.ones(3)], [torch.ones(2)])
+    snapshot = statistics.Snapshot()
+    snapshot.take([torch.ones(2)])
+    with pytest.raises(ValueError, match=r"tensor 0 is \(3,\) torch.float32 on cpu, but its copy"):
+        snapshot.changes([torch.ones(3)])
+
+
+def test_a_snapshot_of_tensors_that_get_other_values_other_memory_or_another_form():
+    """As when a model is loaded, cast or pruned between two steps."""
+    tensors = [torch.nn.Parameter(torch.ones(70_000)), torch.nn.Parameter(torch.ones(3))]
+    snapshot = statistics.Snapshot()
+
+    def assert_equal(found: Tensor, expected: list) -> None:
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+    assert_equal(snapshot.take(tensors), [70_000, 3])
+    tensors[0].data = torch.full((70_000,), 2.0)
+    assert_equal(snapshot.changes(tensors), [[70_000, 0], [0, 3]])
+    assert_equal(snapshot.take(tensors), [280_000, 3])
+    tensors[1].data = tensors[1].data.bfloat16()
+    assert_equal(snapshot.take(tensors), [280_000, 3])
+    assert_equal(snapshot.changes(tensors), [[0, 70_000], [0, 3]])
+    tensors[0].data = tensors[0].data[:10]
+    assert_equal(snapshot.take(tensors), [40, 3])
+    assert_equal(snapshot.take(tensors[1:]), [3])
+    assert len(snapshot.copies) == 1
 
 
 def test_nothing_else_is_touched():
@@ -293,8 +317,9 @@ def test_nothing_else_is_touched():
     expected = [tensor.detach().clone() for tensor in tensors]
     state, threads_before = torch.get_rng_state(), torch.get_num_threads()
     statistics.summarize(tensors, histograms=True)
-    copies, _ = statistics.snapshot(tensors)
-    statistics.changes(tensors, copies)
+    snapshot = statistics.Snapshot()
+    snapshot.take(tensors)
+    snapshot.changes(tensors)
     statistics.signal(tensors[0])
     assert torch.equal(state, torch.get_rng_state())
     assert threads_before == torch.get_num_threads()

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from trainer import statistics
-from trainer.statistics import operations, threads
+from trainer.statistics import kinds, operations, threads
 
 
 @pytest.fixture(params=["kernel", "torch"], autouse=True)
 def backend(request, monkeypatch):
     module = {"kernel": threads, "torch": operations}[request.param]
-    monkeypatch.setattr(statistics, "_kind", lambda tensors: module)
+    monkeypatch.setattr(kinds, "kind_of", lambda tensors: module)
 
 
 def by_unit(output: Tensor) -> np.ndarray:

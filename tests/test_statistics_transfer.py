@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer import statistics
-from trainer.statistics import operations, small, threads
+from trainer.statistics import kinds, operations, small, threads
 
 WAITING = {"_local_scalar_dense", "nonzero", "item", "is_nonzero", "masked_select", "equal"}
 WAITING |= {"unique_dim", "_unique2", "bincount", "index"}
@@ -37,9 +37,10 @@ class Operations(TorchDispatchMode):
 
 
 def observed_step(tensors):
-    copies, squares = statistics.snapshot(tensors)
+    snapshot = statistics.Snapshot()
+    squares = snapshot.take(tensors)
     moments, counts = statistics.summarize(tensors, histograms=True)
-    changes = statistics.changes(tensors, copies)
+    changes = snapshot.changes(tensors)
     outputs = [statistics.signal(tensor) for tensor in tensors]
     return [squares, moments, counts, changes, *outputs]
 
@@ -47,7 +48,7 @@ def observed_step(tensors):
 @pytest.mark.parametrize("count", [10, 500])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_torch_operations_never_wait(monkeypatch, count, dtype):
-    monkeypatch.setattr(statistics, "_kind", lambda tensors: operations)
+    monkeypatch.setattr(kinds, "kind_of", lambda tensors: operations)
     tensors = [torch.randn(3, 1 + i % 7).to(dtype) for i in range(count)]
     with Operations() as seen:
         observed_step(tensors)
@@ -85,24 +86,24 @@ def test_fetched_from_the_cpu_without_a_copy():
 
 def test_the_way_of_each_tensor(monkeypatch):
     few, many = [torch.ones(3)], [torch.ones(200_000)]
-    assert statistics._kind(many) is threads and statistics._kind(few) is threads  # it is loaded
+    assert kinds.kind_of(many) is threads and kinds.kind_of(few) is threads  # it is loaded
     monkeypatch.delitem(sys.modules, threads.__name__)
-    assert statistics._kind(few) is small
-    assert statistics._kind([torch.ones(3, device="meta")]) is operations
-    statistics._kernel.cache_clear()
+    assert kinds.kind_of(few) is small
+    assert kinds.kind_of([torch.ones(3, device="meta")]) is operations
+    kinds._kernel.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)  # its import fails
     try:
-        assert statistics._kind(many) is operations and statistics._kind(few) is small
+        assert kinds.kind_of(many) is operations and kinds.kind_of(few) is small
     finally:
-        statistics._kernel.cache_clear()
+        kinds._kernel.cache_clear()
 
 
 def test_a_default_device_does_not_matter():
     tensors, output = [torch.ones(3), torch.ones(100_000)], torch.ones(4, 5)
     with torch.device("meta"):
-        copies, squares = statistics.snapshot(tensors)
-        results = [squares, *statistics.summarize(tensors, histograms=True), *copies]
-        results += [statistics.changes(tensors, copies), statistics.signal(output)]
+        snapshot = statistics.Snapshot()
+        results = [snapshot.take(tensors), *statistics.summarize(tensors, histograms=True)]
+        results += [*snapshot.copies, snapshot.changes(tensors), statistics.signal(output)]
     assert {result.device.type for result in results} == {"cpu"}
 
 
@@ -113,9 +114,10 @@ def test_several_dtypes_at_once_keep_their_order():
     moments, counts = statistics.summarize(tensors, histograms=True)
     assert moments[:, statistics.MAX_ABS].tolist() == [0, 1, 2, 3, 4, 5]
     assert counts.sum(1).tolist() == [0, 3, 3, 3, 3, 3]
-    copies, squares = statistics.snapshot(tensors)
+    snapshot = statistics.Snapshot()
+    squares = snapshot.take(tensors)
     assert squares.tolist() == pytest.approx([0, 3, 12, 27, 48, 75])
-    assert [copy.dtype for copy in copies] == [tensor.dtype for tensor in tensors]
+    assert [copy.dtype for copy in snapshot.copies] == [tensor.dtype for tensor in tensors]
 
 
 def test_a_few_values_need_no_numba():
@@ -123,9 +125,10 @@ def test_a_few_values_need_no_numba():
 import sys, torch
 from trainer import statistics
 tensors = [torch.ones(1), torch.ones(2)]
-copies, _ = statistics.snapshot(tensors)
+snapshot = statistics.Snapshot()
+snapshot.take(tensors)
 statistics.summarize(tensors, histograms=True)
-statistics.changes(tensors, copies)
+snapshot.changes(tensors)
 statistics.signal(torch.ones(4, 2))
 assert "numba" not in sys.modules
 """

@@ -16,11 +16,11 @@ from torch.utils.hooks import RemovableHandle
 
 from trainer import statistics, time_steps
 from trainer.layer_calls import joined, mean, merged
-from trainer.layers import first_tensor, layers
+from trainer.layers import dtype_name, first_tensor, layers
 from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
 
-HELD_BYTES = 4 << 20  # of tensors that wait to be measured together
-SMALL_BYTES = 1 << 17  # of a tensor that waits: fresh memory for more costs more than another call
+TOGETHER = 64  # tensors that are measured in one call
+SMALL = 1 << 15  # values of a tensor that waits: fresh memory for more costs more than another call
 _INPUT = ""  # where layers have their names: no module inside another has this one
 
 
@@ -30,29 +30,29 @@ class Held:
 
     def __init__(self, measure: Callable[[list[Tensor]], tuple[Tensor | None, ...]]) -> None:
         self.layers: list[int] = []  # the layer of each tensor, in order of arrival
+        self.sizes: list[int] = []  # of each tensor
         self.measured: list[tuple[Tensor | None, ...]] = []  # with one row for each tensor
         self._measure = measure
         self._tensors: list[Tensor] = []
-        self._bytes = 0
 
     def add(self, layer: int, tensor: Tensor, copy: bool) -> None:
         """Takes a tensor that may change afterwards (copy) or will not."""
+        size = tensor.numel()
         self.layers.append(layer)
-        size = tensor.nbytes if tensor.layout is torch.strided else SMALL_BYTES
-        if size >= SMALL_BYTES:
+        self.sizes.append(size)
+        if size >= SMALL or tensor.layout is not torch.strided:
             self.measure()  # in order of arrival
             self.measured.append(self._measure([tensor]))
             return
         self._tensors.append(tensor.clone() if copy else tensor)
-        self._bytes += size
-        if self._bytes > HELD_BYTES:
+        if len(self._tensors) >= TOGETHER:
             self.measure()
 
     def measure(self) -> None:
         """Measures what is held, and lets it go."""
         if self._tensors:
             self.measured.append(self._measure(self._tensors))
-            self._tensors, self._bytes = [], 0
+            self._tensors = []
 
 
 class Activations:
@@ -71,9 +71,8 @@ class Activations:
         self._edges: list[RemovableHandle] = []  # on the graph of a step
         self._order: dict[str, int] = {}  # of first execution; the input is _INPUT
         self._kinds: list[str] = []  # in that order
-        self._dtypes: list[torch.dtype] = []
+        self._dtypes: list[str] = []
         self._begins = False  # whether the next layer is the first of a forward pass
-        self._sizes: list[int] = []  # of each output
         self._histograms = False
         self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
@@ -84,7 +83,7 @@ class Activations:
         self.pause()
         self.probes = []
         self._order, self._kinds, self._dtypes = {}, [], []
-        self._sizes, self._histograms, self._begins = [], histograms, True
+        self._histograms, self._begins = histograms, True
         self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
         self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
         self.watching, self.seconds = bool(self._layers), 0.0
@@ -126,7 +125,6 @@ class Activations:
     def table(self, results: list[NDArray[Any]]) -> LayerTable:
         """The statistics by layer; those of a layer that was called several times are merged."""
         names = tuple(name or "input" for name in self._order)
-        dtypes = tuple(str(dtype).removeprefix("torch.") for dtype in self._dtypes)
         outputs, gradients = len(self._outputs.measured), len(self._gradients.measured)
         signals = joined(results[:outputs], SIGNALS, np.float64)
         moments = joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
@@ -135,23 +133,21 @@ class Activations:
             counts = joined(results[outputs + gradients :], BINS, np.int64)
         called = np.array(self._outputs.layers, dtype=np.intp)
         if len(called) > len(names):
-            signals = mean(signals, np.array(self._sizes, np.float64), called, len(names))
+            sizes = np.array(self._outputs.sizes, np.float64)
+            signals = mean(signals, sizes, called, len(names))
         reached = np.array(self._gradients.layers, dtype=np.intp)
         table = merged(names, reached, moments, counts)
         rms, zeros, fraction, dead = signals.T
-        return LayerTable(names, tuple(self._kinds), dtypes, rms, zeros, fraction, dead, table)
-
-    def _is_step(self) -> bool:
-        """Whether what runs now belongs to the step, as a validation pass does not."""
-        watched = self.watching and torch.is_grad_enabled()
-        return watched and not torch.compiler.is_compiling()
+        return LayerTable(
+            names, tuple(self._kinds), tuple(self._dtypes), rms, zeros, fraction, dead, table
+        )
 
     def _model_called(self, module: nn.Module, args: Any) -> None:
-        if self._is_step() and not _in_backward():
+        if self.watching and _is_training() and not _in_backward():
             self._begins = True
 
     def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self._begins and self._is_step():
+        if self._begins and self.watching and _is_training():
             started = time.perf_counter()
             self._begins = False
             tensor = first_tensor((args, kwargs))
@@ -162,7 +158,7 @@ class Activations:
     def _sequence_enters(self, name: str, module: nn.Module, args: Any) -> Any:
         """Has the gradient of a sequence, or of a copy that wants one, measured at both ends."""
         places = time_steps.ends(module, args[0] if args else None)
-        if not places or not self._is_step() or _in_backward():
+        if not places or not (self.watching and _is_training()) or _in_backward():
             return None
         started = time.perf_counter()
         sequence: Tensor = args[0]
@@ -183,38 +179,42 @@ class Activations:
         return (sequence, *args[1:])
 
     def _called(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        if not self._is_step():
+        if not (self.watching and _is_training()):
             return
         started = time.perf_counter()
         tensor = first_tensor(output)
         if tensor is None:
             return
+        row = self._order.get(name)
         # Checkpointing calls the layer again during the backward pass: the same output.
-        if name in self._order and _in_backward():
-            index = self._order[name]
-        else:
-            index = self._add(name, type(module).__name__, tensor)
-        if tensor.requires_grad:
-            edge = get_gradient_edge(tensor)
-            received = partial(self._received, index, edge.output_nr)
-            self._edges.append(edge.node.register_prehook(received))
+        if row is None or not _in_backward():
+            row = self._add(name, type(module).__name__, tensor)
+        node, number = tensor.grad_fn, tensor.output_nr
+        if node is None and tensor.requires_grad:  # of a leaf
+            node, number = get_gradient_edge(tensor)[:2]
+        if node is not None:
+            self._edges.append(node.register_prehook(partial(self._received, row, number)))
         self.seconds += time.perf_counter() - started
 
     def _add(self, name: str, kind: str, tensor: Tensor) -> int:
         """Takes what a layer puts out now, since what follows may work in place; its row."""
-        index = self._order.setdefault(name, len(self._order))
-        if index == len(self._kinds):
+        row = self._order.get(name)
+        if row is None:
+            row = self._order[name] = len(self._order)
             self._kinds.append(kind)
-            self._dtypes.append(tensor.dtype)
-        values = tensor.detach()
-        self._sizes.append(values.numel())
-        self._outputs.add(index, values, copy=True)
-        return index
+            self._dtypes.append(dtype_name(tensor.dtype))
+        self._outputs.add(row, tensor.detach(), copy=True)
+        return row
 
-    def _received(self, index: int, output_nr: int, gradients: tuple[Tensor | None, ...]) -> None:
-        gradient = gradients[output_nr]
+    def _received(self, row: int, number: int, gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[number]
         if gradient is not None:  # while it is held autograd does not use its memory again
-            self._gradients.add(index, gradient.detach(), copy=False)
+            self._gradients.add(row, gradient.detach(), copy=False)
+
+
+def _is_training() -> bool:
+    """Whether what runs now belongs to a step, as a validation pass does not, and calls hooks."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def _in_backward() -> bool:

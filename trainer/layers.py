@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,6 +28,12 @@ def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
     visit("", model)
     return found
+
+
+@cache
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype: `float32`, `bfloat16`, …"""
+    return str(dtype).removeprefix("torch.")
 
 
 def first_tensor(output: Any) -> Tensor | None:

@@ -6,37 +6,30 @@ import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Leftover(NamedTuple):
-    """The gradients of an observed step, none of which is kept alive, as its update met them."""
+    """The gradients of an observed step as its update met them; none of them is kept alive."""
 
     step: int
-    gradients: dict[int, tuple[weakref.ref[Tensor], int]]  # parameter's id → gradient, version
+    gradients: list[tuple[weakref.ref[Tensor], int] | None]  # of each parameter, with its version
 
-    def carried(self, parameters: Sequence[nn.Parameter]) -> int:
-        """How many gradients were added to what is left: the next step's, before its update.
+    def carried(self, gradients: Sequence[Tensor | None]) -> int:
+        """How many of the next step's gradients were added to these.
 
         A backward pass raises the version of a gradient that is there by one, as clearing in place
         does; cleared to None, or not accumulated at all, a gradient is a new tensor.
         """
-        count = 0
-        for parameter in parameters:
-            left = self.gradients.get(id(parameter))
-            gradient = parameter.grad
-            if left is not None and gradient is not None and left[0]() is gradient:
-                count += gradient._version == left[1] + 1
-        return count
+        return sum(
+            left is not None and left[0]() is now and now._version == left[1] + 1
+            for left, now in zip(self.gradients, gradients, strict=True)
+            if now is not None
+        )
 
 
-def leftover(step: int, parameters: Sequence[nn.Parameter]) -> Leftover:
+def leftover(step: int, gradients: Sequence[Tensor | None]) -> Leftover:
     """What the gradients of the parameters are now; to be called when the optimizer begins."""
     return Leftover(
-        step,
-        {
-            id(p): (weakref.ref(gradient), gradient._version)
-            for p in parameters
-            if (gradient := p.grad) is not None
-        },
+        step, [None if each is None else (weakref.ref(each), each._version) for each in gradients]
     )

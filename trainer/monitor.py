@@ -24,8 +24,9 @@ from trainer.events import Events
 from trainer.finding import Finding
 from trainer.journal import Journal, log
 from trainer.leftover import Leftover
-from trainer.observation import NamedParameter, Observation, Unobserved
+from trainer.observation import Observation, Unobserved
 from trainer.record import StepRecord
+from trainer.watched import Watched
 
 Sink = Callable[[StepRecord], None]
 Found = Callable[[Finding], None]
@@ -75,8 +76,7 @@ class Monitor:
         self._diagnosis = Diagnosis(configuration)
         self._diagnoses = self._section.diagnose
         self._activations = Activations(model, self._wanted)
-        self._known: list[NamedParameter] | None = None
-        self._copies: list[Tensor] | None = None
+        self._known: Watched | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
         self.watch(0)
@@ -133,9 +133,8 @@ class Monitor:
         self._previous, left = (step, now), self._leftover
         return Observation(
             step=step,
-            parameters=self._parameters(),
+            watched=self._watched(),
             activations=self._activations,
-            copies=self._copies,
             loss=loss,
             optimizer=optimizer,
             before=left if left is not None and left.step == step - 1 else None,
@@ -162,10 +161,6 @@ class Monitor:
         self.close()
 
     def _observed(self, observation: Observation) -> None:
-        # Fresh memory costs several times the copying on the CPU; an accelerator's allocator keeps
-        # it at hand, and it is scarce there.
-        copies = observation.copies
-        self._copies = copies if copies and copies[0].device.type == "cpu" else None
         self._leftover = observation.leftover
         self.watch(observation.step + 1)
         assert observation.record is not None
@@ -186,7 +181,7 @@ class Monitor:
             for found in self._found:
                 found(finding)
 
-    def _parameters(self) -> list[NamedParameter]:
+    def _watched(self) -> Watched:
         """The wanted parameters; asked for again while some have no shape yet (lazy modules)."""
         if self._known is not None:
             return self._known
@@ -194,14 +189,16 @@ class Monitor:
             (name.replace("_orig_mod.", ""), parameter)  # of a compiled model
             for name, parameter in self._model.named_parameters()
         ]
-        shaped = [
-            (name, parameter)
-            for name, parameter in named
-            if self._wanted(name) and not isinstance(parameter, UninitializedParameter)
-        ]
+        watched = Watched(
+            [
+                (name, parameter)
+                for name, parameter in named
+                if self._wanted(name) and not isinstance(parameter, UninitializedParameter)
+            ]
+        )
         if not any(isinstance(parameter, UninitializedParameter) for _, parameter in named):
-            self._known = shaped
-        return shaped
+            self._known = watched
+        return watched
 
     def _wanted(self, name: str) -> bool:
         section = self._section

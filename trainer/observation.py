@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import compress
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover, leftover
 from trainer.record import StepRecord, TensorTable
+from trainer.watched import Watched
 
-NamedParameter = tuple[str, nn.Parameter]
+_VERSION = attrgetter("_version")
 
 
 class Unobserved:
@@ -51,9 +54,8 @@ class Observation(Unobserved):
     def __init__(
         self,
         step: int,
-        parameters: Sequence[NamedParameter],
+        watched: Watched,
         activations: Activations,
-        copies: list[Tensor] | None,
         loss: Tensor | float | None,
         optimizer: torch.optim.Optimizer | None,
         before: Leftover | None,
@@ -62,9 +64,8 @@ class Observation(Unobserved):
         done: Callable[[Observation], None],
     ) -> None:
         self.step = step
-        self.copies = copies  # of the trainable parameters; memory that is used again
         self.leftover: Leftover | None = None  # of the gradients, for the step after
-        self._parameters = parameters
+        self._watched = watched
         self._activations = activations
         self._loss = loss
         self._optimizer = optimizer
@@ -82,19 +83,20 @@ class Observation(Unobserved):
     def __enter__(self) -> Self:
         started = time.perf_counter()
         self._wall_time = time.time()
-        self._watched = self._activations.watching
+        self._layers = self._activations.watching
         self._activations.pause()
-        parameters = [parameter for _, parameter in self._parameters]
-        self._carried = math.nan if self._before is None else self._before.carried(parameters)
-        present = [(name, p.grad) for name, p in self._parameters if p.grad is not None]
-        self._names = tuple(name for name, _ in present)
-        self._gradients = [gradient for _, gradient in present]
-        self._versions = [gradient._version for gradient in self._gradients]
+        watched = self._watched
+        watched.look()
+        gradients = watched.gradients()
+        self._carried = math.nan if self._before is None else self._before.carried(gradients)
+        self._gradients = [gradient for gradient in gradients if gradient is not None]
+        self._names = watched.names
+        if len(self._gradients) < len(gradients):
+            present = [gradient is not None for gradient in gradients]
+            self._names = tuple(compress(watched.names, present))
+        self._versions = [*map(_VERSION, self._gradients)]
         self._moments, self._counts = statistics.summarize(self._gradients, self._histograms)
-        trainable = [(name, p) for name, p in self._parameters if p.requires_grad]
-        self._trainable = tuple(name for name, _ in trainable)
-        self._values = [parameter for _, parameter in trainable]
-        self.copies, self._squares = statistics.snapshot(self._values, self.copies)
+        self._squares = watched.snapshot.take(watched.trained)
         # Seen by every optimizer that steps inside; the first is the one that is told of.
         self._hook, optimizer = None, self._optimizer
         self._optimizer = None
@@ -103,7 +105,7 @@ class Observation(Unobserved):
         else:
             self._optimizer_steps(optimizer)
         self._seconds = time.perf_counter() - started
-        self._seconds += self._activations.seconds if self._watched else 0
+        self._seconds += self._activations.seconds if self._layers else 0
         return self
 
     def __exit__(
@@ -123,10 +125,10 @@ class Observation(Unobserved):
 
     def _made(self) -> StepRecord:
         started = time.perf_counter()
-        assert self.copies is not None
+        watched = self._watched
         if self.leftover is None:
-            self.leftover = leftover(self.step, [p for _, p in self._parameters])
-        changes = statistics.changes(self._values, self.copies)
+            self.leftover = leftover(self.step, watched.gradients())
+        changes = watched.snapshot.changes(watched.trained)
         tables = [self._moments, self._squares, changes]
         tables += [] if self._counts is None else [self._counts]
         numbers = {
@@ -135,7 +137,7 @@ class Observation(Unobserved):
             "norm_after": self._norm_after() if self._clip_coefficient is None else None,
         }
         read = {key: n.detach().reshape(1) for key, n in numbers.items() if isinstance(n, Tensor)}
-        results = self._activations.results() if self._watched else []
+        results = self._activations.results() if self._layers else []
         arrays = statistics.fetch([*tables, *read.values(), *results])
         layer_arrays = arrays[len(tables) + len(read) :]
         numbers |= {
@@ -148,11 +150,10 @@ class Observation(Unobserved):
         gradient_norm = float(np.linalg.norm(gradients.norms()))
         if numbers["norm_after"] and gradient_norm:
             numbers["coefficient"] = numbers["norm_after"] / gradient_norm
-        sizes = np.array([statistics.size(value) for value in self._values], dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rms, ratio = np.sqrt(squares / sizes), np.sqrt(changed[:, 0] / squares)
-            unchanged = changed[:, 1] / sizes
-        layers = self._activations.table(layer_arrays) if self._watched else None
+            rms, ratio = np.sqrt(squares / watched.sizes), np.sqrt(changed[:, 0] / squares)
+            unchanged = changed[:, 1] / watched.sizes
+        layers = self._activations.table(layer_arrays) if self._layers else None
         seconds = self._seconds + time.perf_counter() - started
         return StepRecord(
             step=self.step,
@@ -166,9 +167,9 @@ class Observation(Unobserved):
             carried_gradients=float(self._carried),
             optimizer="" if self._optimizer is None else type(self._optimizer).__name__,
             gradients=gradients,
-            parameters=self._trainable,
-            shapes=tuple(tuple(value.shape) for value in self._values),
-            dtypes=tuple(str(value.dtype).removeprefix("torch.") for value in self._values),
+            parameters=watched.trained_names,
+            shapes=watched.shapes,
+            dtypes=watched.dtypes,
             parameter_rms=rms,
             update_ratio=ratio,
             unchanged_fraction=unchanged,
@@ -178,8 +179,7 @@ class Observation(Unobserved):
     def _norm_after(self) -> Tensor | None:
         """The norm of the gradients after the update, if something inside changed them in place:
         a clipping that the loop did not tell of."""
-        same = zip(self._gradients, self._versions, strict=True)
-        if all(gradient._version == version for gradient, version in same):
+        if [*map(_VERSION, self._gradients)] == self._versions:
             return None
         dense = [gradient for gradient in self._gradients if gradient.layout is torch.strided]
         if len(dense) < len(self._gradients) or len({g.device for g in dense}) > 1:
@@ -193,7 +193,7 @@ class Observation(Unobserved):
             self._optimizer = optimizer
             self._learning_rate = float(optimizer.param_groups[0]["lr"])
             # Now, since the user may clear the gradients before the context ends.
-            self.leftover = leftover(self.step, [p for _, p in self._parameters])
+            self.leftover = leftover(self.step, self._watched.gradients())
 
 
 def _number(value: Any) -> float:

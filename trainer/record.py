@@ -90,6 +90,8 @@ class TensorTable:
     def norms(self) -> NDArray[np.float64]:
         """(N,) L2 norms that the optimizer meets: NaN with any NaN, else inf with any infinity."""
         _, norm, _, _, _, nans, infinities = self.moments.T
+        if not (nans.any() or infinities.any()):
+            return np.asarray(norm)
         return np.where(nans > 0, np.nan, np.where(infinities > 0, np.inf, norm))
 
 

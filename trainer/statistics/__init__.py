@@ -8,26 +8,25 @@ never wait for the device.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from functools import cache
-from importlib import import_module
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.record import BINS, SIGNALS
-from trainer.statistics import operations, small
+from trainer.statistics import kinds, operations
+from trainer.statistics.kinds import by_kind, dense
+from trainer.statistics.snapshot import Snapshot
 
 # The columns of a row of moments, float64. NORM (L2), SUM_ABS and MAX_ABS are over finite values.
 COUNT, NORM, SUM_ABS, MAX_ABS, ZEROS, NANS, INFINITIES = range(7)
+_ON_CPU, _SHAPE = attrgetter("is_cpu"), attrgetter("shape")
 
-_PLAIN = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_KERNEL = "trainer.statistics.threads"
+__all__ = ["Snapshot", "fetch", "signal", "signals", "size", "summarize"]
 
 
 def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tensor | None]:
@@ -41,55 +40,16 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
     if not tensors:
         none = torch.zeros(0, BINS, dtype=torch.int64)
         return torch.zeros(0, 7, dtype=torch.float64), none if histograms else None
-    dense = _all_dense(tensors)
-    moments, counts = _by_kind(dense, lambda kind, group: kind.summarize(group, histograms))
-    for row, (tensor, values) in enumerate(zip(tensors, dense, strict=True)):
-        if dense is tensors:
-            break
+    readable = dense(tensors)
+    moments, counts = by_kind(readable, lambda kind, group: kind.summarize(group, histograms))
+    if readable.values is tensors:
+        return moments, counts
+    for row, (tensor, values) in enumerate(zip(tensors, readable.values, strict=True)):
         if tensor.layout != torch.strided:
             left_out = size(tensor) - values.numel()
             moments[row, COUNT] += left_out
             moments[row, ZEROS] += left_out
     return moments, counts
-
-
-def snapshot(
-    tensors: Sequence[Tensor], into: list[Tensor] | None = None
-) -> tuple[list[Tensor], Tensor]:
-    """Copies of the tensors, and their sums of squares (N,) float64.
-
-    `into`, the copies of an earlier call for the same tensors, is overwritten and returned: fresh
-    memory costs several times what copying does. A value that is not finite makes its sum so.
-    """
-    dense = _all_dense(tensors)
-    if into is None or not _all_alike(dense, into):
-        into = [torch.empty_like(values, requires_grad=False) for values in dense]
-    if not tensors:
-        return into, torch.zeros(0, dtype=torch.float64)
-    (squares,) = _by_kind(dense, lambda kind, *groups: (kind.copy(*groups),), into)
-    return into, squares
-
-
-def changes(tensors: Sequence[Tensor], before: list[Tensor]) -> Tensor:
-    """The sums of (now - before)^2 and how many values are the same, bit for bit: (N, 2) float64.
-
-    `before` is a `snapshot` of the same tensors; ValueError if it is not.
-    """
-    dense = _all_dense(tensors)
-    if not _all_alike(dense, before):
-        row, values, old = next(
-            (row, values, old)
-            for row, (values, old) in enumerate(zip(dense, before, strict=True))
-            if not _all_alike([values], [old])
-        )
-        raise ValueError(
-            f"tensor {row} is {tuple(values.shape)} {values.dtype} on {values.device}, but its"
-            f" snapshot is {tuple(old.shape)} {old.dtype} on {old.device}: take a new snapshot"
-        )
-    if not tensors:
-        return torch.zeros(0, 2, dtype=torch.float64)
-    rows: Tensor = _by_kind(dense, lambda kind, *groups: (kind.compare(*groups),), before)[0]
-    return rows
 
 
 def signal(output: Tensor) -> Tensor:
@@ -103,32 +63,31 @@ def signal(output: Tensor) -> Tensor:
     number the lower median is taken; the dead fraction is their share of all units. NaN for what is
     undefined: no values, a signal from a single sample of each unit.
     """
-    values = _dense(output)
-    shape = _units(values)
+    (values,) = dense([output]).values
     if values.numel() == 0:
         return torch.full((SIGNALS,), torch.nan, dtype=torch.float64, device=values.device)
-    result = _tensor(_kind([values]).signal(values.detach(), shape))
-    assert result is not None
+    result: Tensor = kinds.kind_of([values]).signal(values.detach(), _units(values.shape))
     return result
 
 
 def signals(outputs: Sequence[Tensor]) -> Tensor:
     """What `signal` says of each output: (N, 4). Many small ones take a fraction of a call each."""
-    dense = _all_dense(outputs)
-    same = len({*map(_DTYPE, dense)}) == len({*map(_DEVICE, dense)}) == 1
-    kind = _kind(dense) if len(dense) > 1 and same and all(map(Tensor.numel, dense)) else None
+    values, alike = dense(outputs)
+    together = len(values) > 1 and alike and all(map(Tensor.numel, values))
+    kind = kinds.kind_of(values) if together else None
     if kind is None or not hasattr(kind, "signals"):
-        return torch.stack([signal(values) for values in dense])
-    result: Tensor = kind.signals(dense, [_units(values) for values in dense])
+        return torch.stack([signal(each) for each in values])
+    result: Tensor = kind.signals(values, [*map(_units, map(_SHAPE, values))])
     return result
 
 
-def _units(values: Tensor) -> tuple[int, int, int]:
-    """A layer's output seen as (samples, units, positions)."""
-    if values.dim() >= 4:
-        return values.shape[0], values.shape[1], values[0, 0].numel() if len(values) else 0
-    units = values.shape[-1] if values.dim() > 1 else 1
-    return values.numel() // units if units else 0, units, 1
+@lru_cache(maxsize=1024)
+def _units(shape: torch.Size) -> tuple[int, int, int]:
+    """An output of that shape seen as (samples, units, positions)."""
+    if len(shape) >= 4:
+        return shape[0], shape[1], shape[2:].numel()
+    units = shape[-1] if len(shape) > 1 else 1
+    return shape.numel() // units if units else 0, units, 1
 
 
 def size(tensor: Tensor) -> int:
@@ -141,6 +100,8 @@ def fetch(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
 
     Those in the CPU's memory are not copied: the arrays share it.
     """
+    if all(map(_ON_CPU, tensors)):
+        return [tensor.detach().numpy() for tensor in tensors]
     arrays: dict[int, NDArray[Any]] = {}
     devices: dict[torch.device, list[int]] = {}
     for position, tensor in enumerate(tensors):
@@ -151,84 +112,3 @@ def fetch(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
             group = operations.unpack(operations.pack(group).cpu(), group)
         arrays.update(zip(positions, (tensor.numpy() for tensor in group), strict=True))
     return [arrays[position] for position in range(len(tensors))]
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    """The values that are there, contiguous, real and of a dtype that the kinds can read."""
-    if tensor.layout is torch.strided and tensor.dtype in _PLAIN and not tensor.is_neg():
-        if tensor.is_contiguous():
-            return tensor
-    values = tensor.detach()
-    if values.layout != torch.strided:
-        sparse = values.layout in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
-        if values.layout == torch.sparse_coo:
-            values = values.coalesce()
-        values = values.values() if sparse else values.to_dense()
-    if values.dtype not in _PLAIN:
-        if values.is_complex():
-            values = torch.view_as_real(values.resolve_conj())
-        if values.dtype not in _PLAIN:
-            values = values.to(torch.float32 if values.is_floating_point() else torch.float64)
-    return values.resolve_neg().contiguous()
-
-
-# Some twenty tensors at each observed step: loops that stay in C take a third of the time.
-_LAYOUT, _DTYPE, _DEVICE, _SHAPE = map(attrgetter, ("layout", "dtype", "device", "shape"))
-
-
-def _all_dense(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The tensors as `_dense` has them: the same sequence where none needs a change."""
-    if (
-        {*map(_LAYOUT, tensors)} <= {torch.strided}
-        and {*map(_DTYPE, tensors)} <= {*_PLAIN}
-        and all(map(Tensor.is_contiguous, tensors))
-        and not any(map(Tensor.is_neg, tensors))
-    ):
-        return tensors
-    return [_dense(tensor) for tensor in tensors]
-
-
-def _all_alike(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    return all([*map(kind, ones)] == [*map(kind, others)] for kind in (_SHAPE, _DTYPE, _DEVICE))
-
-
-def _kind(tensors: Sequence[Tensor]) -> Any:
-    """The module that reads these tensors, which share device and dtype: see the top."""
-    if tensors[0].device.type != "cpu":
-        return operations
-    if _KERNEL not in sys.modules and small.fits(tensors):
-        return small
-    return _kernel()
-
-
-@cache
-def _kernel() -> Any:
-    try:
-        return import_module(_KERNEL)
-    except ImportError:  # no numba, or one that does not fit this numpy
-        return operations
-
-
-def _by_kind(dense: Sequence[Tensor], read: Any, others: Sequence[Tensor] | None = None) -> Any:
-    """What `read(kind, tensors[, others])` gives (a tuple) for each group that shares device and
-    dtype, put together in the order of the tensors."""
-    device = dense[0].device
-    if len({*map(_DTYPE, dense)}) == len({*map(_DEVICE, dense)}) == 1:
-        results = read(_kind(dense), *(each for each in (dense, others) if each is not None))
-        return [_tensor(part) for part in results]
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for row, values in enumerate(dense):
-        groups.setdefault((values.device, values.dtype), []).append(row)
-    parts = []
-    for rows in groups.values():
-        inputs = [[each[row] for row in rows] for each in (dense, others) if each is not None]
-        parts.append([_tensor(part) for part in read(_kind(inputs[0]), *inputs)])
-    order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
-    return [
-        None if columns[0] is None else torch.cat([c.to(device) for c in columns])[order.to(device)]
-        for columns in zip(*parts, strict=True)
-    ]
-
-
-def _tensor(result: Any) -> Tensor | None:
-    return torch.from_numpy(result) if isinstance(result, np.ndarray) else result

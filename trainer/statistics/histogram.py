@@ -99,15 +99,15 @@ def block_histogram(x, largest, zeros, tables):
 
 @njit(nogil=True)
 def empty_table(table, address, alone):
-    """Add the table to the int64 counts at the address, atomically if not alone, and clear it."""
-    counts = carray(address_of(address, np.int64), (BINS,))
-    for sign in range(0, BINS, SIGN):
-        half, target = table[sign : sign + NO_BIN], counts[sign : sign + NO_BIN]
-        if alone:
-            for k in range(half.size):
-                target[k] += np.int64(half[k])
-        else:
-            for k in range(half.size):
-                if half[k]:
-                    fetch_add(address + 8 * (sign + k), np.int64(half[k]))
+    """Move the table to the int64 counts at the address: added atomically, or if alone stored."""
+    table[NO_BIN:SIGN] = U32(0)
+    table[SIGN + NO_BIN :] = U32(0)
+    if alone:
+        counts = carray(address_of(address, np.int64), (BINS,))
+        for k in range(BINS):
+            counts[k] = np.int64(table[k])
+    else:
+        for k in range(BINS):
+            if table[k]:
+                fetch_add(address + 8 * k, np.int64(table[k]))
     table[:] = U32(0)

@@ -85,7 +85,25 @@ def _run(loop: Any, dtype: torch.dtype, values: int, header: Sequence[int], *row
         parallel(compiled.address, address, 0, 0)
 
 
-@np.errstate(over="ignore")  # sums of float64 may be infinite; hypot handles what norms need
+class _Scratch:
+    """The tables that threads count in, all zeros before and after: clearing them takes longer
+    than what many a gradient needs."""
+
+    free: list[Tensor] = []  # by those that call at the same time each takes its own
+
+    @classmethod
+    def taken(cls, workers: int) -> Tensor:
+        """Tables for so many threads."""
+        size = workers * histogram.SCRATCH_BYTES
+        try:
+            scratch = cls.free.pop()
+        except IndexError:
+            scratch = None
+        if scratch is None or len(scratch) < size:
+            scratch = torch.zeros(size, dtype=torch.uint8, device="cpu")
+        return scratch
+
+
 def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tensor | None]:
     """Moments (N, 7) and, if asked for, counts (N, 1024) of tensors of one dtype."""
     n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
@@ -94,21 +112,24 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
     counts = scratch = None
     workers = torch.get_num_threads() if values >= _THREADS_PAY_FROM else 1
     if histograms:
-        counts = torch.zeros(n, BINS, dtype=torch.int64, device="cpu")
-        pairs = max(lengths) >= histogram.PAIRS_PAY_FROM
-        size = workers * histogram.SCRATCH_BYTES if pairs or workers > 1 else histogram.TABLE_BYTES
-        scratch = torch.zeros(size, dtype=torch.uint8, device="cpu")
+        # The bins of one block alone are stored, those of several added.
+        made = torch.empty if first[-1] == n else torch.zeros
+        counts = made(n, BINS, dtype=torch.int64, device="cpu")
+        scratch = _Scratch.taken(workers)
     pointers = [0 if each is None else each.data_ptr() for each in (rows, counts, scratch)]
     addresses = [*map(Tensor.data_ptr, tensors)]
     header = (0, 0, workers, n, *pointers)
     loop, dtype = kernel.summarize_blocks, tensors[0].dtype
     _run(loop, dtype, values, header, addresses, lengths, first)
+    if scratch is not None:
+        _Scratch.free.append(scratch)
     if first[-1] == n:
         return rows, counts
     blocks, at = rows.numpy(), first[:-1]
-    moments = np.add.reduceat(blocks, at)
-    moments[:, 1] = np.hypot.reduceat(blocks[:, 1], at)
-    moments[:, 3] = np.maximum.reduceat(blocks[:, 3], at)
+    with np.errstate(over="ignore"):  # sums of float64 may be infinite
+        moments = np.add.reduceat(blocks, at)
+        moments[:, 1] = np.hypot.reduceat(blocks[:, 1], at)  # what norms need
+        moments[:, 3] = np.maximum.reduceat(blocks[:, 3], at)
     return torch.from_numpy(moments), counts
 
 
@@ -122,7 +143,6 @@ def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
     return _sums(kernel.compare_blocks, tensors, before, (2,))
 
 
-@np.errstate(all="ignore")
 def _sums(
     loop: Any, tensors: Sequence[Tensor], others: Sequence[Tensor], columns: tuple[int, ...]
 ) -> Tensor:
@@ -135,7 +155,8 @@ def _sums(
     _run(loop, tensors[0].dtype, sum(lengths), header, addresses, lengths, first, seconds)
     if first[-1] == n:
         return sums
-    return torch.from_numpy(np.add.reduceat(sums.numpy(), first[:-1]))
+    with np.errstate(all="ignore"):
+        return torch.from_numpy(np.add.reduceat(sums.numpy(), first[:-1]))
 
 
 @lru_cache(maxsize=64)
@@ -154,14 +175,11 @@ def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 def signals(outputs: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]]) -> Tensor:
     """The same (N, 4) of several outputs of one dtype."""
-    sizes = [SIGNALS + 3 * shape[1] for shape in shapes]
-    results = torch.empty(sum(sizes), dtype=torch.float64, device="cpu")
-    places = [0, *accumulate(sizes)][:-1]
+    n, columns = len(outputs), [*zip(*shapes, strict=True)]
+    before = [*accumulate(columns[1], initial=0)]
+    results = torch.empty(SIGNALS * n + 3 * before[-1], dtype=torch.float64, device="cpu")
     at = results.data_ptr()
-    rows = [
-        (0, 0, *shape, at + 8 * place, output.data_ptr())
-        for output, shape, place in zip(outputs, shapes, places, strict=True)
-    ]
-    values = sum(map(Tensor.numel, outputs))
-    _run(units.measure_outputs, outputs[0].dtype, values, (0, len(rows)), *rows)
-    return results[torch.tensor(places)[:, None] + torch.arange(SIGNALS)]
+    header = (0, n, at, at + 8 * SIGNALS * n)
+    addresses, values = [*map(Tensor.data_ptr, outputs)], sum(map(Tensor.numel, outputs))
+    _run(units.measure_outputs, outputs[0].dtype, values, header, addresses, *columns, before[:-1])
+    return results[: SIGNALS * n].view(n, SIGNALS)

@@ -44,19 +44,25 @@ def measure_units(job):
 
 
 def measure_outputs(job):
-    """Fill in the results of the outputs that are left; each is one thread's."""
+    """Fill in the results of the outputs that are left; each is one thread's.
+
+    Of this job the header has a counter, the number of outputs, the address of the results of the
+    whole, (outputs, SIGNALS), and that of room for those of all units; rows with an entry for each
+    output follow: addresses, samples, units, positions, how many units the outputs before have.
+    """
     outputs = carray(words_at(job), (2,))[1]
-    words = carray(words_at(job), (2 + WORDS * outputs,))
+    words = carray(words_at(job), (4 + 5 * outputs,))
+    wholes = carray(address_of(words[2], np.float64), (outputs, SIGNALS))
+    rows = words[4:].reshape(5, outputs)
     at = fetch_add(words.ctypes.data, 1)
     while at < outputs:
-        own = words[2 + WORDS * at : 2 + WORDS * (at + 1)]
-        whole = carray(address_of(own[RESULTS], np.float64), (SIGNALS,))
-        results = carray(address_of(own[RESULTS] + SIGNALS * 8, np.float64), (3, own[UNITS]))
-        for first in range(0, own[UNITS], AT_ONCE):
-            last = min(first + AT_ONCE, own[UNITS])
-            measure_between(job, own[OUTPUT], own[SAMPLES], own[POSITIONS], results, first, last)
-        summary(results, whole)
-        overflow(job, own[OUTPUT], own[SAMPLES] * own[UNITS] * own[POSITIONS], whole)
+        output, samples, units, positions, before = rows[:, at]
+        results = carray(address_of(words[3] + 3 * 8 * before, np.float64), (3, units))
+        for first in range(0, units, AT_ONCE):
+            last = min(first + AT_ONCE, units)
+            measure_between(job, output, samples, positions, results, first, last)
+        summary(results, wholes[at])
+        overflow(job, output, samples * units * positions, wholes[at])
         at = fetch_add(words.ctypes.data, 1)
 
 

@@ -1,0 +1,46 @@
+"""The parameters that are looked at, and what about them stays the same from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+import numpy as np
+from torch import Tensor, nn
+
+from trainer import statistics
+from trainer.layers import dtype_name
+
+_GRADIENT, _TRAINED = attrgetter("grad"), attrgetter("requires_grad")
+_SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
+
+
+class Watched:
+    """Named parameters; those of them that are trained have rows in a record."""
+
+    def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self.names = tuple(name for name, _ in named)
+        self.parameters = [parameter for _, parameter in named]
+        self.snapshot = statistics.Snapshot()  # of those that are trained
+        self._is_trained: list[bool] | None = None
+        self._forms: list[object] | None = None
+
+    def gradients(self) -> list[Tensor | None]:
+        """What is in `.grad` of each parameter."""
+        return [*map(_GRADIENT, self.parameters)]
+
+    def look(self) -> None:
+        """Finds out which parameters are trained now, and in what form they are."""
+        is_trained = [*map(_TRAINED, self.parameters)]
+        if is_trained != self._is_trained:
+            pairs = zip(self.names, self.parameters, is_trained, strict=True)
+            trained = [(name, parameter) for name, parameter, trained in pairs if trained]
+            self._is_trained, self._forms = is_trained, None
+            self.trained_names = tuple(name for name, _ in trained)
+            self.trained = [parameter for _, parameter in trained]
+        forms = [*map(_SHAPE, self.trained), *map(_DTYPE, self.trained)]
+        if forms != self._forms:
+            self._forms = forms
+            self.sizes = np.array([*map(statistics.size, self.trained)], dtype=np.float64)
+            self.shapes = tuple(tuple(parameter.shape) for parameter in self.trained)
+            self.dtypes = tuple(dtype_name(parameter.dtype) for parameter in self.trained)
