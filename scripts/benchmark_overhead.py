@@ -4,7 +4,8 @@
 
 Every way of watching trains its own copy of the model on two threads; the ways take turns, round
 by round, so that a slow moment of the machine meets all of them. Printed are medians over rounds
-and the ratio to the bare loop with its quartiles. wandb and tensorboardX come with the extra
+and the ratio to the bare loop with its quartiles; the default cadences, which repeat after 200
+steps, are measured over as many, beside a bare loop's. wandb and tensorboardX come with the extra
 `benchmark`; a peer that is not installed is left out with a note.
 """
 
@@ -29,6 +30,7 @@ from workloads import NAMES, Workload, workload
 from trainer import Monitor
 
 SETTLE_SECONDS = 0.5
+CYCLE = 200  # steps after which the default cadences repeat
 EVERYTHING = {"every_steps": 1, "histogram_every_steps": 1, "activation_every_steps": None}
 
 
@@ -146,10 +148,11 @@ class Wandb(Way):
         self.run.finish()
 
 
+DEFAULT = "monitor, default cadences"
 WAYS: dict[str, type[Way]] = {
     "bare loop": Way,
     "torch._foreach_norm alone": ForeachNorm,
-    "monitor, default cadences": OursByDefault,
+    DEFAULT: OursByDefault,
     "monitor, everything but activations": Ours,
     "monitor, everything": OursWithActivations,
     "wandb.watch, offline": Wandb,
@@ -184,18 +187,11 @@ def measure(name: str, rounds: int) -> None:
         for number in range(rounds):
             order = list(made.items())
             for title, way in order[number % len(order) :] + order[: number % len(order)]:
-                # The default cadences repeat after 200 steps: anything less is not their cost.
-                if title != "monitor, default cadences":
+                if title != DEFAULT:
                     way.round(steps)
-        bare, default = made["bare loop"], made["monitor, default cadences"]
+        bare = made["bare loop"]
         bare_seconds = list(bare.seconds)
-        bare.seconds.clear()
-        default.next_step = 1000
-        default.monitor.watch(1000)
-        for _ in range(200 // steps):
-            bare.timed(steps)
-            default.timed(steps)
-        ratio = sum(default.seconds) / sum(bare.seconds)
+        default_ratios = cycles(bare, made[DEFAULT], statistics.median(bare_seconds))
         values = sum(p.numel() for p in bare.parameters)
         print(f"\n{name}: {values:,} values in {len(bare.parameters)} tensors, {rounds} rounds")
         print(
@@ -203,23 +199,33 @@ def measure(name: str, rounds: int) -> None:
         )
         bare_ms = 1000 * statistics.median(bare_seconds)
         for title, way in made.items():
-            if way is default:
-                ms, middle, spread, added = (
-                    bare_ms * ratio,
-                    ratio,
-                    "(200 steps)",
-                    bare_ms * (ratio - 1),
-                )
-            else:
-                seconds = bare_seconds if way is bare else way.seconds
-                pairs = list(zip(seconds, bare_seconds, strict=True))
-                ratios = sorted(a / b for a, b in pairs)
-                spread = f"{ratios[len(ratios) // 4]:.2f} to {ratios[-1 - len(ratios) // 4]:.2f}"
-                ms, middle = 1000 * statistics.median(seconds), statistics.median(ratios)
-                added = 1000 * statistics.median(a - b for a, b in pairs)
+            seconds = bare_seconds if way is bare else way.seconds
+            ratios = default_ratios
+            if title != DEFAULT:
+                ratios = [a / b for a, b in zip(seconds, bare_seconds, strict=True)]
+            ratios, middle = sorted(ratios), statistics.median(ratios)
+            spread = f"{ratios[len(ratios) // 4]:.2f} to {ratios[-1 - len(ratios) // 4]:.2f}"
+            ms = bare_ms * middle if title == DEFAULT else 1000 * statistics.median(seconds)
+            added = bare_ms * (middle - 1)
             written = sum(f.stat().st_size for f in way.folder.rglob("*") if f.is_file()) / 1000
             row = f"{ms:9.2f} {middle:6.3f}  {spread:13} {added:8.3f} {written / way.made:8.2f}"
             print(f"{title:38} {row}", flush=True)
+
+
+def cycles(bare: Way, default: Way, seconds: float) -> list[float]:
+    """Ratios of whole cycles of the default cadences, of a second at least: what the thread that
+    writes does every now and then is in it."""
+    default.next_step = 10 * CYCLE
+    default.monitor.watch(default.next_step)
+    steps = CYCLE * max(1, round(1 / (CYCLE * seconds)))
+    ratios = []
+    for number in range(max(1, min(9, round(9 / (steps * seconds))))):
+        both = (bare, default) if number % 2 else (default, bare)
+        for way in both:
+            time.sleep(SETTLE_SECONDS)
+            way.timed(steps)
+        ratios.append(default.seconds[-1] / bare.seconds[-1])
+    return ratios
 
 
 def growth() -> None:

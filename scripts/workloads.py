@@ -1,4 +1,4 @@
-"""The three networks that costs are measured on: an MLP, a small GPT and a ResNet-18."""
+"""What costs are measured on: an MLP, a small GPT, a ResNet-18 and the line of linear.yaml."""
 
 from __future__ import annotations
 
@@ -104,8 +104,11 @@ def workload(name: str) -> Workload:
         model, tokens = GPT(), torch.randint(65, (12, 65))
         x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].reshape(-1)
         return Workload(name, model, lambda: F.cross_entropy(model(x).flatten(0, 1), y), 4)
+    if name == "linear":
+        model, x, y = nn.Linear(1, 1), torch.tensor([[2.0], [3.0]]), torch.tensor([[3.0], [2.0]])
+        return Workload(name, model, lambda: 0.5 * (model(x) - y).square().sum(), 1000)
     model, x, y = resnet18(), torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
     return Workload(name, model, lambda: F.cross_entropy(model(x), y), 2)
 
 
-NAMES = ("MLP", "GPT", "ResNet-18")
+NAMES = ("MLP", "GPT", "ResNet-18", "linear")
