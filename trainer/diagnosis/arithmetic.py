@@ -120,7 +120,7 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
         return "recurrence"
     if _blew_up(history, thresholds) or history.before is None:
         return "initialisation"
-    norms = [norm for norm in history.norms if math.isfinite(norm)]
+    norms = history.norms
     grown = bool(norms) and norms[-1] >= thresholds.grown_norm * min(norms)
     if history.largest_update >= thresholds.thrown_update or history.loss_rise >= 2 or grown:
         return "learning rate"

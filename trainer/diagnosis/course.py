@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 import numpy as np
 
@@ -80,11 +81,11 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def loss_spike(history: History, thresholds: Thresholds) -> Symptom | None:
     """A loss far above those before it. Many pass by themselves."""
-    before = np.array(history.losses[:-1])
+    before = history.losses[:-1][-32:]
     if len(before) < 12 or not math.isfinite(history.loss):
         return None
-    middle = float(np.median(before[-32:]))
-    spread = 1.4826 * float(np.median(np.abs(before[-32:] - middle)))
+    middle = median(before)
+    spread = 1.4826 * median(abs(loss - middle) for loss in before)
     if not (history.loss - middle > 7 * spread and history.loss > 2 * abs(middle)):
         return None
     return Symptom(
@@ -116,10 +117,9 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
         return None  # more than that is known
     if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
         return None
-    losses = np.array(history.losses)
-    if len(losses) < 12 or not history.loss_at_start > 0:
+    if len(history.losses) < 12 or not history.loss_at_start > 0:
         return None
-    recent = float(np.median(losses[-6:]))
+    recent = median(history.losses[-6:])
     if recent < 0.97 * history.loss_at_start:
         return None
     return Symptom(

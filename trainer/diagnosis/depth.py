@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import numpy as np
 
 from trainer.diagnosis import blame
@@ -32,7 +34,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     updates = history.updates[~np.isnan(history.updates)]
     first = float(np.median(updates[: max(1, len(updates) // 2)])) if len(updates) else np.nan
     growth = history.growth()
-    certain = signal <= floor
+    strong = ratio <= thresholds.lost_gradient / 10
+    certain = strong and signal <= floor
     stands_still = (
         first <= thresholds.starved_update
         and float(np.max(updates, initial=0.0)) >= 10 * thresholds.starved_update
@@ -64,7 +67,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and"
         f" {signal:.1g} of the output depends on the sample",
         evidence,
-        sightings=2 if history.record.step < SETTLED else 1,
+        sightings=1 if strong and step >= SETTLED else 2,
         confidence=0.99 if certain else 0.95,
     )
 
@@ -108,6 +111,8 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     lost = signal <= thresholds.lost_signal and view.flow_ratio <= thresholds.lost_gradient
     if not (lost or history.update <= thresholds.starved_update):
+        return None
+    if history.growth() >= thresholds.recovery_growth and "signal_collapse" not in history.raised:
         return None
     found = blame.attenuation(first, history.record, first)
     return Symptom(
@@ -176,17 +181,19 @@ def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
             f"one update changes the weights by {history.update:.1g} times their size",
             {"update_ratio": history.update, "gradient_norm": record.gradient_norm},
         )  # fmt: skip
-    norms = [norm for norm in history.norms[:-1] if np.isfinite(norm)]
-    if len(norms) < 3 or not record.gradient_norm >= thresholds.grown_norm * np.median(norms[:20]):
+    if len(history.norms) < 4 or not np.isfinite(record.gradient_norm):
+        return None
+    before = median(history.norms[:-1][:20])
+    if not record.gradient_norm >= thresholds.grown_norm * before:
         return None
     if not (history.loss_rise >= thresholds.risen_loss or history.loss_at_start < 0):
         return None
     place = _largest_growth(history)
     return Symptom(
         "exploding", "critical", place, "learning rate",
-        f"the gradient's norm is {record.gradient_norm / float(np.median(norms[:20])):.1g} times"
+        f"the gradient's norm is {record.gradient_norm / before:.1g} times"
         " what it was while the loss rises",
-        {"gradient_norm": record.gradient_norm, "before": float(np.median(norms[:20])),
+        {"gradient_norm": record.gradient_norm, "before": before,
          "loss_over_start": history.loss_rise},
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import median
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class History:
     """The records so far. `add` first, then ask."""
 
     record: StepRecord = field(init=False)  # the newest
+    updates: Array = field(default_factory=lambda: np.zeros(0))  # its ratios; NaN for no matrix
+    update: float = math.nan  # the median of those
     before: StepRecord | None = None  # the one before it
     view: View | None = None  # of the newest, if its layers were observed
     first_view: View | None = None
@@ -47,7 +50,10 @@ class History:
         """Takes the next record."""
         self.before = getattr(self, "record", None)
         self.record = record
-        self._walk(record)
+        before, self.updates = self.updates, self._updates(record)
+        known = self.updates[~np.isnan(self.updates)].tolist()
+        self.update = median(known) if known else math.nan
+        self._walk(before)
         self.view = None if record.layers is None else View(record.layers)
         if self.view is not None:
             if self.first_view is None:
@@ -58,24 +64,25 @@ class History:
             if len(self.losses) <= EARLY_LOSSES:
                 self.loss_at_start = min(self.losses)
         if self.view is not None:
-            loss = float(np.median(self.losses[-5:] or [np.nan]))
+            loss = median(self.losses[-5:]) if self.losses else math.nan
             view = self.view
             mark = Mark(self.path, view.output_signal, view.flow_ratio, loss)
             self.marks = [*self.marks[-KEPT:], mark]
-        self.norms = [*self.norms[-KEPT:], record.gradient_norm]
+        if math.isfinite(record.gradient_norm):
+            self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
         if math.isfinite(self.update):
             if not self.first_update > 0:
                 self.first_update = self.update
             self.largest_update = max(self.largest_update, self.update)
 
-    def _walk(self, record: StepRecord) -> None:
-        now = np.minimum(np.nan_to_num(self._updates(record), nan=0.0, posinf=1.0), 1.0)
-        if self.before is None or self.before.parameters != record.parameters:
-            self._paths = np.zeros(len(now))
-        else:
-            then = np.minimum(np.nan_to_num(self._updates(self.before), nan=0.0, posinf=1.0), 1.0)
-            self._paths = self._paths + (now + then) / 2 * (record.step - self.before.step)
+    def _walk(self, updates_before: Array) -> None:
+        if self.before is None or self.before.parameters != self.record.parameters:
+            self._paths = np.zeros(len(self.updates))
+            return
+        # fmin and fmax leave NaN out: no way
+        ways = np.fmax(np.fmin(self.updates, 1.0) + np.fmin(updates_before, 1.0), 0.0) / 2
+        self._paths = self._paths + ways * (self.record.step - self.before.step)
 
     @staticmethod
     def _updates(record: StepRecord) -> Array:
@@ -84,17 +91,6 @@ class History:
         if not matrix.any():
             matrix[:] = True
         return np.where(matrix, record.update_ratio, np.nan)
-
-    @property
-    def updates(self) -> Array:
-        """(P,) update ratios of the newest record; NaN for what is no matrix."""
-        return self._updates(self.record)
-
-    @property
-    def update(self) -> float:
-        """The median update ratio of the matrices."""
-        updates = self.updates[~np.isnan(self.updates)]
-        return float(np.median(updates)) if len(updates) else math.nan
 
     @property
     def path(self) -> float:
@@ -129,7 +125,7 @@ class History:
     @property
     def stuck(self) -> bool:
         """Whether the latest losses are no lower than the first."""
-        return not float(np.median(self.losses[-5:] or [np.nan])) < 0.7 * self.loss_at_start
+        return not (self.losses and median(self.losses[-5:]) < 0.7 * self.loss_at_start)
 
     @property
     def rate_is_rising(self) -> bool:
