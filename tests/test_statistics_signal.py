@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from trainer import statistics
-from trainer.statistics import kinds, operations, threads
+from trainer.statistics import kinds, operations, small, threads
 
 
-@pytest.fixture(params=["kernel", "torch"], autouse=True)
+@pytest.fixture(params=["kernel", "numpy", "torch"], autouse=True)
 def backend(request, monkeypatch):
-    module = {"kernel": threads, "torch": operations}[request.param]
-    monkeypatch.setattr(kinds, "kind_of", lambda tensors: module)
+    module = {"kernel": threads, "numpy": small, "torch": operations}[request.param]
+
+    def kind(tensors):
+        return operations if module is small and not small.fits(tensors) else module
+
+    monkeypatch.setattr(kinds, "kind_of", kind)
 
 
 def by_unit(output: Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from ctypes import memmove, string_at
 from itertools import accumulate
@@ -87,7 +88,25 @@ def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> NDArray[Any]
     return np.stack([_sums_of_squares(now.astype(np.float64) - old, starts), same], axis=1)
 
 
-signal = operations.signal
+@np.errstate(all="ignore")
+def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """RMS and fractions (4,) of values seen as (samples, units, positions)."""
+    seen = values.numpy().reshape(shape).astype(np.float64)
+    size = shape[0] * shape[2]
+    means = np.add.reduce(seen, axis=(0, 2), keepdims=True) / size
+    variances = np.add.reduce(np.square(seen - means), axis=(0, 2)) / size
+    squares = variances + np.square(means.ravel())
+    rms = math.sqrt(np.add.reduce(squares) / len(squares))
+    if not math.isfinite(rms):
+        return operations.signal(values, shape)
+    zeros = np.add.reduce(seen == 0, axis=(0, 2), dtype=np.float64)
+    fractions = np.sort(np.sqrt(variances / squares))  # NaN, at the end, of units always zero
+    middle = (np.count_nonzero(fractions == fractions) - 1) // 2
+    median = fractions[middle] if size > 1 else math.nan
+    dead = np.count_nonzero(zeros == size) / len(zeros)
+    return torch.tensor(
+        [rms, float(np.add.reduce(zeros)) / seen.size, median, dead], dtype=torch.float64
+    )
 
 
 def _flat(tensors: Sequence[Tensor]) -> tuple[NDArray[Any], list[int], list[int]]:
