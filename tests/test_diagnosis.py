@@ -11,6 +11,7 @@ import pytest
 from records_by_hand import Layer, deep, linear, record
 
 from trainer.diagnosis import Diagnosis
+from trainer.diagnosis.history import History
 from trainer.finding import Finding
 from trainer.record import StepRecord
 
@@ -84,6 +85,17 @@ class TestVanishing:
         assert [len(new) for new in said] == [0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0]
         assert [f.resolved for f in diagnosis.findings] == [True]
         assert diagnosis.findings[0].steps == (0, 4)
+
+
+def test_the_way_is_that_of_the_matrix_that_moved_most() -> None:
+    history, rows = History(), (linear(update=0.01), linear(update=0.04), linear(update=9.0))
+    for step in (0, 1, 2, 10):
+        made = record(step, rows)
+        history.add(replace(made, shapes=((30, 30), (30, 30), (30,))))
+    assert history.path == pytest.approx(10 * 0.04)
+    assert history.update == pytest.approx(0.025)
+    history.add(replace(record(11, [linear(update=5.0)] * 3), shapes=((9, 9),) * 3))
+    assert history.path == pytest.approx(10 * 0.04 + (0.04 + 1) / 2)
 
 
 class TestOverTime:

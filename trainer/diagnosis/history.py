@@ -80,8 +80,8 @@ class History:
         if self.before is None or self.before.parameters != self.record.parameters:
             self._paths = np.zeros(len(self.updates))
             return
-        # fmin and fmax leave NaN out: no way
-        ways = np.fmax(np.fmin(self.updates, 1.0) + np.fmin(updates_before, 1.0), 0.0) / 2
+        both = np.minimum(self.updates, 1.0) + np.minimum(updates_before, 1.0)
+        ways = np.fmax(both, 0.0) / 2  # NaN, where a parameter is no matrix, is no way
         self._paths = self._paths + ways * (self.record.step - self.before.step)
 
     @staticmethod
