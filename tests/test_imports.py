@@ -20,7 +20,7 @@ ROWS = [
     ["layer_calls"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
-        *("devices", "layers", "time_steps"),
+        *("plugin", "devices", "layers", "time_steps"),
     ],
     ["callables", "summary"],
     ["config", "diagnosis", "wire"],

@@ -1,0 +1,97 @@
+"""How a question is read from a request, and how an answer is sent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.backend import http_util
+from werkzeug import Request, Response
+
+TYPES = {".js": "application/javascript", ".css": "text/css"}  # of the files of the page
+LARGEST = (1 << 31) - 1  # number that can be asked for
+
+Application = Callable[..., Iterable[bytes]]  # of WSGI
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """A question that has no answer, and the status that says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def measure(request: Request, known: Mapping[str, T]) -> T:
+    """What is known under the name of the statistic that is asked for."""
+    name = request.args.get("statistic", "activation_gradient")
+    if name not in known:
+        raise Refused(400, f"statistic: expected one of {', '.join(known)}")
+    return known[name]
+
+
+def relative(request: Request) -> bool:
+    """Whether values over those of the last row are asked for."""
+    return request.args.get("relative") == "true"
+
+
+def whole(request: Request, name: str, default: T) -> int | T:
+    """A whole number, at most LARGEST in size; the default where it is not given."""
+    given = request.args.get(name)
+    if given is None:
+        return default
+    try:
+        return min(max(int(given), -LARGEST), LARGEST)
+    except ValueError:
+        raise Refused(400, f"{name}: expected a whole number") from None
+
+
+def text(matrix: NDArray[np.float64]) -> str:
+    """The float64 numbers, little-endian and row by row, in base64."""
+    return base64.b64encode(np.ascontiguousarray(matrix, "<f8").tobytes()).decode()
+
+
+def number(value: float) -> float | str | None:
+    """The value as JSON has it: null where nothing was observed, a text where it is not finite."""
+    if math.isfinite(value):
+        return None if value < 0 else value
+    return str(value)
+
+
+def _respond(request: Request, content: str, content_type: str, code: int = 200) -> Response:
+    response: Response = http_util.Respond(request, content, content_type, code=code)
+    return response
+
+
+def answer(ask: Callable[[Request], Any]) -> Application:
+    """A route that answers with JSON, or with a line that says why not."""
+
+    @Request.application
+    def application(request: Request) -> Response:
+        if request.method != "GET":
+            return _respond(request, "only GET is answered", "text/plain", 405)
+        try:
+            content = json.dumps(ask(request), allow_nan=False)
+        except Refused as error:
+            return _respond(request, str(error), "text/plain", error.status)
+        return _respond(request, content, "application/json")
+
+    return application
+
+
+def file(path: Path) -> Application:
+    """A route that answers with a file of the page."""
+
+    @Request.application
+    def application(request: Request) -> Response:
+        content = path.read_text(encoding="utf-8")
+        return _respond(request, content, TYPES[path.suffix])
+
+    return application

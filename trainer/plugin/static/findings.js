@@ -1,0 +1,61 @@
+// What is wrong, in words: the verdict of a run and the list of its findings.
+
+const SIGNS = {critical: '✕', warning: '▲', info: 'i', ok: '✓'};
+const ORDER = ['critical', 'warning', 'info'];
+
+const owner = (name) => name.split('.').slice(0, -1).join('.') || 'model';
+
+// The findings as the list and the map number them: what goes on first, then by their level.
+export function ordered(findings) {
+  const rank = (finding) => ORDER.indexOf(finding.level) + (finding.resolved ? 10 : 0);
+  return [...findings].sort((a, b) => rank(a) - rank(b)).map((finding) => ({
+    ...finding,
+    isAt: (row) => finding.where === null || row === finding.where || owner(row) === finding.where ||
+      row === owner(finding.where) || row.startsWith(`${finding.where}.`),
+  }));
+}
+
+export function verdict(parent, tree, findings) {
+  const worst = findings.find((finding) => !finding.resolved);
+  const level = worst ? worst.level : 'ok';
+  parent.className = `verdict ${level}`;
+  const head = document.createElement('strong');
+  head.textContent = worst ? worst.headline : tree.records ? 'nothing is wrong' : 'no step was looked at';
+  const words = worst ? `: ${worst.cause}` : ` (${tree.records} steps looked at)`;
+  parent.replaceChildren(sign(level), head, words);
+}
+
+export function list(parent, findings, go) {
+  const items = findings.map((finding, number) => {
+    const item = document.createElement('li');
+    item.className = `${finding.level}${finding.resolved ? ' resolved' : ''}`;
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.append(sign(finding.level, String(number + 1)), finding.headline);
+    button.addEventListener('click', () => go(finding));
+    item.append(button, paragraph('why', finding.cause), paragraph('do', finding.remedy));
+    if (finding.overrides) item.append(paragraph('try', finding.overrides, 'code'));
+    const seen = Object.entries(finding.evidence).map(([name, value]) =>
+      `${name} ${typeof value === 'number' ? value.toPrecision(3) : value}`);
+    if (seen.length) item.append(paragraph('seen', seen.join(', ')));
+    return item;
+  });
+  parent.replaceChildren(...items);
+}
+
+function sign(level, words) {
+  const made = document.createElement('b');
+  made.className = `sign ${level}`;
+  made.textContent = words ?? SIGNS[level];
+  return made;
+}
+
+function paragraph(name, words, kind = 'span') {
+  const made = document.createElement('p');
+  const label = document.createElement('i');
+  label.textContent = name;
+  const said = document.createElement(kind);
+  said.textContent = words;
+  made.append(label, said);
+  return made;
+}

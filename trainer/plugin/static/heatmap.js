@@ -1,0 +1,143 @@
+// The picture of a run: layers from top to bottom, steps from left to right.
+
+import {inWords} from './measures.js';
+import {AXIS, paint} from './picture.js';
+
+const TALLEST = 22; // pixels of a row
+const LEAST = 3;
+const DRAG = 6; // pixels from which a press is no click
+
+export class Heatmap {
+  // `picked(row, step)` is told of a click or an arrow key, `zoomed(first, last)` of a drag.
+  constructor(parent, picked, zoomed) {
+    this.picked = picked;
+    this.zoomed = zoomed;
+    this.map = document.createElement('canvas');
+    this.cursor = document.createElement('canvas');
+    this.said = document.createElement('div');
+    this.said.className = 'said';
+    this.frame = document.createElement('div');
+    this.frame.className = 'map';
+    this.frame.tabIndex = 0;
+    this.frame.setAttribute('role', 'img');
+    this.frame.append(this.map, this.cursor);
+    this.live = document.createElement('div');
+    this.live.className = 'unseen';
+    this.live.setAttribute('aria-live', 'polite');
+    parent.append(this.frame, this.said, this.live);
+    this.frame.addEventListener('pointermove', (event) => this.move(event));
+    this.frame.addEventListener('pointerdown', (event) => { this.pressed = this.at(event).x; });
+    this.frame.addEventListener('pointerup', (event) => this.release(event));
+    this.frame.addEventListener('pointerleave', () => { this.hover = null; this.point(); });
+    this.frame.addEventListener('keydown', (event) => this.key(event));
+  }
+
+  // view: {matrix, rows (numbers of the shown ones), measure, scale, axis, findings, row, step}
+  show(view) {
+    this.view = view;
+    this.frame.setAttribute('aria-label', view.summary);
+    const ratio = window.devicePixelRatio || 1;
+    const width = this.frame.clientWidth;
+    const tall = Math.max(LEAST, Math.min(TALLEST, Math.floor(460 / (view.rows.length || 1))));
+    Object.assign(this, {width, tall, ratio, height: tall * view.rows.length});
+    for (const canvas of [this.map, this.cursor]) {
+      canvas.width = width * ratio;
+      canvas.height = (this.height + AXIS) * ratio;
+      canvas.style.width = `${width}px`;
+      canvas.style.height = `${this.height + AXIS}px`;
+    }
+    const colour = getComputedStyle(this.frame).color;
+    Object.assign(this, paint(this.map, view, {width, tall, ratio, colour}));
+    this.point();
+  }
+
+  at(event) {
+    const box = this.map.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const column = this.edges.findLastIndex((edge) => edge <= x);
+    const line = Math.floor(y / this.tall);
+    const {matrix, rows} = this.view;
+    const inside = column >= 0 && column < matrix.first.length && line >= 0 && line < rows.length;
+    return {x, column, line, inside};
+  }
+
+  move(event) {
+    const place = this.at(event);
+    this.hover = place.inside ? place : null;
+    this.dragged = event.buttons ? place.x : null;
+    requestAnimationFrame(() => this.point());
+  }
+
+  release(event) {
+    const place = this.at(event);
+    const from = this.pressed;
+    this.pressed = this.dragged = null;
+    if (from === null || from === undefined) return;
+    if (Math.abs(place.x - from) < DRAG) {
+      if (place.inside) this.pick(place.column, place.line);
+      return;
+    }
+    const {first, last} = this.view.matrix;
+    const [low, high] = [Math.min(from, place.x), Math.max(from, place.x)];
+    const start = Math.max(0, this.edges.findLastIndex((edge) => edge <= low));
+    const end = Math.min(first.length, this.edges.findLastIndex((edge) => edge <= high) + 1) - 1;
+    this.zoomed(first[start], last[Math.max(start, end)]);
+  }
+
+  pick(column, line) {
+    const {matrix, rows} = this.view;
+    this.live.textContent = this.words(column, line);
+    this.picked(matrix.rows[rows[line]], matrix.last[column]);
+  }
+
+  key(event) {
+    const move = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
+    if (!move) return;
+    event.preventDefault();
+    const {matrix, rows} = this.view;
+    const {column, line} = this.chosen();
+    this.pick(Math.max(0, Math.min(matrix.first.length - 1, column + move[0])),
+        Math.max(0, Math.min(rows.length - 1, Math.max(line, 0) + move[1])));
+  }
+
+  chosen() {
+    const {matrix, rows, row, step} = this.view;
+    const column = step === null ? matrix.first.length - 1 :
+      Math.max(0, matrix.first.findLastIndex((first) => first <= step));
+    return {column, line: rows.findIndex((number) => matrix.rows[number] === row)};
+  }
+
+  words(column, line) {
+    const {matrix, rows, measure} = this.view;
+    const place = column * matrix.rows.length + rows[line];
+    const [first, last] = [matrix.first[column], matrix.last[column]];
+    const [low, high] = [matrix.low[place], matrix.high[place]].map((v) => inWords(v, measure));
+    const when = first === last ? `step ${first}` : `steps ${first} to ${last}`;
+    return `${matrix.rows[rows[line]]}, ${when}: ${low === high ? low : `${low} to ${high}`}`;
+  }
+
+  // The cursor, the chosen layer and the chosen step, on a canvas of their own.
+  point() {
+    const context = this.cursor.getContext('2d');
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height + AXIS);
+    if (!this.view.matrix.first.length) return;
+    const {column, line} = this.chosen();
+    const box = (x, y, width, height, colour) => {
+      for (const [style, thick] of [['#000', 3], [colour, 1.5]]) {
+        context.strokeStyle = style;
+        context.lineWidth = thick;
+        context.strokeRect(x, y, width, height);
+      }
+    };
+    const wide = Math.max(2, this.edges[column + 1] - this.edges[column]);
+    box(this.edges[column], 0.5, wide, this.height - 1, '#fff');
+    if (line >= 0) box(this.left, line * this.tall, this.width - this.left - 1, this.tall, '#fff');
+    if (this.dragged !== null && this.dragged !== undefined && this.pressed) {
+      context.fillStyle = 'rgba(128,128,128,.45)';
+      context.fillRect(this.pressed, 0, this.dragged - this.pressed, this.height);
+    }
+    this.said.textContent = this.hover ? this.words(this.hover.column, this.hover.line) :
+      line >= 0 ? this.words(column, line) : 'click a layer at a step; drag to zoom';
+  }
+}

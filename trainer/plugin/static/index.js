@@ -1,0 +1,246 @@
+// The page: its controls, and what is asked and drawn when one of them or a run changes.
+
+import {ask, matrix} from './answers.js';
+import {list, ordered, verdict} from './findings.js';
+import {Heatmap} from './heatmap.js';
+import {histogram} from './histogram.js';
+import {legend} from './marks.js';
+import {MEASURES, scaleOf} from './measures.js';
+import {profile} from './profile.js';
+import {load, save} from './state.js';
+
+const EVERY_MS = 3000; // between two looks at whether a run has grown
+const PAGE = `
+  <header>
+    <label>run <select id="run"></select></label>
+    <label>beside it <select id="other"></select></label>
+    <label>colour <select id="statistic"></select></label>
+    <label><input type="checkbox" id="relative">relative to the last row</label>
+    <label>steps <select id="axis">
+      <option value="even">one by one</option><option>linear</option><option value="log">log</option>
+    </select></label>
+    <label>rows <input id="filter" type="search" placeholder="part of a name"></label>
+    <button id="whole" type="button" hidden>all steps (Esc)</button>
+    <button id="play" type="button" title="space bar">▶ play</button>
+  </header>
+  <p id="note" role="status"></p>
+  <main>
+    <div id="maps"></div>
+    <div class="below"><canvas id="legend"></canvas></div>
+    <div class="charts">
+      <figure><figcaption id="profile-title"></figcaption><div id="profile"></div></figure>
+      <figure><figcaption id="histogram-title"></figcaption><div id="histogram"></div></figure>
+    </div>
+  </main>
+  <aside><h2>What is wrong</h2><div id="findings"></div></aside>`;
+
+const find = (id) => document.getElementById(id);
+let state;
+let panels = [];
+let listed = [];
+let asked = 0;
+let playing = null;
+
+export async function render() {
+  const style = document.createElement('link');
+  style.rel = 'stylesheet';
+  style.href = new URL('style.css', import.meta.url);
+  const ready = new Promise((resolve) => { style.onload = style.onerror = resolve; });
+  document.head.append(style);
+  document.body.innerHTML = PAGE; // no name of a run or a layer is in it
+  follow_theme();
+  state = load();
+  for (const [id, {label}] of Object.entries(MEASURES)) find('statistic').append(new Option(label, id));
+  if (!(state.statistic in MEASURES)) state.statistic = Object.keys(MEASURES)[0];
+  for (const id of ['run', 'other', 'statistic', 'relative', 'axis']) {
+    find(id).addEventListener('change', ({target}) => change(
+        {[id]: target.type === 'checkbox' ? target.checked : target.value}));
+  }
+  find('filter').addEventListener('input', ({target}) => change({filter: target.value}, draw));
+  find('whole').addEventListener('click', () => change({first: null, last: null}));
+  find('play').addEventListener('click', play);
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Escape') change({first: null, last: null});
+    if (event.key === ' ' && event.target === document.body) { event.preventDefault(); play(); }
+  });
+  new ResizeObserver(() => draw()).observe(find('maps'));
+  await ready;
+  await look();
+  setInterval(() => document.hidden || look(), EVERY_MS);
+}
+
+// Asks which runs there are, and for the numbers of those that are shown when they have grown.
+async function look() {
+  try {
+    const runs = await ask('runs');
+    const changed = JSON.stringify(runs) !== JSON.stringify(listed);
+    listed = runs;
+    if (!changed) return;
+    const names = runs.map(({run}) => run);
+    if (!names.includes(state.run)) state.run = names[0] ?? '';
+    choices(find('run'), names, state.run);
+    choices(find('other'), ['', ...names], state.other);
+    await refresh();
+  } catch (error) {
+    note(`TensorBoard does not answer: ${error.message}`);
+  }
+}
+
+function choices(select, names, chosen) {
+  select.replaceChildren(...names.map((name) => new Option(name || 'nothing', name)));
+  select.value = names.includes(chosen) ? chosen : names[0] ?? '';
+}
+
+function change(changes, then = refresh) {
+  Object.assign(state, changes);
+  save(state);
+  then();
+}
+
+const relative = () => state.relative && !MEASURES[state.statistic].fraction;
+
+async function refresh() {
+  const mine = ++asked;
+  const names = [state.run, state.other].filter((name) => listed.some(({run}) => run === name));
+  if (!names.length) return note('No run has records yet: train with `python -m trainer` or Monitor.');
+  const width = Math.max(100, Math.min(4000, find('maps').clientWidth - 100));
+  try {
+    const answers = await Promise.all(names.map(async (run) => ({
+      run,
+      matrix: await matrix({run, statistic: state.statistic, relative: relative(), width,
+        axis: state.axis, first: state.first, last: state.last}),
+      tree: await ask('findings', {run}),
+    })));
+    if (mine !== asked) return; // something newer was asked for meanwhile
+    arrange(answers);
+    draw();
+    note(answers.flatMap(({run, matrix: {notes}}) => notes.map((text) => `${run}: ${text}`)).join(' · '));
+  } catch (error) {
+    if (mine === asked) note(error.message);
+  }
+}
+
+// As many panels as there are runs; those that are there already stay, so that nothing flickers.
+function arrange(answers) {
+  while (panels.length > answers.length) panels.pop().section.remove();
+  while (panels.length < answers.length) panels.push(panel());
+  answers.forEach((answer, number) => {
+    const findings = ordered(answer.tree.findings);
+    Object.assign(panels[number], answer, {findings});
+    panels[number].title.textContent = answer.run;
+    verdict(panels[number].verdict, answer.tree, findings);
+  });
+  const lists = panels.map(({run, findings}) => {
+    const [part, title, items] = ['section', 'h3', 'ol'].map((tag) => document.createElement(tag));
+    title.textContent = run;
+    if (findings.length) list(items, findings, (finding) => go(run, finding));
+    else items.textContent = 'nothing';
+    part.append(...(panels.length > 1 ? [title] : []), items);
+    return part;
+  });
+  find('findings').replaceChildren(...lists);
+}
+
+function panel() {
+  const [section, title, said] = ['section', 'h2', 'div'].map((tag) => document.createElement(tag));
+  section.append(title, said);
+  find('maps').append(section);
+  const heatmap = new Heatmap(section, (row, step) => change({row, step}, draw),
+      (first, last) => change({first, last}));
+  return {section, title, verdict: said, heatmap};
+}
+
+// To the place and the first step of a finding; a zoom that does not show it ends.
+function go(run, finding) {
+  const {matrix: {rows}} = panels.find((shown) => shown.run === run);
+  const row = rows.find((name) => finding.where !== null && finding.isAt(name)) ?? state.row;
+  const [step] = finding.steps;
+  const hidden = state.first !== null && (step < state.first || step > state.last);
+  change({row, step, filter: '', ...(hidden ? {first: null, last: null} : {})}, hidden ? refresh : draw);
+}
+
+function draw() {
+  for (const id of ['run', 'other', 'statistic', 'axis', 'filter']) find(id).value = state[id];
+  find('relative').checked = relative();
+  find('relative').disabled = Boolean(MEASURES[state.statistic].fraction);
+  find('whole').hidden = state.first === null;
+  if (!panels.length) return;
+  const scale = scaleOf(state.statistic, relative(), panels.map(({matrix: m}) => m));
+  const wanted = state.filter.toLowerCase();
+  for (const {heatmap, matrix: columns, findings, run, verdict: said} of panels) {
+    const rows = columns.rows.map((name, number) => (name.toLowerCase().includes(wanted) ? number : -1))
+        .filter((number) => number >= 0);
+    heatmap.show({matrix: columns, rows, scale, findings, measure: state.statistic, axis: state.axis,
+      row: state.row, step: state.step,
+      summary: `${run}: ${MEASURES[state.statistic].label}, ${rows.length} rows, ` +
+        `${columns.observed} steps; ${said.textContent}. Arrow keys move the chosen cell.`});
+  }
+  legend(find('legend'), scale, document.documentElement.dataset.theme === 'dark');
+  details();
+}
+
+let detailed = 0;
+async function details() {
+  const mine = ++detailed;
+  const last = panels[0].matrix.steps?.[1] ?? 0;
+  const query = {statistic: state.statistic, relative: relative()};
+  const step = state.step ?? last;
+  const start = {run: state.run, step: panels[0].matrix.steps?.[0], ...query};
+  const row = state.row || panels[0].matrix.rows[0] || '';
+  try {
+    const [counts, first, ...lines] = await Promise.all([
+      ask('histogram', {run: state.run, statistic: state.statistic, row, step}),
+      ask('profile', start),
+      ...panels.map(({run}) => ask('profile', {run, step, ...query})),
+    ]);
+    if (mine !== detailed) return;
+    const named = lines.map((line, number) => ({...line, name: panels[number].run, style: ['one', 'two'][number]}));
+    profile(find('profile'), [...named, {...first, name: 'start:', style: 'faint'}], state.statistic,
+        row, (name) => change({row: name}, draw));
+    find('profile-title').textContent =
+      `Over depth at step ${lines[0].step ?? '–'}${relative() ? ', relative to the last row' : ''}`;
+    histogram(find('histogram'), counts);
+    find('histogram-title').textContent = counts.step === null ? `Histogram of ${row}` :
+      `Gradient of ${row}, values at step ${counts.step}`;
+  } catch (error) {
+    if (mine === detailed) note(error.message);
+  }
+}
+
+// Takes the chosen step through all columns, some eight a second.
+function play() {
+  if (playing) {
+    clearInterval(playing);
+    playing = null;
+  } else if (panels.length) {
+    const {last} = panels[0].matrix;
+    let column = state.step === null ? -1 : last.findIndex((step) => step >= state.step);
+    if (column >= last.length - 1) column = -1;
+    playing = setInterval(() => {
+      if (++column >= last.length) return play();
+      change({step: last[column]}, draw);
+    }, 120);
+  }
+  find('play').textContent = playing ? '⏸ stop' : '▶ play';
+}
+
+function note(words) {
+  if (find('note').textContent !== words) find('note').textContent = words;
+}
+
+function follow_theme() {
+  const system = matchMedia('(prefers-color-scheme: dark)');
+  const apply = () => {
+    let dark = system.matches;
+    try {
+      if (window.parent !== window) dark = window.parent.document.body.classList.contains('dark-mode');
+    } catch { /* embedded elsewhere */ }
+    document.documentElement.dataset.theme = dark ? 'dark' : 'light';
+    if (panels.length) draw();
+  };
+  apply();
+  system.addEventListener('change', apply);
+  try {
+    new MutationObserver(apply).observe(window.parent.document.body, {attributeFilter: ['class']});
+  } catch { /* embedded elsewhere */ }
+}

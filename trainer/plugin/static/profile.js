@@ -1,0 +1,71 @@
+// One step as a curve over depth: the straight falling line of a vanishing gradient.
+
+import {MEASURES, inWords} from './measures.js';
+import {PLOT, chart, decades, element, text} from './svg.js';
+
+// lines: [{name, step, rows, values, style}]; the first is the one that `row` is chosen in.
+export function profile(parent, lines, measure, row, picked) {
+  const known = lines.filter((line) => line && line.rows.length);
+  const svg = chart(parent, known.map((line) => words(line, measure)).join('; '));
+  if (!known.length) return;
+  const fraction = MEASURES[measure].fraction;
+  const place = fraction ? (value) => value : Math.log10;
+  const shown = known.flatMap((line) => line.values)
+      .filter((value) => typeof value === 'number' && (fraction || value > 0)).map(place);
+  let [low, high] = [Math.min(...shown), Math.max(...shown)];
+  if (!shown.length) [low, high] = [-1, 1];
+  if (fraction) [low, high] = [0, 1];
+  else if (high - low < 4) [low, high] = [(low + high) / 2 - 2, (low + high) / 2 + 2];
+  const y = (value) => PLOT.bottom - ((value - low) / (high - low)) * (PLOT.bottom - PLOT.top - 8);
+  if (fraction) {
+    for (const part of [0, 0.5, 1]) {
+      svg.append(element('line', {x1: PLOT.left, x2: PLOT.right, y1: y(part), y2: y(part), class: 'grid'}));
+      text(svg, PLOT.left - 6, y(part) + 4, `${part * 100} %`, {'text-anchor': 'end'});
+    }
+  } else {
+    decades(svg, low, high, y, true);
+  }
+  const x = (line, at) => PLOT.left + 10 +
+    (line.rows.length > 1 ? at / (line.rows.length - 1) : 0.5) * (PLOT.right - PLOT.left - 20);
+  for (const line of [...known].reverse()) {
+    const points = line.values.map((value, at) => ({at, value, x: x(line, at),
+      bad: typeof value === 'string', zero: value === 0 && !fraction}));
+    let path = '';
+    let pen = 'M';
+    for (const point of points) {
+      if (point.value === null || point.bad || point.zero) pen = 'M';
+      else {
+        path += `${pen}${point.x} ${y(place(point.value))}`;
+        pen = 'L';
+      }
+    }
+    svg.append(element('path', {d: path, class: `line ${line.style}`}));
+    for (const point of points.filter(({value}) => value !== null)) {
+      const at = point.bad ? PLOT.top : point.zero ? PLOT.bottom : y(place(point.value));
+      const kind = point.bad ? 'bad' : point.zero ? 'dead' : '';
+      const chosen = line === known[0] && line.rows[point.at] === row;
+      const few = line.rows.length <= 80;
+      if (!few && !kind && !chosen) continue;
+      const dot = element('circle', {cx: point.x, cy: at, r: chosen ? 6 : 3.5,
+        class: `dot ${line.style} ${kind}`});
+      dot.append(element('title', {}, `${line.rows[point.at]}: ${inWords(point.value, measure)}`));
+      dot.addEventListener('click', () => picked(line.rows[point.at]));
+      svg.append(dot);
+      if (kind) text(svg, point.x, at + (point.bad ? 16 : -8), point.bad ? '✕' : '0', {'text-anchor': 'middle', class: kind});
+    }
+  }
+  text(svg, PLOT.left, PLOT.bottom + 15, `first: ${ending(known[0].rows[0])}`);
+  text(svg, PLOT.right, PLOT.bottom + 15, `last: ${ending(known[0].rows.at(-1))}`, {'text-anchor': 'end'});
+  known.forEach((line, number) => {
+    const left = PLOT.left + number * 170;
+    svg.append(element('path', {d: `M${left} ${PLOT.bottom + 29}h22`, class: `line ${line.style}`}));
+    text(svg, left + 27, PLOT.bottom + 33, `${ending(line.name, 12)} step ${line.step}`);
+  });
+}
+
+const ending = (name, length = 30) => (name.length > length ? `…${name.slice(-length)}` : name);
+
+function words(line, measure) {
+  const [first, last] = [line.values[0], line.values.at(-1)].map((v) => inWords(v, measure));
+  return `${line.name} at step ${line.step}: ${line.rows[0]} ${first}, ${line.rows.at(-1)} ${last}`;
+}
