@@ -22,10 +22,10 @@ WAIT_SECONDS = 60  # for what takes a second or two on a machine that is not cro
 
 class Server:
     def __init__(self, address: str) -> None:
-        self._address = address
+        self.address = address
 
     def get(self, route: str, post: object = None, **query: str) -> Any:
-        url = f"{self._address}/data/{route}?{urllib.parse.urlencode(query)}"
+        url = f"{self.address}/data/{route}?{urllib.parse.urlencode(query)}"
         data = None if post is None else json.dumps(post).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:

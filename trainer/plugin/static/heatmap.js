@@ -3,7 +3,7 @@
 import {inWords} from './measures.js';
 import {AXIS, paint} from './picture.js';
 
-const TALLEST = 22; // pixels of a row
+const TALLEST = 30; // pixels of a row
 const LEAST = 3;
 const DRAG = 6; // pixels from which a press is no click
 
@@ -38,6 +38,7 @@ export class Heatmap {
     this.frame.setAttribute('aria-label', view.summary);
     const ratio = window.devicePixelRatio || 1;
     const width = this.frame.clientWidth;
+    if (!width) return; // the tab is not the one in front
     const tall = Math.max(LEAST, Math.min(TALLEST, Math.floor(460 / (view.rows.length || 1))));
     Object.assign(this, {width, tall, ratio, height: tall * view.rows.length});
     for (const canvas of [this.map, this.cursor]) {
@@ -121,7 +122,7 @@ export class Heatmap {
     const context = this.cursor.getContext('2d');
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height + AXIS);
-    if (!this.view.matrix.first.length) return;
+    if (!this.view.matrix.first.length || !this.view.rows.length) return;
     const {column, line} = this.chosen();
     const box = (x, y, width, height, colour) => {
       for (const [style, thick] of [['#000', 3], [colour, 1.5]]) {

@@ -5,7 +5,7 @@ import {list, ordered, verdict} from './findings.js';
 import {Heatmap} from './heatmap.js';
 import {histogram} from './histogram.js';
 import {legend} from './marks.js';
-import {MEASURES, scaleOf} from './measures.js';
+import {MEASURES, meaning, scaleOf} from './measures.js';
 import {profile} from './profile.js';
 import {load, save} from './state.js';
 
@@ -26,7 +26,7 @@ const PAGE = `
   <p id="note" role="status"></p>
   <main>
     <div id="maps"></div>
-    <div class="below"><canvas id="legend"></canvas></div>
+    <div class="below"><canvas id="legend"></canvas><span id="meaning"></span></div>
     <div class="charts">
       <figure><figcaption id="profile-title"></figcaption><div id="profile"></div></figure>
       <figure><figcaption id="histogram-title"></figcaption><div id="histogram"></div></figure>
@@ -77,9 +77,9 @@ async function look() {
     listed = runs;
     if (!changed) return;
     const names = runs.map(({run}) => run);
-    if (!names.includes(state.run)) state.run = names[0] ?? '';
-    choices(find('run'), names, state.run);
-    choices(find('other'), ['', ...names], state.other);
+    state.run ||= names[0] ?? '';
+    choices(find('run'), [...new Set([...names, state.run])], state.run);
+    choices(find('other'), [...new Set(['', ...names, state.other])], state.other);
     await refresh();
   } catch (error) {
     note(`TensorBoard does not answer: ${error.message}`);
@@ -88,7 +88,7 @@ async function look() {
 
 function choices(select, names, chosen) {
   select.replaceChildren(...names.map((name) => new Option(name || 'nothing', name)));
-  select.value = names.includes(chosen) ? chosen : names[0] ?? '';
+  select.value = chosen;
 }
 
 function change(changes, then = refresh) {
@@ -102,7 +102,10 @@ const relative = () => state.relative && !MEASURES[state.statistic].fraction;
 async function refresh() {
   const mine = ++asked;
   const names = [state.run, state.other].filter((name) => listed.some(({run}) => run === name));
-  if (!names.length) return note('No run has records yet: train with `python -m trainer` or Monitor.');
+  if (!names.length) {
+    return note(listed.length ? `${state.run}: TensorBoard has no records of this run, or none yet.` :
+      'No run has records yet.');
+  }
   const width = Math.max(100, Math.min(4000, find('maps').clientWidth - 100));
   try {
     const answers = await Promise.all(names.map(async (run) => ({
@@ -176,6 +179,7 @@ function draw() {
         `${columns.observed} steps; ${said.textContent}. Arrow keys move the chosen cell.`});
   }
   legend(find('legend'), scale, document.documentElement.dataset.theme === 'dark');
+  find('meaning').textContent = meaning(relative(), state.statistic);
   details();
 }
 
@@ -185,13 +189,14 @@ async function details() {
   const last = panels[0].matrix.steps?.[1] ?? 0;
   const query = {statistic: state.statistic, relative: relative()};
   const step = state.step ?? last;
-  const start = {run: state.run, step: panels[0].matrix.steps?.[0], ...query};
+  const {run} = panels[0];
+  const start = {run, step: panels[0].matrix.steps?.[0], ...query};
   const row = state.row || panels[0].matrix.rows[0] || '';
   try {
     const [counts, first, ...lines] = await Promise.all([
-      ask('histogram', {run: state.run, statistic: state.statistic, row, step}),
+      ask('histogram', {run, statistic: state.statistic, row, step}),
       ask('profile', start),
-      ...panels.map(({run}) => ask('profile', {run, step, ...query})),
+      ...panels.map((shown) => ask('profile', {run: shown.run, step, ...query})),
     ]);
     if (mine !== detailed) return;
     const named = lines.map((line, number) => ({...line, name: panels[number].run, style: ['one', 'two'][number]}));

@@ -90,3 +90,13 @@ export function inWords(value, measure) {
   if (MEASURES[measure].fraction) return `${+(100 * value).toPrecision(4)} %`;
   return value === 0 ? '0' : value.toPrecision(4).replace(/e\+?/, 'e');
 }
+
+// What the two ends of the scale say, for who sees it for the first time.
+export function meaning(relative, measure) {
+  if (relative && measure.endsWith('gradient')) {
+    return 'blue: the gradient shrinks on its way back to the first layers; red: it grows';
+  }
+  if (relative) return 'blue: smaller than in the last row; red: larger';
+  if (measure === 'update_ratio') return 'blue: hardly learns; red: changes more than a thousandth a step';
+  return '';
+}

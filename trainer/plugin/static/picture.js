@@ -16,7 +16,7 @@ export function paint(canvas, view, {width, tall, ratio, colour}) {
   const left = Math.min(Math.ceil(Math.max(0, ...named)) + 12, 200, width / 3);
   const edges = places(matrix, view.axis).map((x) => left + x * (width - left - 1));
   const height = tall * rows.length;
-  const sheet = {context, width, height, tall, left, edges, colour};
+  const sheet = {context, width, height, tall, left, edges, colour, taken: []};
   if (rows.length && matrix.first.length) {
     cells(sheet, view);
     names(sheet, view);
@@ -87,7 +87,7 @@ function steps({context, width, height, left, edges}, {matrix}) {
 }
 
 // A frame around the rows and steps of a finding; a dashed line where one of the whole model begins.
-function outline({context, width, height, tall, left, edges}, {rows, matrix}, finding, number) {
+function outline({context, width, height, tall, left, edges, taken}, {rows, matrix}, finding, number) {
   const lines = rows.map((row, line) => (finding.isAt(matrix.rows[row]) ? line : -1))
       .filter((line) => line >= 0);
   const [from, to] = span(matrix, edges, ...finding.steps);
@@ -108,8 +108,10 @@ function outline({context, width, height, tall, left, edges}, {rows, matrix}, fi
     context.stroke();
   }
   context.setLineDash([]);
-  const x = Math.max(left + 11, Math.min(from + 12 + 22 * (number % 8), width - 12));
+  let x = Math.max(left + 11, Math.min(from + 12, width - 12));
   const y = Math.max(11, Math.min(top + 11, height - 11));
+  while (x < width - 34 && taken.some((other) => Math.hypot(other.x - x, other.y - y) < 21)) x += 4;
+  taken.push({x, y});
   context.beginPath();
   context.arc(x, y, 10, 0, 7);
   context.fillStyle = LEVELS[finding.level];

@@ -41,7 +41,7 @@ export function profile(parent, lines, measure, row, picked) {
     }
     svg.append(element('path', {d: path, class: `line ${line.style}`}));
     for (const point of points.filter(({value}) => value !== null)) {
-      const at = point.bad ? PLOT.top : point.zero ? PLOT.bottom : y(place(point.value));
+      const at = point.bad ? PLOT.top : point.zero ? PLOT.bottom - 5 : y(place(point.value));
       const kind = point.bad ? 'bad' : point.zero ? 'dead' : '';
       const chosen = line === known[0] && line.rows[point.at] === row;
       const few = line.rows.length <= 80;

@@ -1,0 +1,150 @@
+"""The page in a browser: it draws, follows what is chosen and what is logged, and asks nobody else.
+
+Needs Playwright and a Chromium: `pip install playwright && playwright install chromium`, or a
+`chromium` on the path.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from records_by_hand import deep, record
+from tensorboard_server import serve
+from test_plugin import write
+
+playwright = pytest.importorskip(
+    "playwright.sync_api",
+    reason="to test the page: pip install playwright && playwright install chromium",
+)
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    sick = deep(6, backward=1e-3, signal=1e-3, update=1e-9)
+    write(folder / "sick", [record(step, sick) for step in range(30)])
+    write(folder / "well", [record(step, deep(3)) for step in range(40)])
+    write(folder / HOSTILE, [record(0, deep(1))])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(logdir: Path) -> Iterator[str]:
+    with serve(logdir) as server:
+        server.until(lambda runs: len(runs) == 3, "plugin/gradients/runs")
+        yield server.address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        try:
+            path = shutil.which("chromium")
+            yield started.chromium.launch(executable_path=path, args=FLAGS)
+        except playwright.Error as error:
+            pytest.skip(f"no browser, try `playwright install chromium`: {error}")
+
+
+class Page:
+    """The tab with a view; `faults` are console errors and requests to anybody else."""
+
+    def __init__(self, browser: Any, address: str, dark: bool = False, **view: object) -> None:
+        self.faults: list[str] = []
+        theme = "dark" if dark else "light"
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+        self.page.on("console", lambda m: m.type == "error" and self.faults.append(m.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.faults.append(dialog.message))
+        self.page.on("request", lambda request: self._request(request.url, address))
+        self.page.goto(f"{address}/#gradients&view={quote(urlencode(view))}")
+        self.frame = self.page.frame_locator("iframe")
+        self.expect("#profile-title", "Over depth")
+
+    def _request(self, url: str, address: str) -> None:
+        if not url.startswith((address, "data:", "blob:")):
+            self.faults.append(url)
+
+    def expect(self, selector: str, text: str) -> None:
+        playwright.expect(self.frame.locator(selector).first).to_contain_text(text, timeout=30_000)
+
+    def colours(self) -> int:
+        """How many colours the first map has."""
+        script = """canvas => new Set(new Uint32Array(canvas.getContext('2d').getImageData(
+            0, 0, canvas.width, canvas.height).data.buffer)).size"""
+        return int(self.frame.locator(".map canvas").first.evaluate(script))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_sick_run_says_so_at_once(browser: Any, address: str, dark: bool) -> None:
+    page = Page(browser, address, dark, run="sick")
+    page.expect(".verdict", "critical: vanishing")
+    page.expect("#findings", "critical: vanishing")
+    assert page.colours() > 10
+    theme = page.frame.locator("html").get_attribute("data-theme")
+    assert theme == ("dark" if dark else "light")
+    assert not page.faults
+
+
+def test_two_runs_and_the_address(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="sick")
+    page.frame.locator("#other").select_option("well")
+    page.expect("section:nth-child(2) .verdict", "nothing is wrong")
+    page.frame.locator("#statistic").select_option("update_ratio")
+    page.frame.locator("#axis").select_option("log")
+    page.expect("#profile-title", "step 29")
+    page.frame.locator("#findings button").first.click()
+    page.expect(".said", "step 0")
+    url = page.page.url
+    again = Page(browser, address)
+    again.page.goto("about:blank")
+    again.page.goto(url)
+    again.expect("section:nth-child(2) .verdict", "nothing is wrong")
+    assert again.frame.locator("#statistic").input_value() == "update_ratio"
+    assert again.frame.locator("#axis").input_value() == "log"
+    again.expect("#profile-title", "step 0")
+    assert not page.faults and not again.faults
+
+
+def test_by_keyboard_and_by_dragging(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="well", row="2")
+    page.expect(".said", "2, step 39")
+    page.frame.locator(".map").first.press("ArrowLeft")
+    page.frame.locator(".map").first.press("ArrowUp")
+    page.expect(".said", "1, step 38")
+    box = page.frame.locator(".map").first.bounding_box()
+    page.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] + box["width"] / 2 + 200, box["y"] + 10)
+    page.page.mouse.up()
+    page.expect("#whole", "all steps")
+    playwright.expect(page.frame.locator("#whole")).to_be_visible()
+    page.frame.locator(".map").first.press("Escape")
+    playwright.expect(page.frame.locator("#whole")).to_be_hidden()
+    assert not page.faults
+
+
+def test_names_are_text(browser: Any, address: str) -> None:
+    page = Page(browser, address, run=HOSTILE, row=HOSTILE)
+    page.expect("section h2", HOSTILE)
+    assert page.frame.locator("img").count() == 0
+    assert not page.faults
+
+
+def test_a_running_training_is_followed(browser: Any, address: str, logdir: Path) -> None:
+    page = Page(browser, address, run="well")
+    map_before = page.frame.locator(".map canvas").first.element_handle()
+    write(logdir / "well", [record(step, deep(3)) for step in range(40, 60)])
+    page.expect("#profile-title", "step 59")
+    assert map_before.evaluate("canvas => canvas.isConnected"), "the map stays: no flicker"
+    assert not page.faults
