@@ -150,51 +150,64 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
 def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
     """The gradient grows towards the first layers, or its size throws the weights away, or it has
     grown a hundredfold while the loss rose."""
+    return (
+        _over_depth(history, thresholds)
+        or _in_one_update(history, thresholds)
+        or _over_steps(history, thresholds)
+    )
+
+
+def _over_depth(history: History, thresholds: Thresholds) -> Symptom | None:
     view, record = history.view, history.record
-    started = history.first_view.forward_ratio if history.first_view is not None else np.nan
-    if (
-        view is not None
-        and view.flow_ratio >= thresholds.grown_gradient
-        and record.step >= JUDGED_FROM_STEP
-    ):
-        if (
-            history.stuck
-            or history.update >= thresholds.thrown_update
-            or record.clip_coefficient < 0.1
-        ):
-            found = blame.amplification(view, record)
-            return Symptom(
-                "exploding", "critical", found.where, found.category,
-                f"the gradient at the first layers is {view.flow_ratio:.1g} times that at the last",
-                {"flow_first_over_last": view.flow_ratio, "update_ratio": history.update},
-                sightings=3,
-            )  # fmt: skip
-    if 1 <= history.update < np.inf and record.optimizer in ("", "SGD") and record.step <= 10:
-        found_where, category = None, "learning rate"
-        if view is not None and view.recurrent is not None:
-            found_where, category = view.recurrent, "recurrence"
-        elif view is not None and started >= thresholds.blown_up_forward:
-            found = blame.amplification(view, record)
-            found_where, category = found.where, found.category
-        return Symptom(
-            "exploding", "critical", found_where, category,
-            f"one update changes the weights by {history.update:.1g} times their size",
-            {"update_ratio": history.update, "gradient_norm": record.gradient_norm},
-        )  # fmt: skip
-    if len(history.norms) < 4 or not np.isfinite(record.gradient_norm):
+    if view is None or record.step < JUDGED_FROM_STEP:
+        return None
+    if not view.flow_ratio >= thresholds.grown_gradient:
+        return None
+    thrown = history.update >= thresholds.thrown_update
+    if not (history.stuck or thrown or record.clip_coefficient < 0.1):
+        return None
+    found = blame.amplification(view, record)
+    return Symptom(
+        "exploding", "critical", found.where, found.category,
+        f"the gradient at the first layers is {view.flow_ratio:.1g} times that at the last",
+        {"flow_first_over_last": view.flow_ratio, "update_ratio": history.update},
+        sightings=3,
+    )  # fmt: skip
+
+
+def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Of an optimizer that takes the gradient as it is; others begin with such updates."""
+    view, first, record = history.view, history.first_view, history.record
+    if record.optimizer not in ("", "SGD") or record.step > JUDGED_FROM_STEP:
+        return None
+    if not 1 <= history.update < np.inf:
+        return None
+    where, category = None, "learning rate"
+    if view is not None and view.recurrent is not None:
+        where, category = view.recurrent, "recurrence"
+    elif view and first and first.forward_ratio >= thresholds.blown_up_forward:
+        found = blame.amplification(view, record)
+        where, category = found.where, found.category
+    return Symptom(
+        "exploding", "critical", where, category,
+        f"one update changes the weights by {history.update:.1g} times their size",
+        {"update_ratio": history.update, "gradient_norm": record.gradient_norm},
+    )  # fmt: skip
+
+
+def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Not while the loss falls, as where a plateau ends, nor of losses that may be negative."""
+    norm = history.record.gradient_norm
+    if len(history.norms) < 4 or not np.isfinite(norm):
         return None
     before = median(history.norms[:-1][:20])
-    if not record.gradient_norm >= thresholds.grown_norm * before:
+    grown = norm >= thresholds.grown_norm * before
+    if not (grown and history.loss_rise >= thresholds.risen_loss):
         return None
-    if not (history.loss_rise >= thresholds.risen_loss or history.loss_at_start < 0):
-        return None
-    place = _largest_growth(history)
     return Symptom(
-        "exploding", "critical", place, "learning rate",
-        f"the gradient's norm is {record.gradient_norm / before:.1g} times"
-        " what it was while the loss rises",
-        {"gradient_norm": record.gradient_norm, "before": before,
-         "loss_over_start": history.loss_rise},
+        "exploding", "critical", _largest_growth(history), "learning rate",
+        f"the gradient's norm is {norm / before:.1g} times what it was while the loss rises",
+        {"gradient_norm": norm, "before": before, "loss_over_start": history.loss_rise},
     )  # fmt: skip
 
 

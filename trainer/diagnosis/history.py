@@ -41,6 +41,7 @@ class History:
     loss_at_start: float = math.nan
     largest_update: float = 0.0  # of the median over the matrices, so far
     first_update: float = math.nan  # the same, of the first update that did something
+    first_rate: float = math.nan  # the learning rate of that
     lowest_loss: float = math.inf
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # verdicts of findings that have not ended
@@ -73,7 +74,7 @@ class History:
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
         if math.isfinite(self.update):
             if not self.first_update > 0:
-                self.first_update = self.update
+                self.first_update, self.first_rate = self.update, record.learning_rate
             self.largest_update = max(self.largest_update, self.update)
 
     def _walk(self, updates_before: Array) -> None:
@@ -102,14 +103,9 @@ class History:
     def budget(self) -> float:
         """How far the weights would have come if all updates were as large as the first: steps of
         an adaptive optimizer whose gradient is mere noise lead nowhere, however many they are."""
-        first, rates = self.first_update, self.learning_rates
-        known = self.rates_are_known and rates[0] > 0
-        return self.record.step * min(first, 1.0) * (rates[-1] / rates[0] if known else 1.0)
-
-    @property
-    def rates_are_known(self) -> bool:
-        """Whether the learning rates are numbers."""
-        return math.isfinite(self.learning_rates[0]) and math.isfinite(self.learning_rates[-1])
+        rate, now = self.first_rate, self.record.learning_rate
+        changed = now / rate if math.isfinite(now) and rate > 0 else 1.0
+        return self.record.step * min(self.first_update, 1.0) * changed
 
     @property
     def loss(self) -> float:
