@@ -267,7 +267,7 @@ class TestLoop:
 
     def test_updates_of_nothing(self) -> None:
         still = deep(3, update=1e-9)
-        assert diagnosed(run(still))["starved_update"].cause.startswith("learning rate: after 50 ")
+        assert diagnosed(run(still))["starved_update"].cause.startswith("learning rate: in 50 ")
         narrow = diagnosed(run(still, dtype="bfloat16", unchanged=0.9))["starved_update"]
         assert narrow.cause.startswith("dtype: ") and "90% of the updates" in narrow.cause
         warming = [record(s, still, learning_rate=1e-3 * (s + 1)) for s in STEPS]

@@ -32,6 +32,7 @@ class History:
     record: StepRecord = field(init=False)  # the newest
     updates: Array = field(default_factory=lambda: np.zeros(0))  # its ratios; NaN for no matrix
     update: float = math.nan  # the median of those
+    first_step: int = 0  # of the records
     before: StepRecord | None = None  # the one before it
     view: View | None = None  # of the newest, if its layers were observed
     first_view: View | None = None
@@ -50,6 +51,8 @@ class History:
     def add(self, record: StepRecord) -> None:
         """Takes the next record."""
         self.before = getattr(self, "record", None)
+        if self.before is None:
+            self.first_step = record.step
         self.record = record
         before, self.updates = self.updates, self._updates(record)
         known = self.updates[~np.isnan(self.updates)].tolist()
@@ -100,12 +103,17 @@ class History:
         return float(self._paths.max(initial=0.0))
 
     @property
+    def steps(self) -> int:
+        """How many steps have been made since the first record."""
+        return self.record.step - self.first_step
+
+    @property
     def budget(self) -> float:
         """How far the weights would have come if all updates were as large as the first: steps of
         an adaptive optimizer whose gradient is mere noise lead nowhere, however many they are."""
         rate, now = self.first_rate, self.record.learning_rate
         changed = now / rate if math.isfinite(now) and rate > 0 else 1.0
-        return self.record.step * min(self.first_update, 1.0) * changed
+        return self.steps * min(self.first_update, 1.0) * changed
 
     @property
     def loss(self) -> float:

@@ -11,7 +11,7 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
-JUDGED_FROM_STEP = 50  # whether anything has moved
+JUDGED_AFTER_STEPS = 50  # whether anything has moved
 
 
 def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -34,7 +34,7 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
 def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """The weights have not moved although they have a gradient."""
     record = history.record
-    if record.step < JUDGED_FROM_STEP or history.rate_is_rising or history.loss_at_start == 0:
+    if history.steps < JUDGED_AFTER_STEPS or history.rate_is_rising or history.loss_at_start == 0:
         return None
     if history.raised & {"dead_units", "vanishing", "signal_collapse"}:
         return None  # which is why
@@ -44,7 +44,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     unchanged = record.unchanged_fraction[~np.isnan(record.unchanged_fraction)]
     share = float(np.median(unchanged)) if len(unchanged) else math.nan
     swallowed = narrow and share >= 0.5
-    words = f"after {record.step} steps no weight matrix has moved by more than {history.path:.1g}"
+    words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
     if swallowed:
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
     return Symptom(

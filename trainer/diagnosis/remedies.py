@@ -49,7 +49,7 @@ def change(
     model, optimizer = configuration.get("model", {}), configuration.get("optimizer", {})
     if blame == "learning rate" and "lr" in optimizer:
         if verdict == "starved_update":
-            return {"optimizer.lr": _round(optimizer["lr"] * min(1e6, 1e-3 / max(update, 1e-12)))}
+            return {"optimizer.lr": _round(optimizer["lr"] * 1e-3 / update)} if update > 0 else {}
         factor = min(0.3, 0.1 / update) if update > 0 else 0.1
         return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 1e-4))}
     if blame == "recurrence" and "kind" in model:
