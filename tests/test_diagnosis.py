@@ -98,6 +98,22 @@ def test_the_way_is_that_of_the_matrix_that_moved_most() -> None:
     assert history.path == pytest.approx(10 * 0.04 + (0.04 + 1) / 2)
 
 
+def test_a_long_way_is_remembered_from_its_beginning() -> None:
+    """A thousand looks at a network that never recovers: more than are kept."""
+    sick, diagnosis = deep(12, "Sigmoid", backward=0.2, signal=0.2, update=0.02), Diagnosis()
+    for step in range(1000):
+        diagnosis.add(record(step, sick))
+    assert [(f.verdict, f.steps) for f in diagnosis.findings if f.alarm] == [
+        ("vanishing", (0, 999))
+    ]
+    history = History()
+    for step in range(1000):
+        history.add(record(step, sick))
+        assert history.half_way.path <= history.path / 2
+        assert history.path == 0 or history.half_way.path >= history.path / 8
+    assert len(history.marks) <= 64
+
+
 class TestOverTime:
     def layers(self, ratio: float, loss: float, step: int) -> StepRecord:
         made = record(step, [linear(kind="RNN", update=1e-2), linear(update=1e-2)], loss=loss)

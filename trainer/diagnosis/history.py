@@ -71,7 +71,9 @@ class History:
             loss = median(self.losses[-5:]) if self.losses else math.nan
             view = self.view
             mark = Mark(self.path, view.output_signal, view.flow_ratio, loss)
-            self.marks = [*self.marks[-KEPT:], mark]
+            if len(self.marks) == KEPT:
+                del self.marks[1::2]  # the first stays: from there the half of the way is told
+            self.marks.append(mark)
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
