@@ -81,7 +81,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     if view is None or view.recurrent is None or not view.time_ratio <= thresholds.lost_in_time:
         return None
     raised = "vanishing_over_time" in history.raised
-    now, then = history.marks[-1], history.half_way
+    now, then = history.mark, history.half_way
     fell = now.loss < 0.85 * then.loss
     early = history.record.step < SETTLED or history.path < 2 * thresholds.moved_path
     if (fell or early) and not raised:

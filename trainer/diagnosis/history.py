@@ -36,7 +36,8 @@ class History:
     before: StepRecord | None = None  # the one before it
     view: View | None = None  # of the newest, if its layers were observed
     first_view: View | None = None
-    marks: list[Mark] = field(default_factory=list)
+    mark: Mark = field(init=False)  # the newest
+    marks: list[Mark] = field(default_factory=list)  # evenly spaced, from the first on
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     loss_at_start: float = math.nan
@@ -47,6 +48,8 @@ class History:
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # verdicts of findings that have not ended
     _paths: Array = field(default_factory=lambda: np.zeros(0))
+    _looks: int = 0  # at the layers
+    _stride: int = 1  # looks from one of the marks to the next
 
     def add(self, record: StepRecord) -> None:
         """Takes the next record."""
@@ -71,9 +74,7 @@ class History:
             loss = median(self.losses[-5:]) if self.losses else math.nan
             view = self.view
             mark = Mark(self.path, view.output_signal, view.flow_ratio, loss)
-            if len(self.marks) == KEPT:
-                del self.marks[1::2]  # the first stays: from there the half of the way is told
-            self.marks.append(mark)
+            self._remember(mark)
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
@@ -139,15 +140,24 @@ class History:
         rates = self.learning_rates
         return len(rates) > 1 and rates[-1] > 1.2 * rates[len(rates) // 2]
 
+    def _remember(self, mark: Mark) -> None:
+        self.mark = mark
+        if self._looks % self._stride == 0:
+            self.marks.append(mark)
+        self._looks += 1
+        if len(self.marks) == KEPT:
+            del self.marks[1::2]
+            self._stride *= 2
+
     @property
     def half_way(self) -> Mark:
         """The last mark of the first half of the way."""
-        way = self.marks[-1].path / 2
+        way = self.mark.path / 2
         return max((mark for mark in self.marks if mark.path <= way), key=lambda mark: mark.path)
 
     def growth(self) -> float:
         """What signal or flow gained over the second half of the way: what gained most."""
-        now, then = self.marks[-1], self.half_way
+        now, then = self.mark, self.half_way
         pairs = (
             (now.signal, then.signal),
             (now.flow_ratio, then.flow_ratio),
