@@ -25,7 +25,10 @@ REMEDIES = {
     "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
 }
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
-SYMMETRIC = ("tanh", "sigmoid", "softsign", "hardtanh")
+XAVIER = {  # torch knows a gain for the first two only
+    **dict.fromkeys(("tanh", "sigmoid"), {"name": "xavier_normal_", "gain": "auto"}),
+    **dict.fromkeys(("softsign", "hardtanh", "hardsigmoid"), {"name": "xavier_normal_"}),
+}
 
 
 def remedy(verdict: str, blame: str) -> str:
@@ -52,22 +55,25 @@ def change(
             return {"optimizer.lr": _round(optimizer["lr"] * 1e-3 / update)} if update > 0 else {}
         factor = min(0.3, 0.1 / update) if update > 0 else 0.1
         return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 1e-4))}
-    if blame == "recurrence" and "kind" in model:
+    if blame == "recurrence" and model.get("name") == "rnn":
         if verdict in ("vanishing", "constant_output", "stalled"):
-            return {"model.kind": "lstm", "model.forget_bias": 1.0}
+            of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
+            return {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0}
         return {"clip.max_grad_norm": 1.0, "model.init.recurrent": {"name": "orthogonal_"}}
     if blame == "normalisation" and model.get("norm") == "post":
         return {"model.norm": "pre"}
     if blame == "activation" and "activation" in model:
         return {"model.activation": "relu", "model.init.hidden": HE}
     if blame == "initialisation" and isinstance(model.get("init"), Mapping):
-        if verdict == "dead_units" and model["init"].get("bias") not in ("default", "zeros_"):
+        if verdict == "dead_units" and model["init"].get("bias") not in (
+            "default",
+            "zeros",
+            "zeros_",
+        ):
             return {"model.init.bias": "zeros_"}
         name = model.get("activation", "relu")
         name = name.get("name", "") if isinstance(name, Mapping) else name
-        if name in SYMMETRIC:
-            return {"model.init.hidden": {"name": "xavier_normal_", "gain": "auto"}}
-        return {"model.init.hidden": HE}
+        return {"model.init.hidden": XAVIER.get(name, HE)}
     return {}
 
 
