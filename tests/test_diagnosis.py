@@ -206,6 +206,12 @@ class TestNonFinite:
         found = self.where(layers)
         assert found.where == "2" and "the derivative of 3 is not finite" in found.cause
 
+    def test_experts_are_no_exponentials(self) -> None:
+        layers = [replace(deep(3)[0], kind="Experts"), *deep(3)[1:]]
+        broken = [replace(k, rms=math.nan, weight=math.nan if k.weight else None) for k in layers]
+        found = diagnosed([record(0, layers), record(1, broken, loss=math.nan)])["non_finite"]
+        assert not found.cause.startswith("activation: ")
+
     def test_data_loss_and_weights(self) -> None:
         bad = [replace(k, rms=math.nan) for k in deep(3)]
         assert self.where(bad, input_rms=math.nan, loss=math.nan).cause.startswith("data: ")

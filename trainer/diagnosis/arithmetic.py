@@ -9,7 +9,7 @@ import numpy as np
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import ACTIVATIONS, RECURRENT
+from trainer.diagnosis.view import ACTIVATIONS, EXPONENTIALS, RECURRENT
 
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
@@ -71,7 +71,7 @@ def _place(
                 return (
                     view.names[row],
                     _why_large(history, thresholds),
-                    ("the state has grown from step to step of the sequence until it overflowed"),
+                    "the state has grown from step to step of the sequence until it overflowed",
                 )
             if kind in ACTIVATIONS or size < LARGE and "Norm" not in kind:
                 blame = "activation" if kind in ACTIVATIONS else "operation"
@@ -80,12 +80,12 @@ def _place(
                 return (
                     view.names[row],
                     blame,
-                    (f"{kind} makes values that are not finite of finite ones (RMS {size:.3g})"),
+                    f"{kind} makes values that are not finite of finite ones (RMS {size:.3g})",
                 )
             return (
                 view.names[row],
                 _why_large(history, thresholds),
-                (f"outputs have grown to an RMS of {size:.3g} before it"),
+                f"outputs have grown to an RMS of {size:.3g} before it",
             )
         if not math.isfinite(record.loss):
             return None, "loss", "all outputs are finite and the loss is not"
@@ -96,7 +96,7 @@ def _place(
             return (
                 view.names[row],
                 "operation",
-                (f"the derivative of {after} is not finite although its output is"),
+                f"the derivative of {after} is not finite although its output is",
             )
     norms = record.gradients.norms()
     bad_rows = np.flatnonzero(~np.isfinite(norms))
@@ -114,7 +114,7 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
     first = history.first_view
     if "float16" in history.record.dtypes:
         return "dtype"
-    if first is not None and any("Exp" in kind for kind in first.kinds):
+    if first is not None and not EXPONENTIALS.isdisjoint(first.kinds):
         return "activation"
     if first is not None and first.recurrent is not None and history.record.step <= 20:
         return "recurrence"
@@ -133,15 +133,18 @@ def underflow(history: History, thresholds: Thresholds) -> Symptom | None:
     dtypes = dict(zip(record.parameters, record.dtypes, strict=True))
     shapes = dict(zip(record.parameters, record.shapes, strict=True))
     lost, seen, worst = 0, 0, ("", 0.0)
-    for name, row in zip(record.gradients.names, record.gradients.moments, strict=True):
+    for name in record.gradients.names:
         smallest = NARROW.get(dtypes.get(name, ""))
-        if smallest is None or len(shapes.get(name, ())) < 2 or not row[0]:
+        if smallest is None or len(shapes.get(name, ())) < 2:
+            continue
+        gradient = record.gradients[name]
+        if not gradient.count:
             continue
         seen += 1
-        zeros, largest = row[4] / row[0], row[3]
-        if zeros >= 0.5 and largest < 2**11 * smallest:
+        zeros = gradient.zeros / gradient.count
+        if zeros >= 0.5 and gradient.max_abs < 2**11 * smallest:
             lost += 1
-            worst = max(worst, (name, float(zeros)), key=lambda pair: pair[1])
+            worst = max(worst, (name, zeros), key=lambda pair: pair[1])
     if not seen or 2 * lost < seen or history.loss == 0:
         return None
     return Symptom(

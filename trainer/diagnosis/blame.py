@@ -10,9 +10,9 @@ import numpy as np
 from trainer.diagnosis.view import ACTIVATIONS, RECTIFIERS, RECURRENT, View
 from trainer.record import StepRecord
 
+DOMINANT = 0.4  # share of the whole from which one layer is named alone
 # By how much a rectifier that passes half of the values lowers the gradient's RMS; He's start
 # values (He et al. 2015, arXiv:1502.01852) make up for exactly that.
-DOMINANT = 0.4  # share of the whole from which one layer is named alone
 HALF = math.log(math.sqrt(0.5))
 
 

@@ -44,7 +44,6 @@ class History:
     largest_update: float = 0.0  # of the median over the matrices, so far
     first_update: float = math.nan  # the same, of the first update that did something
     first_rate: float = math.nan  # the learning rate of that
-    lowest_loss: float = math.inf
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # verdicts of findings that have not ended
     _paths: Array = field(default_factory=lambda: np.zeros(0))
@@ -62,19 +61,15 @@ class History:
         self.update = median(known) if known else math.nan
         self._walk(before)
         self.view = None if record.layers is None else View(record.layers)
-        if self.view is not None:
-            if self.first_view is None:
-                self.first_view = self.view
+        self.first_view = self.first_view or self.view
         if math.isfinite(record.loss):
             self.losses = [*self.losses[-KEPT:], record.loss]
-            self.lowest_loss = min(self.lowest_loss, record.loss)
             if len(self.losses) <= EARLY_LOSSES:
                 self.loss_at_start = min(self.losses)
         if self.view is not None:
             loss = median(self.losses[-5:]) if self.losses else math.nan
-            view = self.view
-            mark = Mark(self.path, view.output_signal, view.flow_ratio, loss)
-            self._remember(mark)
+            signal, flow_ratio = self.view.output_signal, self.view.flow_ratio
+            self._remember(Mark(self.path, signal, flow_ratio, loss))
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
@@ -158,8 +153,5 @@ class History:
     def growth(self) -> float:
         """What signal or flow gained over the second half of the way: what gained most."""
         now, then = self.mark, self.half_way
-        pairs = (
-            (now.signal, then.signal),
-            (now.flow_ratio, then.flow_ratio),
-        )
-        return max((a / b if b > 0 else (math.inf if a > 0 else 0.0) for a, b in pairs), default=0)
+        pairs = (now.signal, then.signal), (now.flow_ratio, then.flow_ratio)
+        return max(a / b if b > 0 else (math.inf if a > 0 else 0.0) for a, b in pairs)

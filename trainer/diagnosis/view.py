@@ -13,13 +13,15 @@ from trainer.record import TIME_STEPS, LayerTable
 Array = NDArray[np.float64]
 
 RECTIFIERS = frozenset({"ReLU", "ReLU6", "Threshold"})
+EXPONENTIALS = frozenset({"Exponential", "Exp"})
 # The largest slope of activations that flatten out on both sides.
 SATURATING = {"Tanh": 1.0, "Sigmoid": 0.25, "Hardtanh": 1.0, "Hardsigmoid": 1 / 6, "Softsign": 1.0}
 ACTIVATIONS = (
     RECTIFIERS
     | SATURATING.keys()
     | {"LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus"}
-    | {"Hardswish", "LogSigmoid", "Tanhshrink", "Softshrink", "Hardshrink", "Exponential", "Exp"}
+    | {"Hardswish", "LogSigmoid", "Tanhshrink", "Softshrink", "Hardshrink"}
+    | EXPONENTIALS
 )
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
 SOFT = frozenset({"Softmax", "LogSoftmax", "Softmin"})
