@@ -44,7 +44,7 @@ def place(case: Case) -> str:
     """Which run it is and how it ended."""
     reading = case.reading
     return (
-        f"{case.program.name} seed {reading.job.seed} ({case.half}): final {reading.final:.4g}, "
+        f"{case.program.name} seed {reading.job.seed}: final {reading.final:.4g}, "
         f"constant {reading.constant:.4g}, progress {case.progress:.2f}, {reading.steps} steps"
     )
 

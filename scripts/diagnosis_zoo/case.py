@@ -54,11 +54,6 @@ class Case:
     progress: float
 
     @property
-    def half(self) -> str:
-        """Whether thresholds may be chosen by it."""
-        return outcome.half(self.program.name)
-
-    @property
     def kind(self) -> str:
         """What it counts as."""
         group = self.reading.job.group

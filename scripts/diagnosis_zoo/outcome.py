@@ -1,8 +1,7 @@
-"""How a run ended: did it learn? And on which half of the benchmark is its program?"""
+"""How a run ended: did it learn?"""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -13,16 +12,10 @@ from diagnosis_zoo.program import Program, Trace
 from diagnosis_zoo.tasks import TASKS
 
 Label = Literal["healthy", "sick", "between"]
-HALVES = ("tuning", "held-out")
 
 LEARNT, NOT_LEARNT = 0.2, 0.05  # shares of the way from the constant prediction to the best loss
 MIDDLE_LEARNT = 0.05  # of the same way, in the middle of a healthy run
 UNITS = {"guard/loss-large": 1e6, "guard/loss-small": 1e-4}  # what its loss is multiplied by
-
-
-def half(name: str) -> str:
-    """`tuning` or `held-out`, by the name of the program alone."""
-    return HALVES[hashlib.sha256(name.encode()).digest()[0] % 2]
 
 
 def task_of(name: str) -> str:

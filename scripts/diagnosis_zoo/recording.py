@@ -7,19 +7,20 @@ import pickle
 import warnings
 import zlib
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from diagnosis_zoo import circle, healthy, sick
 from diagnosis_zoo.program import Program, Trace, run
 
-SEEDS = {"circle": 10, "sick": 3, "healthy": 6, "drawn": 1}
+SEEDS = {"circle": 10, "sick": 3, "healthy": 6, "drawn": 1, "unseen": 1}
 LISTS = {
     "circle": circle.programs,
     "sick": sick.programs,
     "healthy": healthy.programs,
-    "drawn": sick.drawn,
+    "drawn": partial(sick.drawn, range(120)),
+    "unseen": partial(sick.drawn, range(120, 480)),  # drawn when the rules were finished
 }
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diagnosis_zoo import networks as net
-from diagnosis_zoo.healthy import OPTIMIZERS, Make, mlp
+from diagnosis_zoo.healthy import Make, fit, mlp
 from diagnosis_zoo.program import Program, Run, Task, supervised
-from diagnosis_zoo.tasks import binary, task
+from diagnosis_zoo.tasks import task
 
 VANISHING = frozenset({"vanishing"})
 COLLAPSE = frozenset({"signal_collapse", "vanishing"})
@@ -30,16 +31,8 @@ def faulty(
 ) -> Program:  # fmt: skip
     """A model, a task and an optimizer that do not go together."""
 
-    def make(seed: int) -> Run:
-        rows = binary(task(data)) if one_output else task(data)
-        model = build(rows)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        made = supervised(model, rows, OPTIMIZERS[optimizer](trained, lr=lr), seed, batch)
-        if finish is not None:
-            finish(made)
-        return made
-
-    return Program(f"{name}-{data}-{optimizer}", make, steps, verdicts, where, causes)
+    healthy = fit(name, data, build, optimizer, lr, batch, steps, one_output, finish)
+    return replace(healthy, verdicts=verdicts, where=where, causes=causes)
 
 
 def vanishing() -> list[Program]:
@@ -302,13 +295,13 @@ def broken() -> list[Program]:
     ]  # fmt: skip
 
 
-def drawn() -> list[Program]:
+def drawn(numbers: Iterable[int]) -> list[Program]:
     """Networks whose depth, width, activation, init, optimizer and rate are drawn by lot.
 
     Nobody says what is wrong with which: the outcome does.
     """
     made = []
-    for number in range(120):
+    for number in numbers:
         generator = torch.Generator().manual_seed(1000 + number)
 
         def pick(options: list[object], generator: torch.Generator = generator) -> object:

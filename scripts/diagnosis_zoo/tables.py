@@ -9,10 +9,10 @@ from diagnosis_peers import PEERS
 from scipy.stats import beta
 
 from diagnosis_zoo.case import OURS, VERDICT_GROUPS, Case
-from diagnosis_zoo.outcome import HALVES
 from diagnosis_zoo.recording import SEEDS
 
 DETECTORS = (OURS, *PEERS)
+DRAWN = ("drawn", "unseen")  # groups of which the outcome alone tells that something is wrong
 Cases = Sequence[Case]
 
 
@@ -37,27 +37,23 @@ def upper_bound(hits: int, of: int) -> str:
     return f"{100 * (1.0 if hits == of else beta.ppf(0.95, hits + 1, of - hits)):.2f} %"
 
 
-def named(found: Cases, half: str | None = None) -> list[Case]:
+def named(found: Cases) -> list[Case]:
     """The sick runs of which it is known what is wrong."""
+    return [case for case in found if case.kind == "sick" and case.verdict_group]
+
+
+def unnamed(found: Cases, group: str) -> list[Case]:
+    """The sick runs of a group of which only that is known."""
     return [
         case
         for case in found
-        if case.kind == "sick" and case.verdict_group and half in (None, case.half)
+        if case.kind == "sick" and not case.verdict_group and case.reading.job.group == group
     ]
 
 
-def unnamed(found: Cases) -> list[Case]:
-    """The sick runs of which only that is known."""
-    return [case for case in found if case.kind == "sick" and not case.verdict_group]
-
-
-def healthy(found: Cases, group: str, half: str | None = None) -> list[Case]:
+def healthy(found: Cases, group: str) -> list[Case]:
     """The runs of a group that train."""
-    return [
-        case
-        for case in found
-        if case.kind == "healthy" and case.reading.job.group == group and half in (None, case.half)
-    ]
+    return [c for c in found if c.kind == "healthy" and c.reading.job.group == group]
 
 
 def alarmed(found: Iterable[Case], detector: str) -> int:
@@ -82,43 +78,45 @@ def counts(found: Cases) -> str:
     return table(["runs", "all", *kinds], [row(group) for group in made])
 
 
-def recalls(found: Cases, half: str) -> str:
-    """Of the sick runs of a half: the share with the right verdict / with any alarm."""
-    groups = {g: [c for c in named(found, half) if c.verdict_group == g] for g in VERDICT_GROUPS}
-    groups["all"] = named(found, half)
+def recalls(found: Cases) -> str:
+    """Of the sick runs: the share with the right verdict / with any alarm."""
+    groups = {g: [c for c in named(found) if c.verdict_group == g] for g in VERDICT_GROUPS}
+    groups["all"] = named(found)
 
     def cell(detector: str, cases: Cases) -> str:
         hits, any_alarm = right(cases, detector), alarmed(cases, detector)
         return f"{percent(hits, len(cases))} / {percent(any_alarm, len(cases))}"
 
-    head = [f"% of sick runs, {half}", *(f"{group} ({len(c)})" for group, c in groups.items())]
+    head = ["% of sick runs", *(f"{group} ({len(c)})" for group, c in groups.items())]
     return table(head, [[d, *(cell(d, cases) for cases in groups.values())] for d in DETECTORS])
 
 
 def false_alarms(found: Cases) -> str:
-    """Runs that train and were given a warning, and the sick ones of no name that were given one.
+    """Runs that train and were given a warning, and drawn ones that fail and were given one.
 
     Runs of one program are no independent draws, so the programs are counted too.
     """
-    groups = {f"healthy, {half}": healthy(found, "healthy", half) for half in HALVES}
-    groups["healthy"] = every = healthy(found, "healthy")
-    groups |= {f"{g} that train": healthy(found, g) for g in ("circle", "drawn")}
+    every = healthy(found, "healthy")
+    trains = {group: healthy(found, group) for group in ("healthy", "circle", *DRAWN)}
+    fails = {group: unnamed(found, group) for group in DRAWN}
 
     def row(detector: str) -> list[str]:
-        hits = {group: alarmed(cases, detector) for group, cases in groups.items()}
+        def share(cases: Cases) -> str:
+            return f"{alarmed(cases, detector)} of {len(cases)}"
+
         programs = {case.program.name for case in every}
         warned = {case.program.name for case in every if case.alarms(detector)}
-        bound = upper_bound(hits["healthy"], len(every)) if every else "-"
-        caught = alarmed(unnamed(found), detector)
+        hits = alarmed(every, detector)
         return [
             detector,
-            *(f"{hits[group]} of {len(cases)}" for group, cases in groups.items()),
-            bound,
+            *map(share, trains.values()),
+            upper_bound(hits, len(every)) if every else "-",
             f"{len(warned)} of {len(programs)}",
-            f"{percent(caught, len(unnamed(found)))} % of {len(unnamed(found))}",
+            *map(share, fails.values()),
         ]
 
-    head = ["alarms on", *groups, "bound (95 %)", "healthy programs", "sick without a name"]
+    head = ["alarms on", *(f"{group} that train" for group in trains), "healthy, bound (95 %)"]
+    head += ["healthy programs", *(f"{group} that fail" for group in fails)]
     return table(head, [row(detector) for detector in DETECTORS])
 
 
@@ -139,20 +137,17 @@ HOW_WELL = ("detected", "step, median", "90th percentile", "layer right, %", "ca
 
 
 def ours_in_detail(found: Cases) -> str:
-    """How soon the right verdict is given and what else of it is right, by group and half."""
-    rows = []
-    for half in HALVES:
-        for group in (*VERDICT_GROUPS, "all"):
-            cases = [c for c in named(found, half) if group in ("all", c.verdict_group)]
-            if cases:
-                rows.append([f"{group}, {half}", str(len(cases)), *quality(cases, OURS)])
+    """How soon the right verdict is given and what else of it is right, by group."""
+    groups = {g: [c for c in named(found) if g in ("all", c.verdict_group)]
+              for g in (*VERDICT_GROUPS, "all")}  # fmt: skip
+    rows = [[g, str(len(c)), *quality(c, OURS)] for g, c in groups.items() if c]
     return table([OURS, "sick runs", *HOW_WELL], rows)
 
 
 def how_soon(found: Cases) -> str:
-    """The same of all detectors on the held-out half, but causes, which no peer names."""
-    rows = [[d, *quality(named(found, HALVES[1]), d)[:-1]] for d in DETECTORS]
-    return table(["held-out", *HOW_WELL[:-1]], rows)
+    """The same of all detectors, but causes, which no peer names."""
+    rows = [[d, *quality(named(found), d)[:-1]] for d in DETECTORS]
+    return table(["all", *HOW_WELL[:-1]], rows)
 
 
 def published(found: Cases) -> str:
@@ -197,18 +192,18 @@ def sensitivity(variants: Mapping[str, Cases]) -> str:
             name,
             percent(right(sick, OURS), len(sick)),
             percent(alarmed(sick, OURS), len(sick)),
-            percent(alarmed(unnamed(found), OURS), len(unnamed(found))),
             f"{alarmed(train, OURS)} of {len(train)}",
         ]
 
-    head = ["threshold", "right verdict, %", "any alarm, %", "without a name, %", "false alarms"]
+    head = ["threshold", "right verdict, %", "any alarm, %", "false alarms"]
     return table(head, [row(name, found) for name, found in variants.items()])
 
 
 def report(found: Cases) -> str:
     """All tables of a run of the benchmark but the sensitivity; none of runs that were not made."""
     parts = [counts(found)]
-    parts += [recalls(found, half) for half in reversed(HALVES) if named(found, half)]
+    if named(found):
+        parts.append(recalls(found))
     parts.append(false_alarms(found))
     if named(found):
         parts += [ours_in_detail(found), how_soon(found)]
