@@ -201,3 +201,18 @@ def test_reporting_loads_no_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert ended.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize("command", ["report", "diff"])
+def test_a_reader_who_has_seen_enough(run_config: Callable[..., Path], command: str) -> None:
+    run = run_config("linear", "stop.steps=3")
+    others = [str(ROOT / "configs" / "weighted.yaml")] if command == "diff" else []
+    line = [sys.executable, "-m", "trainer", command, str(run), *others]
+    process = subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), error) == (0, "")

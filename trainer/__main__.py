@@ -28,7 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, os.getcwd())
     if arguments and arguments[0] in COMMANDS:
         command = importlib.import_module(COMMANDS[arguments[0]])
-        return int(command.main(arguments[1:]))
+        try:
+            status = int(command.main(arguments[1:]))
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever reads has seen enough: `report RUN | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = DONE
+        return status
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train the model that a YAML file describes and watch its gradients.",
