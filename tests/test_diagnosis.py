@@ -341,7 +341,8 @@ class TestCourse:
         found = diagnosed(record(s, deep(2), loss=x) for s, x in zip(STEPS, losses, strict=True))
         assert found["loss_spike"].level == "info"
         swinging = [record(s, deep(2), loss=1.0 + (s % 2)) for s in range(12)]
-        assert diagnosed(swinging)["oscillating"].level == "info"
+        found = diagnosed(swinging, optimizer={"name": "sgd", "lr": 0.1})["oscillating"]
+        assert found.level == "info" and found.change == {}
         still = [record(s, deep(2, update=0.1)) for s in (*STEPS, 350, 400)]
         assert diagnosed(still)["stalled"].level == "info"
 

@@ -115,7 +115,10 @@ class Diagnosis:
         return case.finding
 
     def _finding(self, case: _Case, symptom: Symptom) -> Finding:
-        update = self._history.first_update
+        change = {}
+        if symptom.level != "info":  # what is no alarm asks for nothing
+            update = self._history.first_update
+            change = remedies.change(symptom.verdict, symptom.blame, self.configuration, update)
         return Finding(
             verdict=symptom.verdict,
             level=symptom.level,
@@ -124,6 +127,6 @@ class Diagnosis:
             evidence=dict(symptom.evidence),
             cause=f"{symptom.blame}: {symptom.cause}",
             remedy=remedies.remedy(symptom.verdict, symptom.blame),
-            change=remedies.change(symptom.verdict, symptom.blame, self.configuration, update),
+            change=change,
             confidence=symptom.confidence,
         )
