@@ -48,9 +48,8 @@ def run(
     events = Events(folder, warn=console.say)
     events.text("config", f"```yaml\n{dump(resolved(config))}```")
     validated = config.metrics if experiment.validation else []
-    events.hyperparameters(
-        _hyperparameters(experiment, varied), [f"{name}/validation" for name in validated]
-    )
+    metrics = [f"{name}/validation" for name in validated]
+    events.hyperparameters(_hyperparameters(experiment, varied), metrics, varied)
     journal, seen = Journal(folder, events), Summary()
 
     def found(finding: Finding) -> None:

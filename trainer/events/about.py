@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, DATA_CLASS_TENSOR, Summary
@@ -77,11 +77,12 @@ def layout() -> bytes:
 
 
 def hyperparameters(
-    values: Mapping[str, bool | int | float | str], metrics: Sequence[str]
+    values: Mapping[str, bool | int | float | str], metrics: Sequence[str], varied: Collection[str]
 ) -> list[bytes]:
     """Serialized Events that put the run into the HPARAMS tab; metrics are tags of its scalars.
 
-    TypeError when a value is none of bool, int, float and str.
+    Those of the values that are varied come first there. TypeError when a value is none of bool,
+    int, float and str.
     """
     start = SessionStartInfo(start_time_secs=time.time())
     infos = []
@@ -96,7 +97,7 @@ def hyperparameters(
         else:
             wanted = "expected a bool, a number or a text"
             raise TypeError(f"hyperparameter '{name}': {wanted}, not {value!r}")
-        infos.append(api_pb2.HParamInfo(name=name, type=kind))
+        infos.append(api_pb2.HParamInfo(name=name, type=kind, differs=name in varied))
     experiment = api_pb2.Experiment(
         time_created_secs=time.time(),
         hparam_infos=infos,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from trainer.events import about
@@ -46,14 +46,18 @@ class Events:
         self._writer.put(about.text(tag, markdown, step))
 
     def hyperparameters(
-        self, values: Mapping[str, bool | int | float | str], metrics: Sequence[str] = ()
+        self,
+        values: Mapping[str, bool | int | float | str],
+        metrics: Sequence[str] = (),
+        varied: Collection[str] = (),
     ) -> None:
         """Shows the run in TensorBoard's HPARAMS tab; the same names in all runs to compare.
 
         Beside the values stand the last points of curves: of the losses, of the gradient norm and
-        of the tags `metrics`. TypeError when a value is none of bool, int, float and str.
+        of the tags `metrics`. Names in `varied` come first. TypeError when a value is none of bool,
+        int, float and str.
         """
-        for event in about.hyperparameters(values, [*METRICS, *metrics]):
+        for event in about.hyperparameters(values, [*METRICS, *metrics], varied):
             self._writer.put(event)
         self._writer.is_session = True
 
