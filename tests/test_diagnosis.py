@@ -78,6 +78,24 @@ class TestVanishing:
         assert alarms(run(layers)[:-6]) == set()
         assert "vanishing" in alarms(record(s, layers) for s in (*STEPS, 500, 1000, 1500, 2000))
 
+    def test_is_no_alarm_while_an_adaptive_optimizer_may_enlarge_it(self) -> None:
+        records = run(deep(12, "Sigmoid", backward=0.2, signal=0.2), optimizer="Adam")
+        early = diagnosed(k for k in records if k.step < 50)["vanishing"]
+        assert early.level == "info" and early.steps == (0, 40) and early.change == {}
+        late = diagnosed(k for k in records if k.step <= 50)["vanishing"]
+        assert late.level == "critical" and late.steps == (0, 50)
+
+    def test_is_no_alarm_while_a_loss_that_had_risen_comes_down(self) -> None:
+        layers = deep(8, "Tanh", backward=0.4, signal=0.4, update=0.05)
+        late = [0.0, *np.geomspace(1000, 1, len(STEPS) - 1)]
+
+        def fitted(losses: Iterable[float]) -> set[str]:
+            pairs = zip(STEPS, losses, strict=True)
+            return alarms(record(k, layers, loss=1 + x, optimizer="Adam") for k, x in pairs)
+
+        assert fitted(late) == set()
+        assert "vanishing" in fitted([0.0, *[1.0] * (len(STEPS) - 1)])
+
     def test_ends_when_it_is_over(self) -> None:
         sick, well = deep(12, backward=0.2, signal=0.2), deep(12)
         diagnosis = Diagnosis()
@@ -157,6 +175,20 @@ class TestForward:
     def test_blow_up(self) -> None:
         found = diagnosed(run(deep(8, forward=4.0)))["signal_blow_up"]
         assert found.steps[0] == 0 and found.cause.startswith("initialisation: ")
+
+    def test_blow_up_that_an_adaptive_optimizer_survives(self) -> None:
+        """Which it does where the output is some thousand times the input, not where it is 1e9."""
+        layers = deep(8, forward=3.0)
+        assert "signal_blow_up" in alarms(run(layers))
+        losses = np.geomspace(1, 1e-3, len(STEPS))
+
+        def adam(layers: list[Layer], losses: Iterable[float]) -> set[str]:
+            pairs = zip(STEPS, losses, strict=True)
+            return alarms(record(k, layers, loss=x, optimizer="Adam") for k, x in pairs)
+
+        assert adam(layers, losses) == set()
+        assert adam(layers, [1.0] * len(STEPS)) == {"signal_blow_up"}
+        assert adam(deep(8, forward=20.0), losses) == {"signal_blow_up"}
 
     def test_no_blow_up_with_norms_or_of_what_grows_later(self) -> None:
         normed = deep(8, forward=4.0)
@@ -322,6 +354,11 @@ class TestCourse:
         survived = [record(s, deep(3, update=0.4), loss=5.0 if 0 < s < 10 else 1.0,
                            optimizer="Adam") for s in STEPS]  # fmt: skip
         assert alarms(survived) == set()
+        falling = [1.0, 9.0, *np.geomspace(2000, 1, len(STEPS) - 2)]
+        assert falling[12] > 2 and falling[13] > 2  # at steps 30 and 40
+        returning = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
+                     for s, x in zip(STEPS, falling, strict=True)]  # fmt: skip
+        assert alarms(returning) == set()
 
     def test_diverging(self) -> None:
         rising = [record(s, deep(2), loss=1.3**n) for n, s in enumerate(STEPS)]

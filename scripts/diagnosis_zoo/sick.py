@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -293,36 +293,6 @@ def broken() -> list[Program]:
             init=net.normal(20.0)), frozenset({"saturated", "vanishing", "exploding"}),
             ("initialisation",)),
     ]  # fmt: skip
-
-
-def drawn(numbers: Iterable[int]) -> list[Program]:
-    """Networks whose depth, width, activation, init, optimizer and rate are drawn by lot.
-
-    Nobody says what is wrong with which: the outcome does.
-    """
-    made = []
-    for number in numbers:
-        generator = torch.Generator().manual_seed(1000 + number)
-
-        def pick(options: list[object], generator: torch.Generator = generator) -> object:
-            return options[int(torch.randint(len(options), (), generator=generator))]
-
-        data = pick(["digits", "moons", "blobs", "cancer", "diabetes", "wine", "words", "teacher"])
-        activation = pick(["relu", "relu", "tanh", "sigmoid", "gelu", "leaky", "elu", "selu"])
-        depth = pick([1, 2, 3, 4, 6, 8, 10, 12, 16])
-        width = pick([8, 16, 32, 64, 128])
-        init = pick(
-            [None, None, net.he, net.xavier, net.normal(0.05), net.normal(0.3), net.normal(1.0)]
-        )
-        norm = pick([None, None, None, nn.BatchNorm1d, nn.LayerNorm])
-        optimizer = pick(["sgd", "momentum", "adam", "adam", "rmsprop", "adamw"])
-        exponent = float(torch.rand((), generator=generator)) * 4
-        lr = 10 ** (-exponent if optimizer in ("sgd", "momentum") else -exponent - 0.5)
-        built = mlp(depth=depth, width=width, activation=activation, init=init, norm=norm)
-        program = faulty(f"drawn/{number}", str(data), built, frozenset(), (), str(optimizer), lr,
-            steps=500)  # fmt: skip
-        made.append(program)
-    return made
 
 
 def programs() -> list[Program]:

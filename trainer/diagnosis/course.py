@@ -25,6 +25,9 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
         return None
     if history.record.step < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
+    far = history.loss_rise >= 100
+    if not far and len(history.losses) > 1 and history.loss < 0.7 * history.losses[-2]:
+        return None  # on the way down
     return Symptom(
         "learning_rate_too_high",
         "warning",

@@ -8,8 +8,9 @@ import numpy as np
 
 from trainer.diagnosis import blame
 from trainer.diagnosis.history import History
-from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.finding import Level
 
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
@@ -35,7 +36,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     first = float(np.median(updates[: max(1, len(updates) // 2)])) if len(updates) else np.nan
     growth = history.growth()
     strong = ratio <= thresholds.lost_gradient / 10
-    certain = strong and signal <= floor
+    # Rounding grows and shrinks without a meaning.
+    certain = strong and signal <= (10 * floor if "vanishing" in history.raised else floor)
     stands_still = (
         first <= thresholds.starved_update
         and float(np.max(updates, initial=0.0)) >= 10 * thresholds.starved_update
@@ -45,9 +47,12 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     moved = history.path >= thresholds.moved_path
     in_vain = step >= SETTLED and history.budget >= 0.8 * thresholds.moved_path
     judged = certain or step >= 5 and (moved or in_vain or stands_still)
-    recovers = not judged or growth >= thresholds.recovery_growth
+    recovers = not judged or growth >= thresholds.recovery_growth and not certain
     if recovers and "vanishing" not in history.raised:
         return None
+    level: Level = "critical" if certain or signal <= 1e-3 else "warning"
+    if recovers or history.may_be_enlarged or history.returns and not certain:
+        level = "info"  # a mechanism without its consequence
     assert history.first_view is not None
     found = blame.attenuation(view, history.record, history.first_view)
     evidence = {
@@ -61,7 +66,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     }
     return Symptom(
         "vanishing",
-        "critical" if certain or signal <= 1e-3 else "warning",
+        level,
         found.where,
         found.category,
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and"
@@ -117,7 +122,7 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     found = blame.attenuation(first, history.record, first)
     return Symptom(
         "signal_collapse",
-        "critical",
+        "info" if history.may_be_enlarged else "critical",
         found.where,
         "initialisation",
         f"the output starts with {ratio:.1g} of the size of the input",
@@ -136,6 +141,13 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     if not ratio >= thresholds.blown_up_forward or now < thresholds.blown_up_forward:
         return None
     found = blame.amplification(first, history.record)
+    # Updates whose size does not depend on the gradient's can bring such an output down.
+    hurts = (
+        ratio >= 100 * thresholds.blown_up_forward
+        or history.update >= thresholds.thrown_update
+        or history.record.step >= JUDGED_FROM_STEP
+        and history.stuck
+    )
     return Symptom(
         "signal_blow_up",
         "critical",
@@ -144,6 +156,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts {ratio:.1g} times as large as the input",
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
+        sightings=2 if not history.adaptive or hurts else UNCONFIRMED,
     )  # fmt: skip
 
 
@@ -178,7 +191,7 @@ def _over_depth(history: History, thresholds: Thresholds) -> Symptom | None:
 def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """Of an optimizer that takes the gradient as it is; others begin with such updates."""
     view, first, record = history.view, history.first_view, history.record
-    if record.optimizer not in ("", "SGD") or record.step > JUDGED_FROM_STEP:
+    if history.adaptive or record.step > JUDGED_FROM_STEP:
         return None
     if not 1 <= history.update < np.inf:
         return None

@@ -12,6 +12,7 @@ from trainer.diagnosis.view import Array, View
 from trainer.record import StepRecord
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
+PATIENCE_STEPS = 50  # that an adaptive optimizer is given
 KEPT = 64  # records whose norms and losses are compared with the next
 
 
@@ -123,6 +124,22 @@ class History:
         """The loss over that at the start; NaN where it is or was negative."""
         start = self.loss_at_start
         return self.loss / start if start > 0 and self.loss > 0 else math.nan
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the optimizer's updates do not shrink with the gradient."""
+        return self.record.optimizer not in ("", "SGD")
+
+    @property
+    def may_be_enlarged(self) -> bool:
+        """Whether a minute signal or gradient has yet to be given time: the updates of an adaptive
+        optimizer are large all the same."""
+        return self.adaptive and self.record.step < PATIENCE_STEPS
+
+    @property
+    def returns(self) -> bool:
+        """Whether a loss that had risen is coming down."""
+        return self.mark.loss > self.loss_at_start and self.mark.loss < 0.85 * self.half_way.loss
 
     @property
     def stuck(self) -> bool:

@@ -9,6 +9,8 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import Level
 
+UNCONFIRMED = 1_000_000  # sightings: only what follows can make it a finding
+
 
 @dataclass(frozen=True)
 class Symptom:
