@@ -19,10 +19,19 @@ STEPS = (*range(11), 20, 30, 40, 50, 100, 150, 200, 250, 300)
 
 
 def diagnosed(records: Iterable[StepRecord], **configuration: object) -> dict[str, Finding]:
-    """The findings by verdict."""
-    diagnosis = Diagnosis(configuration or None)
+    """The findings by verdict, which are the same in other units of the loss.
+
+    A mean in place of a sum over 32 samples is such a change of units, too.
+    """
+    records, diagnosis = list(records), Diagnosis(configuration or None)
     for one in records:
         diagnosis.add(one)
+    said = verdicts(records)
+    assert said == [(f.verdict, f.level, f.steps, f.resolved) for f in diagnosis.findings]
+    for factor in (1e-6, 1 / 32, 1e6):
+        other = verdicts(scaled(one, factor) for one in records)
+        # Underflow alone compares with a size: the smallest that the type holds.
+        assert [f for f in other if f[0] != "underflow"] == [f for f in said if f[0] != "underflow"]
     return {finding.verdict: finding for finding in diagnosis.findings}
 
 
@@ -406,11 +415,12 @@ def scaled(made: StepRecord, factor: float) -> StepRecord:
         moments[:, 1:4] *= factor
         return replace(table, moments=moments)  # type: ignore[type-var]
 
-    assert made.layers is not None
+    layers = made.layers
+    if layers is not None:
+        layers = replace(layers, gradients=times(layers.gradients))  # type: ignore[arg-type]
     return replace(
         made, loss=made.loss * factor, gradient_norm=made.gradient_norm * factor,
-        gradients=times(made.gradients),
-        layers=replace(made.layers, gradients=times(made.layers.gradients)),
+        gradients=times(made.gradients), layers=layers,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -444,18 +454,11 @@ def verdicts(records: Iterable[StepRecord]) -> list[tuple[str, str, tuple[int, i
 
 
 @pytest.mark.parametrize("name", SICK)
-@pytest.mark.parametrize("factor", [1e-6, 1 / 32, 1e6])
-def test_nothing_changes_with_the_units_of_the_loss(name: str, factor: float) -> None:
-    """A mean in place of a sum over 32 samples is such a factor, too."""
-    said = verdicts(SICK[name])
-    assert bool(said) == (name != "healthy")
-    assert verdicts(scaled(one, factor) for one in SICK[name]) == said
-
-
-@pytest.mark.parametrize("name", SICK)
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_nothing_changes_when_a_layer_gives_what_the_next_takes(name: str, factor: float) -> None:
-    assert verdicts(rescaled(one, factor) for one in SICK[name]) == verdicts(SICK[name])
+    said = verdicts(SICK[name])
+    assert bool(said) == (name != "healthy")
+    assert verdicts(rescaled(one, factor) for one in SICK[name]) == said
 
 
 def test_the_changes_of_a_configuration() -> None:
