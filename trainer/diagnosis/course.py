@@ -25,9 +25,11 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
         return None
     if history.record.step < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
-    far = history.loss_rise >= 100
-    if not far and len(history.losses) > 1 and history.loss < 0.7 * history.losses[-2]:
+    far, latest = history.loss_rise >= 100, history.losses[-5:]
+    if not far and len(latest) > 1 and history.loss < 0.7 * latest[-2]:
         return None  # on the way down
+    if min(latest) < history.loss_at_start:
+        return None  # it fits some batches
     return Symptom(
         "learning_rate_too_high",
         "warning",

@@ -50,7 +50,9 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     recovers = not judged or growth >= thresholds.recovery_growth and not certain
     if recovers and "vanishing" not in history.raised:
         return None
-    level: Level = "critical" if certain or signal <= 1e-3 else "warning"
+    hopeless = certain or signal <= 1e-3
+    # Some adaptive optimizers still bring it back.
+    level: Level = "critical" if hopeless and not history.is_early else "warning"
     if recovers or history.may_be_enlarged or history.returns and not certain:
         level = "info"  # a mechanism without its consequence
     assert history.first_view is not None
@@ -122,7 +124,7 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     found = blame.attenuation(first, history.record, first)
     return Symptom(
         "signal_collapse",
-        "info" if history.may_be_enlarged else "critical",
+        "info" if history.may_be_enlarged else "warning" if history.is_early else "critical",
         found.where,
         "initialisation",
         f"the output starts with {ratio:.1g} of the size of the input",
@@ -150,7 +152,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     return Symptom(
         "signal_blow_up",
-        "critical",
+        "warning" if history.adaptive else "critical",
         found.where,
         found.category,
         f"the output starts {ratio:.1g} times as large as the input",

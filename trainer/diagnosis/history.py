@@ -137,6 +137,11 @@ class History:
         return self.adaptive and self.record.step < PATIENCE_STEPS
 
     @property
+    def is_early(self) -> bool:
+        """Whether an adaptive optimizer may, against the odds, still enlarge it."""
+        return self.adaptive and self.record.step < 4 * PATIENCE_STEPS
+
+    @property
     def returns(self) -> bool:
         """Whether a loss that had risen is coming down."""
         return self.mark.loss > self.loss_at_start and self.mark.loss < 0.85 * self.half_way.loss
