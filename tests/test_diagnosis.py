@@ -369,8 +369,9 @@ class TestCourse:
         returning = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                      for s, x in zip(STEPS, falling, strict=True)]  # fmt: skip
         assert alarms(returning) == set()
-        noisy = [record(s, deep(3, update=0.4), loss=5.0 if n % 3 else 1 / (n + 1), optimizer="Adam")
-                 for n, s in enumerate(STEPS)]  # fmt: skip
+        losses = [5.0 if n % 3 else 1 / (n + 1) for n in range(len(STEPS))]
+        noisy = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
+                 for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
         assert alarms(noisy) == set()  # it fits some batches
 
     def test_diverging(self) -> None:

@@ -13,14 +13,15 @@ PACKAGE = Path(__file__).parent.parent / "trainer"
 ROWS = [
     ["__main__"],
     ["session", "report", "sweep", "difference"],
-    ["loop"],
+    ["loop", "resumption"],
+    ["training_state"],
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],
     ["activations", "journal", "leftover", "losses", "schedules", "watched"],
     ["layer_calls"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
-        *("plugin", "devices", "layers", "time_steps"),
+        *("plugin", "devices", "layers", "time_steps", "checkpoint", "signals"),
     ],
     ["callables", "summary"],
     ["config", "diagnosis", "wire"],

@@ -53,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where to write; runs/<name>/<time>-<id>/ if left out",
     )
     parser.add_argument(
+        "--resume",
+        default="never",
+        metavar="auto|never|PATH",
+        help="go on from the newest checkpoint of the experiment, or of a run's folder",
+    )
+    parser.add_argument(
         "--print-config",
         action="store_true",
         help="print the configuration with all defaults and end",
@@ -94,10 +100,17 @@ def train(given: argparse.Namespace) -> int:
         print(f"{given.config}: valid; {parameters:,} parameters, {len(built.rows):,} rows")
         return DONE
 
-    from trainer import session
+    from trainer import resumption, session
 
     varied = [override.partition("=")[0] for override in given.overrides]
-    return session.run(built, given.config, given.run_dir, varied)
+    saved = None
+    if given.resume != "never":
+        if given.run_dir is not None:
+            raise ConfigError(["--resume and --run-dir: a run goes on in its own folder"])
+        saved = resumption.found(given.resume, config.name, lambda m: print(m, file=sys.stderr))
+        if saved is None:
+            print(f"--resume auto: {config.name} has no checkpoint; starting", file=sys.stderr)
+    return session.run(built, given.run_dir, varied, saved)
 
 
 if __name__ == "__main__":
