@@ -1,10 +1,12 @@
 """README says what the program does."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from trainer import sweep
 from trainer.__main__ import main
 
 ROOT = Path(__file__).parent.parent
@@ -24,14 +26,15 @@ def test_every_config_is_listed() -> None:
 
 
 def test_its_commands_are_accepted() -> None:
-    """Each line `python -m trainer …` of a code block, with --check: nothing is trained."""
-    import shlex
-
+    """Each line `python -m trainer …` of a code block, checked: nothing is trained."""
     commands = re.findall(r"^python -m trainer (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
     assert commands
     for command in commands:
         if command.startswith("--config configs/"):
             assert main([*shlex.split(command), "--check"]) == 0, command
+    sweeps = [shlex.split(command) for command in commands if command.startswith("sweep ")]
+    plans = [sweep.plan(Path(config), axes, "grid", None) for _, _, config, *axes, _, _ in sweeps]
+    assert [plan.trials for plan in plans] == [6, 12]
 
 
 def test_the_mistake_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
