@@ -13,15 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "trainer"
 ROWS = [
     ["__main__"],
     ["session", "report", "sweep", "difference"],
-    ["loop", "resumption"],
-    ["training_state"],
+    ["loop"],
     ["experiment", "monitor", "run_dir"],
     ["observation", "models", "evaluation"],
     ["activations", "journal", "leftover", "losses", "schedules", "watched"],
     ["layer_calls"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
-        *("plugin", "devices", "layers", "time_steps", "checkpoint", "signals"),
+        *("plugin", "devices", "layers", "time_steps"),
     ],
     ["callables", "summary"],
     ["config", "diagnosis", "wire"],

@@ -53,12 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where to write; runs/<name>/<time>-<id>/ if left out",
     )
     parser.add_argument(
-        "--resume",
-        default="never",
-        metavar="auto|never|PATH",
-        help="go on from the newest checkpoint of the experiment, or of a run's folder",
-    )
-    parser.add_argument(
         "--print-config",
         action="store_true",
         help="print the configuration with all defaults and end",
@@ -100,17 +94,10 @@ def train(given: argparse.Namespace) -> int:
         print(f"{given.config}: valid; {parameters:,} parameters, {len(built.rows):,} rows")
         return DONE
 
-    from trainer import resumption, session
+    from trainer import session
 
     varied = [override.partition("=")[0] for override in given.overrides]
-    saved = None
-    if given.resume != "never":
-        if given.run_dir is not None:
-            raise ConfigError(["--resume and --run-dir: a run goes on in its own folder"])
-        saved = resumption.found(given.resume, config.name, lambda m: print(m, file=sys.stderr))
-        if saved is None:
-            print(f"--resume auto: {config.name} has no checkpoint; starting", file=sys.stderr)
-    return session.run(built, given.run_dir, varied, saved)
+    return session.run(built, given.config, given.run_dir, varied)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,10 @@ class Journal:
         self._latest: dict[tuple[str, str | None], Finding] = {}
         self._step = 0
 
-    def remember(self, finding: Finding) -> None:
-        """Takes a finding that the file already holds."""
-        self._latest[finding.verdict, finding.where] = finding
-        self._step = max(self._step, finding.steps[1])
-
     def write(self, finding: Finding) -> None:
         """Adds a finding; training goes on where the file cannot be written."""
-        self.remember(finding)
+        self._latest[finding.verdict, finding.where] = finding
+        self._step = max(self._step, finding.steps[1])
         self._events.text("findings", summary.markdown(self._latest.values()), self._step)
         try:
             with self._path.open("a", encoding="utf-8") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,23 +22,11 @@ Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tag
 Probes = Callable[[], list[Tensor]]
 
 
-class Keeper(Protocol):
-    """Who keeps what a run can go on from, and may want it to end."""
-
-    def after(self, step: int, patience: Patience, ends: bool) -> bool:
-        """Called when all before `step` is done, also at the end; whether to end."""
-
-
-class _Nobody:
-    def after(self, step: int, patience: Patience, ends: bool) -> bool:
-        return False
-
-
 @dataclass(frozen=True)
 class Result:
     """How training ended."""
 
-    reason: str  # "cost", "steps", "patience", "not finite", "finding" or "interrupted"
+    reason: str  # "cost", "steps", "patience", "not finite" or "finding"
     steps: int  # at which it ended
     training: Evaluation  # on the rows that were trained on
     validation: Evaluation | None  # on those kept apart
@@ -51,20 +38,15 @@ class Result:
 class Patience:
     """Whether the validation loss still falls."""
 
-    steps: int | None = None
+    steps: int | None
     best: float = math.inf
     best_step: int = 0
-    asked_at: int = -1  # the step before which the latest loss was computed
 
     def ended_by(self, step: int, loss: float) -> bool:
         """Takes the loss of a step; whether it is too long since the best one."""
-        self.asked_at = step
         if loss < self.best:
             self.best, self.best_step = loss, step
         return self.steps is not None and step - self.best_step >= self.steps
-
-
-_NOBODY = _Nobody()
 
 
 class Training:
@@ -135,40 +117,27 @@ class Training:
 
 
 def run(
-    experiment: Experiment,
-    monitor: Monitor,
-    console: Console,
-    log: Logged | None = None,
-    keeper: Keeper = _NOBODY,
-    first_step: int = 0,
-    patience: Patience | None = None,
+    experiment: Experiment, monitor: Monitor, console: Console, log: Logged | None = None
 ) -> Result:
-    """Trains until one of the section `stop` holds, a number is not finite, a finding of the
-    level `stop_on` is there, or the keeper wants an end.
+    """Trains until one of the section `stop` holds, a number is not finite, or a finding of the
+    level `stop_on` is there.
 
-    `log` is given the values of validations, at the step before whose update they hold. A run that
-    goes on begins at its `first_step`, with what was known of its validation losses.
+    `log` is given the values of validations, at the step before whose update they hold.
     """
     config, optimizer = experiment.config, experiment.optimizer
     training, stop_cost = Training(experiment, monitor.probes), config.stop.cost
-    validates = experiment.validation
-    patience = patience or Patience()
-    patience.steps = config.stop.patience_steps
+    patience, validates = Patience(config.stop.patience_steps), experiment.validation
     experiment.model.train()
     reason, steps, found = "steps", config.stop.steps, None
     latest_cost = latest_norm = math.nan
-    monitor.watch(first_step)
-    for step in range(first_step, config.stop.steps):
-        due = validates is not None and step % config.validation.every_steps == 0
-        if due and patience.asked_at != step:
-            assert validates is not None
+    for step in range(config.stop.steps):
+        if validates is not None and step % config.validation.every_steps == 0:
             evaluation = validates(experiment.model)
             experiment.schedule.validated(evaluation.cost)
             if log is not None:
                 log(step, tagged(evaluation))
             if patience.ended_by(step, evaluation.cost):
                 reason, steps = "patience", step
-                keeper.after(step, patience, True)
                 break
         training.differentiate()
         cost: Tensor | float | None = None
@@ -191,18 +160,11 @@ def run(
             found = fatal(monitor.findings, config.stop_on)
             if reason == "steps" and found is not None:
                 reason, step = "finding", step + 1  # the update of this step is done
-        if reason != "not finite":
-            done = step + (reason == "steps")
-            ends = reason != "steps" or done == config.stop.steps
-            if keeper.after(done, patience, ends) and not ends:
-                reason, step = "interrupted", done
         if reason != "steps":
             steps = step
             break
         if console.due:
             console.progress(step + 1, latest_cost, latest_norm)
-    if reason == "interrupted":
-        return Result(reason, steps, Evaluation(latest_cost), None)
     final = None
     if validates is not None:
         final = validates(experiment.model)

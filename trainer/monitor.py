@@ -143,13 +143,6 @@ class Monitor:
             done=self._observed,
         )
 
-    def remember(self, record: StepRecord) -> list[Finding]:
-        """Takes a record of the run that goes on here, which the sinks already have; what was
-        found at it."""
-        self._previous = record.step, math.nan  # nobody knows how long the pause was
-        self._leftover = Leftover(record.step, [None] * len(record.parameters))  # nothing was left
-        return self._diagnosis.add(record) if self._diagnoses else []
-
     def close(self) -> None:
         """Writes what is waiting, closes the event file and leaves no hook on the model."""
         self._activations.release()

@@ -11,15 +11,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from trainer.config import Config, ConfigError, dump, resolved
 
-LOCK = ".lock"
 PACKAGES = ("torch", "numpy", "tensorboard", "numba", "pydantic", "pyyaml")
 
 
@@ -37,40 +34,16 @@ def create(config: Config, wanted: Path | None) -> Path:
         wanted.mkdir(parents=True, exist_ok=True)
         if any(wanted.iterdir()):
             raise ConfigError([f"--run-dir {wanted}: is not empty; name a new folder"])
-        write_config(config, wanted)
+        command = f"python -m trainer --config {shlex.quote(str(wanted / 'config.yaml'))}"
+        comment = (
+            f"# This run's configuration with every default; to run it again:\n#   {command}\n"
+        )
+        text = comment + dump(resolved(config))
+        (wanted / "config.yaml").write_text(text, encoding="utf-8")
         (wanted / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
     except OSError as error:
         raise ConfigError([f"{wanted}: cannot make the run's folder: {error.strerror}"]) from None
     return wanted
-
-
-def write_config(config: Config, folder: Path) -> None:
-    """Writes `config.yaml`, whole or not at all."""
-    command = f"python -m trainer --config {shlex.quote(str(folder / 'config.yaml'))}"
-    comment = f"# This run's configuration with every default; to run it again:\n#   {command}\n"
-    temporary = folder / ".config.yaml"
-    temporary.write_text(comment + dump(resolved(config)), encoding="utf-8")
-    temporary.replace(folder / "config.yaml")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from writing to the run; ConfigError where one does.
-
-    The system lets go of the lock when its process ends, however it does.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = "another process is writing to this run; wait for it, or start a new run"
-            raise ConfigError([f"{folder}: {message}"]) from None
-        yield
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

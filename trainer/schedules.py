@@ -64,9 +64,9 @@ class Schedule:
             else:
                 self._scheduler = made
         self._warmup = section.warmup_steps
-        self._optimizer = optimizer
+        self._groups = optimizer.param_groups
         self._step = 0
-        self._full = [group["lr"] for group in optimizer.param_groups]
+        self._full = [group["lr"] for group in self._groups]
         self._scale()
 
     @property
@@ -87,34 +87,8 @@ class Schedule:
         if self._plateau is not None and self._step >= self._warmup:
             self._plateau.step(loss)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where it is, as plain values."""
-        inner = self._scheduler or self._plateau
-        return {
-            "step": self._step,
-            "full": list(self._full),
-            "scheduler": None if inner is None else inner.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there; the rates themselves are the optimizer's."""
-        self._step, self._full = int(state["step"]), list(state["full"])
-        inner = self._scheduler or self._plateau
-        if inner is not None:
-            inner.load_state_dict(state["scheduler"])
-
-    def times(self, factor: float) -> None:
-        """Multiplies all rates to come, and the present one."""
-        self._full = [rate * factor for rate in self._full]
-        if self._scheduler is not None:
-            self._scheduler.base_lrs = [rate * factor for rate in self._scheduler.base_lrs]
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["lr"] * factor
-            if "initial_lr" in group:
-                group["initial_lr"] = group["initial_lr"] * factor
-
     def _scale(self) -> None:
         """Step k of a warm-up has (k + 1) / (warm-up + 1) of the rate, so that none has zero."""
         if self._warmup:
-            for group, full in zip(self._optimizer.param_groups, self._full, strict=True):
+            for group, full in zip(self._groups, self._full, strict=True):
                 group["lr"] = full * min(1.0, (self._step + 1) / (self._warmup + 1))

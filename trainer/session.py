@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer import loop, resumption, run_dir
-from trainer.checkpoint import Saved
+from trainer import loop, run_dir
 from trainer.config import dump, resolved
 from trainer.console import Console
 from trainer.data.table import Table
-from trainer.events import Events, reader
+from trainer.events import Events
 from trainer.experiment import Experiment
 from trainer.finding import Finding
 from trainer.journal import Journal
 from trainer.models.linear import Linear
 from trainer.monitor import Monitor
-from trainer.record import StepRecord
-from trainer.signals import Signals
 from trainer.summary import Summary, overrides
 
-STATUS = {"cost": 0, "steps": 0, "patience": 0, "not finite": 3, "finding": 3, "interrupted": 130}
+STATUS = {"cost": 0, "steps": 0, "patience": 0, "not finite": 3, "finding": 3}
 MAX_VALUES_SHOWN = 32
 COMPARED = ("model.name", "loss.name", "loss.reduction", "optimizer.name", "optimizer.lr",
             "data.batch_size", "dtype", "seed")  # fmt: skip
@@ -33,69 +29,27 @@ FINDING_SHOWN = ("verdict", "level", "where", "steps", "resolved")  # in result.
 
 
 def run(
-    experiment: Experiment,
-    wanted: Path | None,
-    varied: Sequence[str] = (),
-    saved: Saved | None = None,
+    experiment: Experiment, config_path: Path, wanted: Path | None, varied: Sequence[str] = ()
 ) -> int:
-    """Trains the experiment in a new run folder, or goes on from a checkpoint; the exit status.
+    """Trains the experiment in a new run folder; the exit status.
 
     `varied` are the keys by which it is compared with other runs, besides the usual ones.
     """
     config, console = experiment.config, Console()
-    changed = {} if saved is None else resumption.check(config, saved)
-    folder = run_dir.create(config, wanted) if saved is None else saved.run_dir
-    with run_dir.locked(folder), Signals() as signals:
-        if saved is not None:
-            _go_on(experiment, saved, changed, console.say)
-        parameters = sum(p.numel() for p in experiment.model.parameters())
-        # All experiments share one view, unless the folder was chosen by hand.
-        logdir = folder if wanted else folder.parent.parent
-        watch = f"tensorboard --logdir {shlex.quote(str(logdir))}"
-        console.say(
-            f"{config.name}: {config.model.name}, {parameters:,} parameters on {experiment.device}"
-        )
-        console.say(f"writing to {folder}; watch with: {watch}")
-        return _train(experiment, folder, varied, saved, signals, console, watch)
-
-
-def _go_on(
-    experiment: Experiment, saved: Saved, changed: dict[str, tuple[Any, Any]], say: resumption.Say
-) -> None:
-    """Puts experiment and run folder where the checkpoint was taken."""
-    resumption.restore(experiment, saved)
-    say(f"going on from {saved.path}, at step {saved.step}")
-    for key, (before, now) in changed.items():
-        say(f"  {key}: {before} so far, {now} from here on")
-    if "optimizer.lr" in changed:
-        before, now = changed["optimizer.lr"]
-        experiment.schedule.times(now / before)
-    resumption.cut(saved)
-    if changed:
-        run_dir.write_config(experiment.config, saved.run_dir)
-
-
-def _train(
-    experiment: Experiment,
-    folder: Path,
-    varied: Sequence[str],
-    saved: Saved | None,
-    signals: Signals,
-    console: Console,
-    watch: str,
-) -> int:
-    config = experiment.config
-    logged: list[StepRecord] = []
-    if saved is not None:
-        records = reader.records(folder, console.say)
-        logged = [record for record in records if record.step < saved.step]
-    first_step = None if saved is None else saved.step
-    events = Events(folder, warn=console.say, before=logged, resumed_at=first_step)
-    if saved is None:
-        events.text("config", f"```yaml\n{dump(resolved(config))}```")
-        validated = config.metrics if experiment.validation else []
-        metrics = [f"{name}/validation" for name in validated]
-        events.hyperparameters(_hyperparameters(experiment, varied), metrics, varied)
+    folder = run_dir.create(config, wanted)
+    parameters = sum(p.numel() for p in experiment.model.parameters())
+    # All experiments share one view, unless the folder was chosen by hand.
+    logdir = folder if wanted else folder.parent.parent
+    watch = f"tensorboard --logdir {shlex.quote(str(logdir))}"
+    console.say(
+        f"{config.name}: {config.model.name}, {parameters:,} parameters on {experiment.device}"
+    )
+    console.say(f"writing to {folder}; watch with: {watch}")
+    events = Events(folder, warn=console.say)
+    events.text("config", f"```yaml\n{dump(resolved(config))}```")
+    validated = config.metrics if experiment.validation else []
+    metrics = [f"{name}/validation" for name in validated]
+    events.hyperparameters(_hyperparameters(experiment, varied), metrics, varied)
     journal, seen = Journal(folder, events), Summary()
 
     def found(finding: Finding) -> None:
@@ -111,21 +65,11 @@ def _train(
         configuration=resolved(config),
         **config.monitor.model_dump(),
     )
-    for record in logged:
-        seen.add(record)
-        for finding in monitor.remember(record):
-            journal.remember(finding)
-    keeper = resumption.Keeper(experiment, folder, events, signals, console.say)
-    patience = loop.Patience()
-    if saved is not None:
-        patience.best, patience.best_step, patience.asked_at = saved.state["validation"]
     started = time.monotonic()
     console.start(config.stop.steps)
     failed = True
     try:
-        result = loop.run(
-            experiment, monitor, console, events.scalars, keeper, first_step or 0, patience
-        )
+        result = loop.run(experiment, monitor, console, events.scalars)
         failed = STATUS[result.reason] != 0
     except KeyboardInterrupt:
         console.stop()
@@ -134,14 +78,6 @@ def _train(
     finally:
         console.stop()
         events.close(failed)
-    if result.reason == "interrupted":
-        assert signals.ending is not None
-        kept = f"checkpoint {keeper.path}" if keeper.path else "without a checkpoint"
-        name = signal.Signals(signals.ending).name
-        console.say(f"{name}: stopped before step {result.steps}; {kept}; --resume auto goes on")
-        if config.monitor.diagnose:
-            console.found(seen.lines(monitor.findings))
-        return 128 + signals.ending
     run_dir.write_json(folder / "result.json", _outcome(result, monitor.findings))
     console.table(
         [

@@ -86,17 +86,6 @@ class Stop(Section):
     """Stop when the validation loss has not fallen for so many steps; null for never."""
 
 
-class Checkpoint(Section):
-    """When the state of the training is written, besides its end and a signal."""
-
-    every_steps: Count | None = None
-    """After each multiple of this; null for never."""
-    every_minutes: Positive | None = 10.0
-    """When the last one is so old; null for never."""
-    keep: Count = 2
-    """Number of checkpoints that stay; older ones are removed."""
-
-
 class Monitor(Section):
     """Which steps are looked at, besides steps 0 to 10, 20, 30, 40 and 50, where problems start."""
 
@@ -157,7 +146,5 @@ class Config(Section):
     stop_on: Literal["critical", "warning"] | None = None
     """Stop, with exit status 3, at a finding of this level or above that has not ended; null for
     never."""
-    checkpoint: Checkpoint = Checkpoint()
-    """When the state of the training is written."""
     monitor: Monitor = Monitor()
     """Which steps are looked at."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, DATA_CLASS_TENSOR, Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -107,12 +107,6 @@ def hyperparameters(
         _session("experiment", HParamsPluginData(experiment=experiment)),
         _session("session_start_info", HParamsPluginData(session_start_info=start)),
     ]
-
-
-def session_start(step: int) -> bytes:
-    """A serialized Event that says that the run goes on with this step: later ones are void."""
-    start = SessionLog(status=SessionLog.START)
-    return _serialized(Event(step=step, wall_time=time.time(), session_log=start))
 
 
 def session_end(failed: bool) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from trainer.events import about
@@ -23,25 +23,13 @@ class Events:
     call that finds it out; a RuntimeWarning by default) and training goes on without events.
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        warn: Callable[[str], None] | None = None,
-        *,
-        before: Iterable[StepRecord] = (),
-        resumed_at: int | None = None,
-    ) -> None:
-        """`before` are the records of the run that goes on at the step `resumed_at`."""
-        self._writer = Writer(run_dir, before)
+    def __init__(self, run_dir: Path, warn: Callable[[str], None] | None = None) -> None:
+        self._writer = Writer(run_dir)
         self._run_dir = run_dir
         self._warn = warn or (lambda message: warnings.warn(message, RuntimeWarning, stacklevel=4))
         self._warned = False
         self._finalizer = weakref.finalize(self, self._writer.close, failed=True)
-        if resumed_at is None:
-            self._writer.put(about.layout())
-        else:  # TensorBoard forgets what it has read of this step and later ones
-            self._writer.put(about.session_start(resumed_at))
-            self._writer.is_session = True
+        self._writer.put(about.layout())
 
     def write(self, record: StepRecord) -> None:
         """Adds a record: its curves, its histograms and its place in the blocks of records."""
@@ -72,10 +60,6 @@ class Events:
         for event in about.hyperparameters(values, [*METRICS, *metrics], varied):
             self._writer.put(event)
         self._writer.is_session = True
-
-    def flush(self) -> None:
-        """Waits until all that was added is with the operating system."""
-        self._writer.flush()
 
     def close(self, failed: bool = False) -> None:
         """Writes everything that waits and closes the file; safe to call twice.

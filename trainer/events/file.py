@@ -25,10 +25,7 @@ class EventFile:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         host, now = socket.gethostname(), time.time()
-        # TensorBoard reads the files of a run by their names, also where the clock was set back.
-        latest = max((_second(path) for path in folder.glob("events.out.tfevents.*")), default=0)
-        second = max(int(now), latest + 1) if latest else int(now)
-        name = f"events.out.tfevents.{second:010d}.{host}.{os.getpid()}.{next(_number)}"
+        name = f"events.out.tfevents.{int(now):010d}.{host}.{os.getpid()}.{next(_number)}"
         self._file = open(folder / name, "xb", buffering=0)
         self._waiting: list[bytes] = []
         self.waiting_bytes = 0
@@ -54,12 +51,6 @@ class EventFile:
     def close(self) -> None:
         """Closes the file without flushing."""
         self._file.close()
-
-
-def _second(path: Path) -> int:
-    """The time in the name of an event file; 0 where it is no number."""
-    number = path.name.split(".")[3]
-    return int(number) if number.isdecimal() and len(number) < 12 else 0
 
 
 def _masked_crc(data: bytes) -> bytes:

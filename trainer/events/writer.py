@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 
 from trainer.events import about
@@ -29,14 +28,11 @@ class Writer:
     `failure` is the error that ended the writing, after which everything put in is dropped.
     """
 
-    def __init__(self, folder: Path, before: Iterable[StepRecord] = ()) -> None:
-        """`before` are the records of a run that goes on, which earlier files hold."""
+    def __init__(self, folder: Path) -> None:
         self._file = EventFile(folder)
         self.failure: Exception | None = None
         self.is_session = False  # whether the HPARAMS tab waits for an end
         self._curves = Curves()
-        for record in before:
-            deque(self._curves.events([record]), maxlen=0)
         self._waiting: deque[StepRecord | bytes] = deque()
         self._block = Block()
         self._block_bytes = 0  # of its histograms as they are read
@@ -44,8 +40,6 @@ class Writer:
         self._flush_at: float | None = None  # when something waits for a flush
         self._process = os.getpid()
         self._closing = threading.Event()
-        self._wake = threading.Event()
-        self._flushed: threading.Event | None = None  # who waits for all to be in the file
         self._thread = threading.Thread(target=self._run, name="trainer-events", daemon=True)
         self._thread.start()
 
@@ -56,21 +50,12 @@ class Writer:
                 self._wait(_histogram_bytes(item))
             self._waiting.append(item)
 
-    def flush(self) -> None:
-        """Waits until all that was put in is in the file."""
-        flushed = threading.Event()
-        self._flushed = flushed
-        self._wake.set()
-        while not flushed.wait(0.05) and self._thread.is_alive():
-            pass
-
     def close(self, failed: bool) -> None:
         """Writes everything and ends the thread; `failed` is what the HPARAMS tab shows."""
         if self._process != os.getpid() or self._closing.is_set():
             return  # a fork has no thread, and the file is its parent's
         self._failed = failed
         self._closing.set()
-        self._wake.set()
         self._thread.join()
 
     def _wait(self, histogram_bytes: int) -> None:
@@ -80,14 +65,8 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._closing.is_set():
-                self._wake.wait(POLL_SECONDS)
-                self._wake.clear()
-                flushed, self._flushed = self._flushed, None
+            while not self._closing.wait(POLL_SECONDS):
                 self._take()
-                if flushed is not None:
-                    self._flush()
-                    flushed.set()
                 self._flush_if_due()
             self._take()
             for event in self._curves.last():
