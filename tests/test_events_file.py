@@ -148,7 +148,7 @@ def test_a_full_disk_ends_in_one_warning_and_training_goes_on(tmp_path: Path) ->
         "<string>",
     ]
     (path,) = tmp_path.iterdir()
-    assert path.stat().st_size == 20_000
+    assert 10_000 < path.stat().st_size <= 20_000, "whole events only"
     assert len(list(RawEventFileLoader(str(path)).Load())) > 5, "what was written can be read"
 
 

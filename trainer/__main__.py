@@ -53,6 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where to write; runs/<name>/<time>-<id>/ if left out",
     )
     parser.add_argument(
+        "--resume",
+        default="never",
+        metavar="auto|never|PATH",
+        help="go on from a checkpoint: of the newest run of this name, if there is one (auto), or "
+        "of the run in a folder; `never`, the default, starts a new run",
+    )
+    parser.add_argument(
         "--print-config",
         action="store_true",
         help="print the configuration with all defaults and end",
@@ -77,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def train(given: argparse.Namespace) -> int:
@@ -97,7 +106,7 @@ def train(given: argparse.Namespace) -> int:
     from trainer import session
 
     varied = [override.partition("=")[0] for override in given.overrides]
-    return session.run(built, given.config, given.run_dir, varied)
+    return session.run(built, given.config, given.run_dir, varied, given.resume)
 
 
 if __name__ == "__main__":

@@ -72,10 +72,11 @@ class Console:
         """Whether it is time to show progress again."""
         return time.monotonic() >= self._next
 
-    def progress(self, step: int, cost: float, gradient_norm: float) -> None:
-        """Shows how far training is."""
+    def progress(self, step: int, cost: float, gradient_norm: float, skipped: int = 0) -> None:
+        """Shows how far training is, and how many of its steps were skipped."""
         self._next = time.monotonic() + self._every
         state = f"cost {cost:.6g}  gradient norm {gradient_norm:.3g}"
+        state += f"  skipped {skipped}" if skipped else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, state=state)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from trainer import summary
@@ -25,10 +26,29 @@ class Journal:
         self._latest: dict[tuple[str, str | None], Finding] = {}
         self._step = 0
 
-    def write(self, finding: Finding) -> None:
-        """Adds a finding; training goes on where the file cannot be written."""
+    def remember(self, finding: Finding) -> None:
+        """Takes a finding that is written already, where a run goes on."""
         self._latest[finding.verdict, finding.where] = finding
         self._step = max(self._step, finding.steps[1])
+
+    def mark(self) -> int:
+        """How many bytes the file has, now on the disk."""
+        if not self._path.exists():
+            return 0
+        with self._path.open("rb+") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+
+    def rewind(self, size: int) -> None:
+        """Cuts the file to the size that it was marked with."""
+        if self._path.exists():
+            os.truncate(self._path, min(size, self._path.stat().st_size))
+            if not size:
+                self._path.unlink()
+
+    def write(self, finding: Finding) -> None:
+        """Adds a finding; training goes on where the file cannot be written."""
+        self.remember(finding)
         self._events.text("findings", summary.markdown(self._latest.values()), self._step)
         try:
             with self._path.open("a", encoding="utf-8") as file:

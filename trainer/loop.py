@@ -17,6 +17,7 @@ from trainer.evaluation import Evaluation
 from trainer.experiment import Experiment
 from trainer.finding import Finding, Level
 from trainer.monitor import Monitor
+from trainer.progress import Keeper, Progress
 
 Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tags
 Probes = Callable[[], list[Tensor]]
@@ -26,27 +27,13 @@ Probes = Callable[[], list[Tensor]]
 class Result:
     """How training ended."""
 
-    reason: str  # "cost", "steps", "patience", "not finite" or "finding"
+    reason: str  # "cost", "steps", "patience", "not finite", "finding" or "interrupted"
     steps: int  # at which it ended
     training: Evaluation  # on the rows that were trained on
     validation: Evaluation | None  # on those kept apart
     best_validation_loss: float | None = None
     finding: Finding | None = None  # that ended it
-
-
-@dataclass
-class Patience:
-    """Whether the validation loss still falls."""
-
-    steps: int | None
-    best: float = math.inf
-    best_step: int = 0
-
-    def ended_by(self, step: int, loss: float) -> bool:
-        """Takes the loss of a step; whether it is too long since the best one."""
-        if loss < self.best:
-            self.best, self.best_step = loss, step
-        return self.steps is not None and step - self.best_step >= self.steps
+    skipped: int = 0  # steps without an update
 
 
 class Training:
@@ -99,6 +86,17 @@ class Training:
         ]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
+    def finite(self, cost: Tensor | float | None) -> bool:
+        """Whether cost and gradients are; reads one number back to the host."""
+        present = [p.grad for p in self.parameters if p.grad is not None]
+        dense = [g.coalesce().values() if g.is_sparse else g for g in present]
+        largest = torch._foreach_norm([g for g in dense if g.numel()], math.inf)
+        if isinstance(cost, Tensor):
+            largest = (*largest, cost.detach())
+        elif cost is not None and not math.isfinite(cost):
+            return False
+        return not largest or bool(torch.isfinite(torch.stack(list(largest))).all())
+
     def update(self) -> Tensor | float:
         """Clips and steps; the clip coefficient, NaN without clipping."""
         coefficient = clipped(self.parameters, self.clip.max_grad_norm, self.clip.max_grad_value)
@@ -117,27 +115,41 @@ class Training:
 
 
 def run(
-    experiment: Experiment, monitor: Monitor, console: Console, log: Logged | None = None
+    experiment: Experiment,
+    monitor: Monitor,
+    console: Console,
+    log: Logged | None = None,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
 ) -> Result:
     """Trains until one of the section `stop` holds, a number is not finite, or a finding of the
     level `stop_on` is there.
 
-    `log` is given the values of validations, at the step before whose update they hold.
+    `log` is given the values of validations, at the step before whose update they hold. Training
+    goes on from `progress`; `keeper` is told of it and may end it.
     """
     config, optimizer = experiment.config, experiment.optimizer
     training, stop_cost = Training(experiment, monitor.probes), config.stop.cost
-    patience, validates = Patience(config.stop.patience_steps), experiment.validation
+    progress, keeper = progress or Progress(), keeper or Keeper()
+    patience, validates = progress.patience, experiment.validation
+    patience.steps = config.stop.patience_steps
+    checks = config.on_nonfinite != "stop"
     experiment.model.train()
-    reason, steps, found = "steps", config.stop.steps, None
+    reason, found = "steps", None
     latest_cost = latest_norm = math.nan
-    for step in range(config.stop.steps):
+    for step in range(progress.step, config.stop.steps):
+        progress.step = step
+        if (told := keeper.pause(progress)) is not None:
+            reason = told
+            break
         if validates is not None and step % config.validation.every_steps == 0:
             evaluation = validates(experiment.model)
             experiment.schedule.validated(evaluation.cost)
+            keeper.validated(step, evaluation.cost)
             if log is not None:
                 log(step, tagged(evaluation))
             if patience.ended_by(step, evaluation.cost):
-                reason, steps = "patience", step
+                reason = "patience"
                 break
         training.differentiate()
         cost: Tensor | float | None = None
@@ -145,35 +157,45 @@ def run(
             cost = latest_cost = training.cost().item()  # what a stop at a cost needs
             if cost <= stop_cost:
                 reason = "cost"
-            elif not math.isfinite(cost):
+            elif not math.isfinite(cost) and not checks:
                 reason = "not finite"
-        elif monitor.observes(step):
+        elif checks or monitor.observes(step):
             cost = training.cost()
+        bad = checks and reason == "steps" and not training.finite(cost)
         last = reason != "steps"
-        with monitor.step(step, cost, optimizer, always=last) as observation:
-            if not last:
+        with monitor.step(step, cost, optimizer, always=last or bad) as observation:
+            if not last and not bad:
                 observation.clipped(training.update())
+        if bad:
+            if config.on_nonfinite == "raise":
+                raise FloatingPointError(f"the loss or a gradient is not finite at step {step}")
+            progress.skipped += 1
+        progress.step = step if last else step + 1
         if observation.record is not None:
             latest_cost, latest_norm = observation.record.loss, observation.record.gradient_norm
-            if not (math.isfinite(latest_cost) and math.isfinite(latest_norm)):
-                reason = "not finite"
+            if not (bad or math.isfinite(latest_cost) and math.isfinite(latest_norm)):
+                reason, progress.step = "not finite", step
             found = fatal(monitor.findings, config.stop_on)
             if reason == "steps" and found is not None:
-                reason, step = "finding", step + 1  # the update of this step is done
+                reason = "finding"
         if reason != "steps":
-            steps = step
             break
         if console.due:
-            console.progress(step + 1, latest_cost, latest_norm)
-    final = None
-    if validates is not None:
-        final = validates(experiment.model)
-        patience.ended_by(steps, final.cost)
-        if log is not None:
-            log(steps, tagged(final))
+            console.progress(step + 1, latest_cost, latest_norm, progress.skipped)
+    keeper.ended(progress, reason)
+    steps, final = progress.step, None
     best = patience.best if validates is not None else None
     ended_by = found if reason == "finding" else None
-    return Result(reason, steps, experiment.training(experiment.model), final, best, ended_by)
+    if reason == "interrupted":
+        return Result(reason, steps, Evaluation(latest_cost), None, best, None, progress.skipped)
+    if validates is not None:
+        final = validates(experiment.model)
+        keeper.validated(steps, final.cost)
+        if log is not None:
+            log(steps, tagged(final))
+        best = min(patience.best, final.cost)
+    on_rows = experiment.training(experiment.model)
+    return Result(reason, steps, on_rows, final, best, ended_by, progress.skipped)
 
 
 def fatal(findings: Iterable[Finding], level: Level | None) -> Finding | None:

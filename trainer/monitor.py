@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +105,19 @@ class Monitor:
         else:
             self._activations.release()
 
+    def resume(self, step: int, records: Iterable[StepRecord], known: Found | None = None) -> None:
+        """Goes on at a step, after these records of the steps before, as if it had seen them.
+
+        What they say is found again, told to `known` alone.
+        """
+        last = None
+        for last in records:
+            if self._diagnoses:
+                self._diagnose(last, [known] if known else [])
+        if last is not None and last.step == step - 1:
+            self._leftover = Leftover(last.step, [None] * len(self._watched().parameters))
+        self.watch(step)
+
     def probes(self) -> list[Tensor]:
         """Inputs of the forward pass so far that have a gradient only to be looked at: who calls
         `torch.autograd.grad` asks for theirs too; `backward` computes them anyway."""
@@ -167,9 +180,9 @@ class Monitor:
         for sink in self._sinks:
             sink(observation.record)
         if self._diagnoses:
-            self._diagnose(observation.record)
+            self._diagnose(observation.record, self._found)
 
-    def _diagnose(self, record: StepRecord) -> None:
+    def _diagnose(self, record: StepRecord, told: Sequence[Found]) -> None:
         try:
             findings = self._diagnosis.add(record)
         except Exception:  # training goes on whatever is wrong with the diagnosis
@@ -178,7 +191,7 @@ class Monitor:
             logger.warning(message, record.step, exc_info=True)
             return
         for finding in findings:
-            for found in self._found:
+            for found in told:
                 found(finding)
 
     def _watched(self) -> Watched:

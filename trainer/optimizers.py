@@ -107,6 +107,17 @@ def step_function(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     return optimizer.step
 
 
+def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's `state_dict`, of the function inside as above."""
+    state: dict[str, Any] = inspect.unwrap(type(optimizer).state_dict)(optimizer)
+    return state
+
+
+def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Puts the optimizer's state back, likewise."""
+    inspect.unwrap(type(optimizer).load_state_dict)(optimizer, state)
+
+
 def needs_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Whether `step` evaluates the loss itself, as LBFGS does."""
     parameters = inspect.signature(inspect.unwrap(type(optimizer).step)).parameters

@@ -64,7 +64,7 @@ class Schedule:
             else:
                 self._scheduler = made
         self._warmup = section.warmup_steps
-        self._groups = optimizer.param_groups
+        self._optimizer, self._groups = optimizer, optimizer.param_groups
         self._step = 0
         self._full = [group["lr"] for group in self._groups]
         self._scale()
@@ -86,6 +86,35 @@ class Schedule:
         """Tells a schedule that waits for the validation loss to stop falling."""
         if self._plateau is not None and self._step >= self._warmup:
             self._plateau.step(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is; the rates themselves are with the optimizer."""
+        made = self._scheduler or self._plateau
+        inner = None if made is None else made.state_dict()
+        return {"step": self._step, "full": self._full, "inner": inner}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the state was taken, with an optimizer put back likewise."""
+        self._step, self._full = state["step"], list(state["full"])
+        self._groups = self._optimizer.param_groups  # the optimizer has made new ones
+        made = self._scheduler or self._plateau
+        if made is not None:
+            made.load_state_dict(state["inner"])
+
+    def scale(self, rate: float, before: float) -> None:
+        """Takes `rate` for what was `before`: the rate now, and all that comes of it."""
+
+        def scaled(value: Any) -> Any:
+            return rate if value == before else value * (rate / before)
+
+        self._full = [scaled(value) for value in self._full]
+        for group in self._groups:
+            for key in ("lr", "initial_lr"):
+                if key in group:
+                    group[key] = scaled(group[key])
+        for key in ("base_lrs", "_last_lr"):
+            if hasattr(self._scheduler, key):
+                setattr(self._scheduler, key, [scaled(v) for v in getattr(self._scheduler, key)])
 
     def _scale(self) -> None:
         """Step k of a warm-up has (k + 1) / (warm-up + 1) of the rate, so that none has zero."""

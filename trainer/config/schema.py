@@ -86,6 +86,18 @@ class Stop(Section):
     """Stop when the validation loss has not fallen for so many steps; null for never."""
 
 
+class Checkpoint(Section):
+    """When a run is kept so that it can go on from there: in its folder, under `checkpoints/`."""
+
+    every_steps: Count | None = None
+    """A checkpoint is written at each multiple of this; null for by the clock only."""
+    every_minutes: Positive | None = 10.0
+    """A checkpoint is written when the latest is so old; null for by the steps only."""
+    keep: Annotated[Integer, Field(ge=0)] = 2
+    """So many of the latest are kept, and the one with the lowest validation loss; one is also
+    written when a run ends or is interrupted; 0 for none at all."""
+
+
 class Monitor(Section):
     """Which steps are looked at, besides steps 0 to 10, 20, 30, 40 and 50, where problems start."""
 
@@ -143,8 +155,15 @@ class Config(Section):
     """Which rows are kept apart."""
     stop: Stop = Stop()
     """When training ends."""
+    on_nonfinite: Literal["stop", "skip", "raise"] = "stop"
+    """What happens where the loss or a gradient is not finite: `stop`, with exit status 3, at the
+    first such step that is looked at; `skip`: no such step updates anything, and they are counted;
+    `raise`: a FloatingPointError before the update. The last two look at every step, for which an
+    accelerator has to be waited for."""
     stop_on: Literal["critical", "warning"] | None = None
     """Stop, with exit status 3, at a finding of this level or above that has not ended; null for
     never."""
+    checkpoint: Checkpoint = Checkpoint()
+    """What is kept of a run while it goes on."""
     monitor: Monitor = Monitor()
     """Which steps are looked at."""

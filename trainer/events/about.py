@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, DATA_CLASS_TENSOR, Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -57,6 +57,12 @@ def scalars(values: Mapping[str, float], step: int) -> bytes:
 def text(tag: str, markdown: str, step: int) -> bytes:
     """A serialized Event that shows `markdown` in the TEXT tab."""
     return bytes_event(tag, "text", markdown.encode(), step, time.time())
+
+
+def resumption(step: int) -> bytes:
+    """A serialized Event before which a run goes on: TensorBoard forgets what it had from there."""
+    log = SessionLog(status=SessionLog.START)
+    return _serialized(Event(step=step, wall_time=time.time(), session_log=log))
 
 
 def records_event(block: bytes, step: int, wall_time: float) -> bytes:

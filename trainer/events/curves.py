@@ -22,27 +22,11 @@ from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_FLOAT
 
 from trainer.events.histograms import Buckets, log10_buckets, signed_buckets
 from trainer.events.scalars import Scalars, scalars, tag_key
+from trainer.events.thinning import Thinning
 from trainer.record import StepRecord, TensorTable
 
 ALL_POINTS = 10_000  # so many points of a curve are written before they become sparser
 ALL_HISTOGRAMS = 1_000
-
-
-class Thinning:
-    """Keeps the first `first` things, then 1 in 2, and 1 in twice as many when the number doubles.
-
-    So n things leave about first · (1 + log2(n / first) / 2).
-    """
-
-    def __init__(self, first: int) -> None:
-        self._first, self._seen = first, 0
-
-    def keep(self) -> bool:
-        """Whether the next thing is kept."""
-        every = 1 << (self._seen // self._first).bit_length()
-        kept = self._seen % every == 0
-        self._seen += 1
-        return kept
 
 
 class Curves:
@@ -61,6 +45,17 @@ class Curves:
         self._templates: dict[tuple[object, ...], _Template] = {}
         self._heads: dict[tuple[str, int, str], bytes] = {}  # of histograms
         self._last: StepRecord | None = None  # where it has no point yet
+
+    def counts(self) -> list[int]:
+        """How much was seen so far, on which it depends what is left out."""
+        return [each.seen for each in (self._points, self._bad_points, self._histograms)]
+
+    def resume(self, counts: Sequence[int]) -> None:
+        """Leaves out what would have been left out after so much."""
+        for each, count in zip(
+            (self._points, self._bad_points, self._histograms), counts, strict=True
+        ):
+            each.seen = count
 
     def events(self, records: Sequence[StepRecord]) -> Iterator[bytes]:
         """The serialized events of the next records, where they get any."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from trainer.events import about
+from trainer.events.reader import event_files
 from trainer.events.writer import Writer
 from trainer.record import StepRecord
 
@@ -23,8 +26,19 @@ class Events:
     call that finds it out; a RuntimeWarning by default) and training goes on without events.
     """
 
-    def __init__(self, run_dir: Path, warn: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        warn: Callable[[str], None] | None = None,
+        resumed: tuple[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """`resumed`: the step from which the run goes on, and the `mark` that it was left at."""
+        if resumed is not None:
+            rewind(run_dir, resumed[1]["bytes"])
         self._writer = Writer(run_dir)
+        if resumed is not None:
+            self._writer.curves.resume(resumed[1]["curves"])
+            self._writer.put(about.resumption(resumed[0]))
         self._run_dir = run_dir
         self._warn = warn or (lambda message: warnings.warn(message, RuntimeWarning, stacklevel=4))
         self._warned = False
@@ -61,6 +75,12 @@ class Events:
             self._writer.put(event)
         self._writer.is_session = True
 
+    def mark(self) -> dict[str, Any]:
+        """Where the events end that are now on the disk, for `resumed`."""
+        self._writer.sync()
+        sizes = {path.name: path.stat().st_size for path in event_files(self._run_dir)}
+        return {"bytes": sizes, "curves": self._writer.curves.counts()}
+
     def close(self, failed: bool = False) -> None:
         """Writes everything that waits and closes the file; safe to call twice.
 
@@ -76,3 +96,13 @@ class Events:
             self._warned = True
             what = f"events can no longer be written to {self._run_dir}: {self._writer.failure}"
             self._warn(f"{what}; training goes on, TensorBoard shows nothing newer")
+
+
+def rewind(run_dir: Path, sizes: Mapping[str, int]) -> None:
+    """Cuts the event files of a folder to these sizes and deletes those that have none."""
+    for path in event_files(run_dir):
+        size = sizes.get(path.name)
+        if size is None:
+            path.unlink()
+        elif size < path.stat().st_size:
+            os.truncate(path, size)

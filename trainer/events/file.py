@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import google_crc32c
@@ -16,7 +18,7 @@ _number = itertools.count()  # of this process, so that two files of a second di
 
 
 class EventFile:
-    """A new event file in a folder; what is added reaches it at `flush`.
+    """A new event file in a folder, the last by name; what is added reaches it at `flush`.
 
     The file is unbuffered and `flush` writes all that waits at once, so that neither a killed nor
     a forked process leaves half of an event or an event twice.
@@ -25,7 +27,9 @@ class EventFile:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         host, now = socket.gethostname(), time.time()
-        name = f"events.out.tfevents.{int(now):010d}.{host}.{os.getpid()}.{next(_number)}"
+        # Files are read in the order of their names, whatever a clock says when a run goes on.
+        second = max([int(now), *(1 + int(n) for p in folder.iterdir() if (n := _second(p)))])
+        name = f"events.out.tfevents.{second:010d}.{host}.{os.getpid()}.{next(_number)}"
         self._file = open(folder / name, "xb", buffering=0)
         self._waiting: list[bytes] = []
         self.waiting_bytes = 0
@@ -43,14 +47,31 @@ class EventFile:
 
     def flush(self) -> None:
         """Hands what was added to the operating system; OSError when it cannot."""
-        rest = memoryview(b"".join(self._waiting))
-        self._waiting, self.waiting_bytes = [], 0
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        events, self._waiting, self.waiting_bytes = self._waiting, [], 0
+        start, rest = self._file.tell(), memoryview(b"".join(events))
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with suppress(OSError):  # half an event is none
+                end = self._file.tell()
+                ends = itertools.accumulate(map(len, events), initial=start)
+                self._file.truncate(max(whole for whole in ends if whole <= end))
+            raise
+
+    def sync(self) -> None:
+        """Has what was flushed on the disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file without flushing."""
         self._file.close()
+
+
+def _second(path: Path) -> str:
+    """The seconds in the name of one of our event files; empty for any other file."""
+    found = re.match(r"events\.out\.tfevents\.(\d{10})\.", path.name)
+    return found[1] if found else ""
 
 
 def _masked_crc(data: bytes) -> bytes:

@@ -22,6 +22,13 @@ WAITING_RECORDS = 8192
 HELD_BYTES = 64 << 20  # of histograms, waiting for the thread or in one block
 
 
+class Mark:
+    """A place in what is written: whoever waits for it has all before it on the disk."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+
+
 class Writer:
     """Writes what is put into it; what was put 2.3 seconds ago is with the operating system.
 
@@ -32,14 +39,14 @@ class Writer:
         self._file = EventFile(folder)
         self.failure: Exception | None = None
         self.is_session = False  # whether the HPARAMS tab waits for an end
-        self._curves = Curves()
-        self._waiting: deque[StepRecord | bytes] = deque()
+        self.curves = Curves()
+        self._waiting: deque[StepRecord | bytes | Mark] = deque()
         self._block = Block()
         self._block_bytes = 0  # of its histograms as they are read
         self._block_starts = 0, 0.0  # step and time of its first record
         self._flush_at: float | None = None  # when something waits for a flush
         self._process = os.getpid()
-        self._closing = threading.Event()
+        self._closing, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="trainer-events", daemon=True)
         self._thread.start()
 
@@ -50,12 +57,21 @@ class Writer:
                 self._wait(_histogram_bytes(item))
             self._waiting.append(item)
 
+    def sync(self) -> None:
+        """Waits until everything is on the disk, or writing has failed."""
+        mark = Mark()
+        self._waiting.append(mark)
+        self._wake.set()
+        while not mark.reached.wait(0.01) and self._thread.is_alive() and self.failure is None:
+            pass
+
     def close(self, failed: bool) -> None:
         """Writes everything and ends the thread; `failed` is what the HPARAMS tab shows."""
         if self._process != os.getpid() or self._closing.is_set():
             return  # a fork has no thread, and the file is its parent's
         self._failed = failed
         self._closing.set()
+        self._wake.set()
         self._thread.join()
 
     def _wait(self, histogram_bytes: int) -> None:
@@ -65,11 +81,13 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._closing.wait(POLL_SECONDS):
+            while not self._closing.is_set():
+                self._wake.wait(POLL_SECONDS)
+                self._wake.clear()
                 self._take()
                 self._flush_if_due()
             self._take()
-            for event in self._curves.last():
+            for event in self.curves.last():
                 self._file.add(event)
             if self.is_session:
                 self._file.add(about.session_end(self._failed))
@@ -85,13 +103,16 @@ class Writer:
         """Adds all that waits to the file."""
         while self._waiting:
             records: list[StepRecord] = []
-            while self._waiting and len(records) < BATCH:
+            mark: Mark | None = None
+            while self._waiting and len(records) < BATCH and mark is None:
                 item = self._waiting.popleft()
-                if isinstance(item, bytes):
+                if isinstance(item, Mark):
+                    mark = item
+                elif isinstance(item, bytes):
                     self._file.add(item)
                 else:
                     records.append(item)
-            for event in self._curves.events(records):
+            for event in self.curves.events(records):
                 self._file.add(event)
             for record in records:
                 if not len(self._block):
@@ -103,6 +124,10 @@ class Writer:
             if self._flush_at is None:
                 self._flush_at = time.monotonic() + FLUSH_SECONDS
             self._flush_if_due()
+            if mark is not None:
+                self._flush()
+                self._file.sync()
+                mark.reached.set()
 
     def _flush_if_due(self) -> None:
         due = self._flush_at is not None and time.monotonic() >= self._flush_at

@@ -1,0 +1,258 @@
+"""A run that goes on from a checkpoint is, bit for bit, the run that never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer import checkpoint
+from trainer.__main__ import main
+from trainer.diagnosis import Diagnosis
+from trainer.events.reader import records
+from trainer.record import StepRecord
+from trainer.wire import encode
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+NETWORK = """
+name: network
+data: {name: digits, batch_size: 64}
+model: {name: mlp, depth: 3, width: 16, dropout: 0.2}
+loss: {name: cross_entropy}
+optimizer: {name: adam, lr: 2e-3}
+schedule: {name: CosineAnnealingLR, T_max: 60, warmup_steps: 7}
+metrics: [accuracy]
+validation: {fraction: 0.2, every_steps: 10}
+stop: {steps: 60}
+monitor: {every_steps: 3, histogram_every_steps: 9, activation_every_steps: 6}
+checkpoint: {every_steps: 8}
+"""
+SICK = NETWORK.replace("depth: 3, width: 16, dropout: 0.2", "depth: 14, width: 16").replace(
+    "width: 16", "width: 16, activation: sigmoid"
+)
+SICK = SICK.replace("adam", "sgd")
+WILD = NETWORK.replace("adam, lr: 2e-3", "sgd, lr: 1e30")
+TIMES = ("wall_time", "step_ms", "monitor_ms")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these networks are small, and the cores are shared
+    yield
+    torch.set_num_threads(threads)
+
+
+def config(text: str, name: str = "config.yaml") -> str:
+    Path(name).write_text(text)
+    return name
+
+
+def trained(folder: str, text: str, *arguments: str) -> int:
+    return main(["--config", config(text), "--run-dir", folder, *arguments])
+
+
+def without_times(record: StepRecord) -> bytes:
+    """The bytes of a record but for the clock's part."""
+    values = {name: 0.0 for name in TIMES}
+    return encode([StepRecord(**{**vars(record), **values})])
+
+
+def said(folder: str) -> dict[str, Any]:
+    """All that a run leaves, but for names and times."""
+
+    def refuse(message: str) -> None:
+        raise AssertionError(message)
+
+    found = list(records(Path(folder), refuse))
+    steps = [record.step for record in found]
+    assert steps == sorted(set(steps)), "no step twice"
+    diagnosis = Diagnosis()
+    last = checkpoint.complete(Path(folder) / "checkpoints")[0]
+    journal = Path(folder) / "findings.jsonl"
+    for record in found:
+        diagnosis.add(record)
+    tensors = {}
+    for name in ("model", "training"):
+        held = load_file(last / f"{name}.safetensors")
+        tensors |= {key: (t.dtype, t.numpy().tobytes()) for key, t in held.items()}
+    return {
+        "records": [without_times(record) for record in found],
+        "tensors": tensors,
+        "findings": journal.read_text() if journal.exists() else "",
+        "result": json.loads((Path(folder) / "result.json").read_text()),
+        "found again": list(map(str, diagnosis.findings)),
+        "scalars": scalars(folder),
+    }
+
+
+def scalars(folder: str) -> dict[str, list[tuple[int, str]]]:
+    """What TensorBoard reads of the curves."""
+    read = EventAccumulator(folder, {"scalars": 0}).Reload()
+    found = {
+        tag: [(point.step, repr(point.value)) for point in read.Scalars(tag)]
+        for tag in read.Tags()["scalars"]
+        if not tag.startswith("time/")
+    }
+    assert "loss/train" in found
+    return found
+
+
+@pytest.mark.parametrize("text", [NETWORK, SICK], ids=["healthy", "sick"])
+@pytest.mark.parametrize("at", [7, 8, 10, 27])
+def test_what_goes_on_is_what_never_stopped(text: str, at: int) -> None:
+    status = trained("whole", text)
+    assert trained("broken", text, f"stop.steps={at}") in (0, 3)
+    assert trained("broken", text, "--resume", "auto") == status
+    whole, broken = said("whole"), said("broken")
+    for part in whole:
+        assert whole[part] == broken[part], part
+    assert (text == SICK) == bool(whole["findings"])
+
+
+CUT = """
+import os, sys
+from trainer import checkpoint
+from trainer.__main__ import main
+write, left = checkpoint.write, [int(sys.argv[1])]
+def killed(*given):
+    if left[0] == 0:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    return write(*given)
+checkpoint.write = killed
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_killed_before_and_between_checkpoints() -> None:
+    assert trained("whole", NETWORK) == 0
+    arguments = ["--config", "config.yaml", "--run-dir", "broken", "--resume", "auto"]
+    for left in (0, 1, 3):
+        process = subprocess.run([sys.executable, "-c", CUT, str(left), *arguments], check=False)
+        assert process.returncode == -signal.SIGKILL
+    assert main(arguments) == 0
+    assert said("whole") == said("broken")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    ["{name: sgd, lr: 0.05, momentum: 0.9}", "{name: lbfgs, lr: 0.1, max_iter: 2}",
+     "{name: adagrad, lr: 0.01}", "{name: adamw, lr: 1e-3, amsgrad: true}"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "schedule",
+    ["{name: OneCycleLR, max_lr: 0.01, total_steps: 40, cycle_momentum: false}",
+     "{name: ReduceLROnPlateau, patience: 0}", "{name: MultiStepLR, milestones: [5, 15]}",
+     "{name: CyclicLR, base_lr: 1e-3, max_lr: 0.01, step_size_up: 4, cycle_momentum: false}"],
+)  # fmt: skip
+def test_optimizers_and_schedules_go_on(optimizer: str, schedule: str) -> None:
+    text = NETWORK.replace("{name: adam, lr: 2e-3}", optimizer).replace("steps: 60", "steps: 20")
+    text = text.replace("{name: CosineAnnealingLR, T_max: 60, warmup_steps: 7}", schedule)
+    assert trained("whole", text) == 0
+    assert trained("broken", text, "stop.steps=9") == 0
+    assert trained("broken", text, "--resume", "auto") == 0
+    assert said("whole") == said("broken")
+
+
+def test_the_newest_run_of_the_name_is_taken_up(capsys: pytest.CaptureFixture[str]) -> None:
+    path = config(NETWORK)
+    assert main(["--config", path, "--resume", "auto", "stop.steps=10"]) == 0  # there is none
+    assert main(["--config", path, "stop.steps=20"]) == 0  # a new one
+    assert len(list(Path("runs/network").iterdir())) == 2
+    newest = max(Path("runs/network").iterdir(), key=lambda p: (p / "lock").stat().st_mtime)
+    capsys.readouterr()
+    assert main(["--config", path, "--resume", str(newest), "stop.steps=30"]) == 0
+    told = capsys.readouterr().err
+    assert "stop.steps: 20 → 30" in told and "going on at step 20" in told
+    assert main(["--config", path, "--resume", str(newest), "stop.steps=30"]) == 0
+    assert "all its steps are done" in capsys.readouterr().err
+
+
+def test_another_experiment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained("run", NETWORK, "stop.steps=10") == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    for change in ("model.width=17", "seed=1", "optimizer.name=sgd", "data.batch_size=32"):
+        assert trained("run", NETWORK, "--resume", "auto", change) == 2
+        told = capsys.readouterr().err
+        assert (
+            f"  {change.split('=')[0]}: " in told
+            and f" → {change.split('=')[1]}" in told.replace("'", "")
+        )
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+    assert trained("run", NETWORK, "--resume", "auto", "optimizer.lr=1e-3") == 0
+    assert "optimizer.lr: 0.002 → 0.001" in capsys.readouterr().err
+
+
+def test_damaged_checkpoints_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained("whole", NETWORK) == 0
+    assert trained("kept", NETWORK, "stop.steps=20") == 0
+    files = [path.name for path in Path("kept/checkpoints/step-000000020").iterdir()]
+    assert sorted(files) == ["checkpoint.json", "model.safetensors", "training.safetensors"]
+    for name in files:
+        shutil.copytree("kept", "broken")
+        path = Path("broken/checkpoints/step-000000020", name)
+        path.write_bytes(path.read_bytes()[:-1])
+        capsys.readouterr()
+        assert trained("broken", NETWORK, "--resume", "auto") == 0
+        told = capsys.readouterr().err
+        assert "a damaged checkpoint is passed over" in told and "going on at step 16" in told
+        assert said("whole") == said("broken")
+        shutil.rmtree("broken")
+
+
+def test_two_processes_do_not_train_in_one_folder() -> None:
+    assert trained("run", NETWORK, "stop.steps=10") == 0
+    hold = (
+        "import fcntl, time; f = open('run/lock', 'ab'); fcntl.lockf(f, fcntl.LOCK_EX);"
+        "print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        assert trained("run", NETWORK, "--resume", "auto") == 2
+        other.kill()  # and whatever it held is free
+    assert trained("run", NETWORK, "--resume", "auto") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_in_good_order(number: signal.Signals) -> None:
+    text = NETWORK.replace("steps: 60", "steps: 100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "--config", config(text), "--run-dir", "run"],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while not Path("run/checkpoints/LAST").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGUSR1)  # a checkpoint, and on
+    process.send_signal(number)
+    _, told = process.communicate()
+    assert process.returncode == 128 + number, told
+    assert "Traceback" not in told and "to go on: python -m trainer" in told
+    newest = checkpoint.complete(Path("run/checkpoints"))[0]
+    steps = checkpoint.step_of(newest)
+    assert Path("run/checkpoints/LAST").read_text() == f"{newest.name}\n"
+    assert trained("run", text, "--resume", "auto", f"stop.steps={steps + 5}") == 0
+    assert trained("whole", text, f"stop.steps={steps + 5}") == 0
+    whole, broken = said("whole"), said("run")
+    assert whole["records"] == broken["records"] and whole["scalars"] == broken["scalars"]
+    assert whole["tensors"] == broken["tensors"]
+
+
+def test_no_checkpoint_of_weights_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained("run", WILD) == 3
+    assert not [p for p in Path("run").glob("checkpoints/step-*")
+                if not all(torch.isfinite(t).all()
+                           for t in load_file(p / "model.safetensors").values())]  # fmt: skip

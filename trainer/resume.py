@@ -1,0 +1,122 @@
+"""Which checkpoint does a run go on from, and may it, with the configuration that it has now?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer import checkpoint, state
+from trainer.checkpoint import Checkpoint, Damaged
+from trainer.checkpoints import FOLDER, MID_STEP
+from trainer.config import Config, ConfigError, resolved
+from trainer.config.problem import shown
+from trainer.experiment import Experiment
+from trainer.progress import Progress
+
+Say = Callable[[str], None]
+# A run may go on with these changed; with anything else it would be another run.
+FREE = ("stop", "stop_on", "on_nonfinite", "checkpoint", "monitor", "metrics", "device",
+        "deterministic", "optimizer.lr")  # fmt: skip
+LIMITS = ("stop", "stop_on")
+
+
+def run_folder(config: Config, wanted: Path | None, resume: str) -> Path | None:
+    """The folder of the run to go on with; None where a new one is to be started.
+
+    ConfigError where `resume` names something else.
+    """
+    if resume == "never":
+        return None
+    if resume == "auto":
+        runs = Path("runs") / config.name
+        folders = [wanted] if wanted else sorted(runs.glob("*/"), reverse=True)
+        return next((f for f in folders if checkpoint.complete(f / FOLDER)), None)
+    path = Path(resume)
+    if checkpoint.NAME.fullmatch(path.name):
+        folder = path.absolute().parent.parent
+    else:
+        folder = path.parent if path.name == FOLDER else path
+    if wanted is not None and wanted.absolute() != folder.absolute():
+        raise ConfigError([f"--run-dir {wanted}: a run goes on in its own folder, {folder}"])
+    if not path.is_dir() or not checkpoint.complete(folder / FOLDER):
+        raise ConfigError([f"--resume {path}: expected auto, never, a run's folder or one of its "
+                           f"checkpoints, {FOLDER}/step-…"])  # fmt: skip
+    return folder
+
+
+def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | None:
+    """The newest checkpoint of a run that is whole and that it can go on from, or the one named.
+
+    None, with a message, where there is none of the kind.
+    """
+    path = Path(resume)
+    if checkpoint.NAME.fullmatch(path.name):
+        try:
+            return checkpoint.read(path)
+        except Damaged as error:
+            raise ConfigError([f"--resume {error}"]) from None
+    for candidate in checkpoint.complete(folder / FOLDER):
+        try:
+            found = checkpoint.read(candidate)
+        except Damaged as error:
+            say(f"a damaged checkpoint is passed over: {error}")
+            continue
+        if found.tree.get("ended") not in MID_STEP or is_over(found, config):
+            return found
+    say(f"{folder}: holds no checkpoint to go on from")
+    return None
+
+
+def is_over(found: Checkpoint, config: Config) -> bool:
+    """Whether the run had ended there, and by limits that are still the same."""
+    tree = resolved(config)
+    before = found.tree["config"]
+    return found.tree["ended"] is not None and all(tree[key] == before[key] for key in LIMITS)
+
+
+def apply(experiment: Experiment, progress: Progress, found: Checkpoint, say: Say) -> None:
+    """Puts an experiment into the state of a checkpoint.
+
+    ConfigError, with what differs, where it is another experiment.
+    """
+    tree = found.tree
+    changes = dict(differences(tree["config"], resolved(experiment.config)))
+    same_rows = tree["rows"] == state.fingerprint(experiment)
+    if same_rows and len(tree["rows"]) > 1:  # known by their content
+        changes.pop("data.file", None)
+    refused = [f"  {key}: {change}" for key, change in changes.items() if not _free(key)]
+    if not same_rows and not refused:
+        refused = ["  data: the rows are not those that it was trained on"]
+    if refused:
+        head = f"{found.path}: cannot go on with another experiment (--resume never starts anew):"
+        raise ConfigError(["\n".join([head, *refused])])
+    for key, change in changes.items():
+        say(f"changed since the checkpoint: {key}: {change}")
+    try:
+        state.restore(experiment, progress, found.weights, tree)
+    except checkpoint.READ_ERRORS + (RuntimeError,) as error:  # the user's model has changed, say
+        message = f"{type(error).__name__}: {error}"
+        raise ConfigError([f"{found.path}: does not fit what the configuration names: {message}"]
+                          ) from None  # fmt: skip
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The keys that differ, with `before → now`."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) != new.get(key) or (key in old) != (key in new):
+            sides = (shown(each[key]) if key in each else "not there" for each in (old, new))
+            yield key, " → ".join(sides)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)

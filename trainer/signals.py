@@ -1,0 +1,59 @@
+"""What the outside asks of a run: to end in good order, or to write a checkpoint now."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """While open, SIGINT, SIGTERM and SIGUSR1 are remembered for the end of the step.
+
+    The second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python takes
+    no signals, none is ever received.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def ends(self) -> bool:
+        """Whether what was received ends the run; SIGUSR1 asks for no more than a checkpoint."""
+        return self.received in ENDING
+
+    @property
+    def status(self) -> int:
+        """The exit status of a run that a signal has ended."""
+        return 128 + (self.received or 0)
+
+    def taken(self) -> None:
+        """What was asked for is done."""
+        if not self.ends:
+            self.received = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (*ENDING, signal.SIGUSR1):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number in ENDING or self.received is None:
+            self.received = number
