@@ -18,6 +18,8 @@ Say = Callable[[str], None]
 # A run may go on with these changed; with anything else it would be another run.
 FREE = ("stop", "stop_on", "on_nonfinite", "checkpoint", "monitor", "metrics", "device",
         "deterministic", "optimizer.lr")  # fmt: skip
+HELD = {"config": dict, "rows": list, "progress": dict, "model": dict, "optimizer": dict,
+        "schedule": dict, "batches": dict, "random": dict, "mark": dict}  # fmt: skip
 LIMITS = ("stop", "stop_on")
 
 
@@ -53,12 +55,12 @@ def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | No
     path = Path(resume)
     if checkpoint.NAME.fullmatch(path.name):
         try:
-            return checkpoint.read(path)
+            return _read(path)
         except Damaged as error:
             raise ConfigError([f"--resume {error}"]) from None
     for candidate in checkpoint.complete(folder / FOLDER):
         try:
-            found = checkpoint.read(candidate)
+            found = _read(candidate)
         except Damaged as error:
             say(f"a damaged checkpoint is passed over: {error}")
             continue
@@ -68,11 +70,22 @@ def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | No
     return None
 
 
+def _read(path: Path) -> Checkpoint:
+    """The checkpoint at a path, which holds what a run has to know; Damaged otherwise."""
+    found = checkpoint.read(path)
+    for key, kind in HELD.items():
+        if not isinstance(found.tree.get(key), kind):
+            raise Damaged(f"{path}: holds no {key} of a run")
+    return found
+
+
 def is_over(found: Checkpoint, config: Config) -> bool:
     """Whether the run had ended there, and by limits that are still the same."""
     tree = resolved(config)
     before = found.tree["config"]
-    return found.tree["ended"] is not None and all(tree[key] == before[key] for key in LIMITS)
+    return found.tree.get("ended") is not None and all(
+        tree[key] == before.get(key) for key in LIMITS
+    )
 
 
 def apply(experiment: Experiment, progress: Progress, found: Checkpoint, say: Say) -> None:
