@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -256,3 +257,63 @@ def test_no_checkpoint_of_weights_that_are_not_finite(capsys: pytest.CaptureFixt
     assert not [p for p in Path("run").glob("checkpoints/step-*")
                 if not all(torch.isfinite(t).all()
                            for t in load_file(p / "model.safetensors").values())]  # fmt: skip
+
+
+BAD = """
+def squares():
+    return lambda prediction, target: (prediction - target).square() / (target != 17)
+"""
+BAD_CONFIG = f"""
+name: bad
+data: {{name: points, x: {[[n / 40] for n in range(40)]}, y: {[[n] for n in range(40)]}, batch_size: 4}}
+model: {{name: mlp, depth: 2, width: 4}}
+loss: {{name: "bad_loss:squares"}}
+optimizer: {{name: sgd, lr: 1e-4}}
+stop: {{steps: 30}}
+monitor: {{every_steps: 1000}}
+"""  # noqa: E501
+
+
+@pytest.fixture
+def bad(monkeypatch: pytest.MonkeyPatch) -> str:
+    Path("bad_loss.py").write_text(BAD)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "bad_loss", raising=False)
+    return BAD_CONFIG
+
+
+def test_what_is_not_finite_is_skipped(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained("run", bad, "on_nonfinite=skip") == 0  # 3 passes, one bad batch each
+    assert "3 steps, not finite" in capsys.readouterr().err
+    found = list(records(Path("run"), print))
+    assert sum(not np.isfinite(record.loss) for record in found) == 3
+    (last,) = checkpoint.complete(Path("run/checkpoints"))
+    held = load_file(last / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in held.values())
+
+
+def test_what_is_not_finite_is_raised_and_recorded_first(bad: str) -> None:
+    with pytest.raises(FloatingPointError, match="not finite at step") as raised:
+        trained("run", bad, "on_nonfinite=raise")
+    found = list(records(Path("run"), print))
+    assert not np.isfinite(found[-1].loss)
+    assert str(found[-1].step) in str(raised.value)
+    assert np.isnan(found[-1].update_ratio).all() or (found[-1].update_ratio == 0).all()
+
+
+def test_poisoned_weights_are_never_kept(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["data.batch_size=1", "data.shuffle=false"]  # step 17 is bad, step 20 looked at
+    assert trained("run", bad, "checkpoint.every_steps=1", "checkpoint.keep=30", *rows) == 3
+    newest = checkpoint.complete(Path("run/checkpoints"))[0]
+    assert checkpoint.step_of(newest) == 17
+    assert "weights are not finite any more" in capsys.readouterr().err
+    for path in checkpoint.complete(Path("run/checkpoints")):
+        held = load_file(path / "model.safetensors")
+        assert all(torch.isfinite(tensor).all() for tensor in held.values())
+
+
+def test_deterministic_is_torchs_own_switch() -> None:
+    assert trained("run", NETWORK, "deterministic=true", "stop.steps=10") == 0
+    assert torch.are_deterministic_algorithms_enabled()
+    assert trained("other", NETWORK, "stop.steps=10") == 0
+    assert not torch.are_deterministic_algorithms_enabled()

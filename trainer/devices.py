@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from trainer.config.problem import shown
@@ -26,3 +28,11 @@ def choose(name: str, dtype: str) -> torch.device:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(f"cannot use {shown(name)}: {reason}; use auto or cpu") from None
     return device
+
+
+def same_bits(wanted: bool) -> None:
+    """Has torch refuse operations whose result may differ from one time to the next, or not."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if wanted != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(wanted)

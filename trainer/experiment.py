@@ -71,6 +71,7 @@ def build(config: Config, document: Document) -> Experiment:
     """The experiment of a checked configuration; raises ConfigError where data or shapes misfit."""
     _check_relations(config, document)
     device, dtype = devices.choose(config.device, config.dtype), getattr(torch, config.dtype)
+    devices.same_bits(config.deterministic)
     seed_everything(config.seed)
     rows, kept = _rows(config, document)
     rows = _as_loss_wants(rows.to(device, dtype), config)

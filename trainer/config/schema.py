@@ -134,6 +134,10 @@ class Config(Section):
     """`auto` (an accelerator if there is one), `cpu`, `cuda`, `cuda:1`, `mps`, …"""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type of data and parameters."""
+    deterministic: Boolean = False
+    """Use only operations that give the same bits each time, and fail at others. On the CPU runs
+    are so in any case, for the same machine, versions and number of threads; elsewhere this costs
+    time."""
     data: Data
     """What the model is fitted to."""
     model: Model
