@@ -1,11 +1,13 @@
 """The page in a browser: it draws, follows what is chosen and what is logged, and asks nobody else.
 
-Needs Playwright and a Chromium: `pip install playwright && playwright install chromium`, or a
-`chromium` on the path.
+Needs Playwright and a Chromium: `pip install -e '.[browser]'` and a `chromium` on the path, or
+`playwright install chromium`. Without them the tests are skipped; with TRAINER_REQUIRE_BROWSER=1,
+as in .ci/run, they fail.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +19,12 @@ from records_by_hand import deep, record
 from tensorboard_server import serve
 from test_plugin import write
 
-playwright = pytest.importorskip(
-    "playwright.sync_api",
-    reason="to test the page: pip install playwright && playwright install chromium",
-)
+REQUIRED = os.environ.get("TRAINER_REQUIRE_BROWSER") == "1"
+ENABLE = "to test the page: pip install -e '.[browser]' && playwright install chromium"
+if REQUIRED:
+    import playwright.sync_api as playwright
+else:
+    playwright = pytest.importorskip("playwright.sync_api", reason=ENABLE)
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -53,7 +57,9 @@ def browser() -> Iterator[Any]:
             path = shutil.which("chromium")
             yield started.chromium.launch(executable_path=path, args=FLAGS)
         except playwright.Error as error:
-            pytest.skip(f"no browser, try `playwright install chromium`: {error}")
+            if REQUIRED:
+                raise
+            pytest.skip(f"{ENABLE}: {error}")
 
 
 class Page:
