@@ -353,3 +353,42 @@ def test_tensorboard_starts_without_what_the_answers_need() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_folded_module_keeps_the_extremes_of_its_layers() -> None:
+    grid = Grid()
+    names = ("stem", "blocks.0.a", "blocks.1.a", "blocks.0.b", "head")
+    grid.add(0, names, np.array([1, 2, 3, 4, 5.0]))
+    grid.add(1, names, np.array([1, ABSENT, 0, ABSENT, math.nan]))
+    one = grid.columns(10, fold=1)
+    assert one.rows == ("stem", "blocks", "head")
+    assert one.low[0].tolist() == [1, 2, 5] and one.high[0].tolist() == [1, 4, 5]
+    assert one.low[1, 1] == one.high[1, 1] == 0 and math.isnan(one.low[1, 2])
+    two = grid.columns(10, fold=2)
+    assert two.rows == ("stem", "blocks.0", "blocks.1", "head")
+    assert two.high[1, 1] == ABSENT and two.high[0].tolist() == [1, 4, 3, 5]
+    merged = grid.columns(1, fold=1)
+    assert merged.low[0, 1] == 0 and merged.high[0, 1] == 4
+
+
+def test_one_layer_has_none_to_be_compared_with(tmp_path: Path) -> None:
+    write(tmp_path / "run", [record(0, [linear(gradient=0.25)])])
+    answer = Tab(tmp_path).get("/matrix", run="run", relative="true")
+    assert matrix(answer["low"], 1).tolist() == [[0.25]] and answer["relative"] is False
+
+
+def test_histograms_over_time_are_those_of_the_records(tmp_path: Path) -> None:
+    def counted(step: int) -> StepRecord:
+        made = record(step, deep(1))
+        counts = np.zeros((len(made.gradients.names), BINS), np.int64)
+        counts[0, 200 + step] = step + 1
+        return replace(made, gradients=replace(made.gradients, histograms=counts))
+
+    write(tmp_path / "run", [counted(0), record(1, deep(1)), counted(2)], [counted(3), counted(4)])
+    tab = Tab(tmp_path)
+    want = {"run": "run", "statistic": "parameter_gradient", "row": "0"}
+    answer = tab.get("/histograms", **want)
+    assert answer["steps"] == [0, 2, 3, 4]
+    assert answer["counts"] == [[[200 + s], [s + 1]] for s in (0, 2, 3, 4)]
+    assert tab.get("/histograms", width=2, **want)["steps"] == [0, 4]
+    assert tab.respond("/histograms", width=0, **want).status_code == 400

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imported at the first question: TensorBoard starts without 
 STATIC = Path(__file__).parent / "static"
 HELD_RUNS = 8  # whose numbers stay in memory
 MAX_COLUMNS = 4096
+MAX_HISTOGRAMS = 200  # over time
 
 
 class Gradients(TBPlugin):  # type: ignore[misc]
@@ -53,6 +54,7 @@ class Gradients(TBPlugin):  # type: ignore[misc]
             "/matrix": self._matrix,
             "/profile": self._profile,
             "/histogram": self._histogram,
+            "/histograms": self._histograms,
             "/findings": self._findings,
         }
         files = {
@@ -78,13 +80,15 @@ class Gradients(TBPlugin):  # type: ignore[misc]
         axis = request.args.get("axis", "even")
         if axis not in AXES:
             raise Refused(400, f"axis: expected one of {', '.join(AXES)}")
+        fold, relative = whole(request, "fold", 0), questions.relative(request)
         run, blocks = self._asked_run(request)
         with run.grids(blocks) as (grids, notes):
             grid = questions.measure(request, grids.of)
-            columns = grid.columns(width, axis, first, last, questions.relative(request))
+            columns = grid.columns(width, axis, first, last, relative, fold)
             steps = grid.steps
             return {
                 "rows": columns.rows,
+                "relative": relative and grid.wide,
                 "first": columns.first.tolist(),
                 "last": columns.last.tolist(),
                 "low": text(columns.low),
@@ -126,6 +130,24 @@ class Gradients(TBPlugin):  # type: ignore[misc]
             "infinities": statistics.infinities,
             "rms": number(statistics.rms),
             "largest": number(statistics.max_abs),
+        }
+
+    def _histograms(self, request: Request) -> Any:
+        from trainer.plugin.measures import MEASURES
+        from trainer.plugin.run import histograms, magnitudes
+
+        row, width = request.args.get("row", ""), whole(request, "width", 60)
+        if not 1 <= width <= MAX_HISTOGRAMS:
+            raise Refused(400, f"width: expected 1 to {MAX_HISTOGRAMS}")
+        measure = questions.measure(request, {name: name for name in MEASURES})
+        run, blocks = self._asked_run(request)
+        with run.grids(blocks) as (grids, _):
+            steps = questions.evenly(grids.with_histograms, width)
+        found = histograms(blocks, measure, row, steps)
+        return {
+            "steps": [step for step, _ in found],
+            "counts": [magnitudes(statistics) for _, statistics in found],  # bins, their counts
+            "count": [statistics.count for _, statistics in found],
         }
 
     def _findings(self, request: Request) -> Any:

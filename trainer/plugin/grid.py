@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +42,11 @@ class Grid:
         """(S,) the observed steps."""
         return self._steps[: self._length]
 
+    @property
+    def wide(self) -> bool:
+        """Whether there is more than one row: one has none to be compared with."""
+        return len(self._rows) > 1
+
     def add(self, step: int, names: tuple[str, ...], values: NDArray[np.float64]) -> None:
         """Appends a step; one value for each name, ABSENT where there is none."""
         if names != self._names or not self._length:
@@ -70,9 +74,11 @@ class Grid:
         first: int | None = None,
         last: int | None = None,
         relative: bool = False,
+        fold: int = 0,
     ) -> Columns:
         """The steps from `first` to `last` in at most `width` columns that are equally wide on the
-        axis; with `relative`, every value over that of the last row at the same step."""
+        axis; with `relative`, every value over that of the last row at the same step, unless it is
+        the only one; with `fold`, one row for all whose first so many parts of the path agree."""
         steps = self.steps
         start = 0 if first is None else int(np.searchsorted(steps, first))
         end = len(steps) if last is None else int(np.searchsorted(steps, last, side="right"))
@@ -80,13 +86,14 @@ class Grid:
         observed = (values != ABSENT).any(axis=0)
         names = [name for name, row in self._rows.items() if observed[row]]
         values = values[:, observed]
-        if relative and names:
+        if relative and self.wide and names:
             values = _relative(values)
         if len(steps) <= width:
-            return Columns(tuple(names), steps, steps, values, values)
+            return _folded(Columns(tuple(names), steps, steps, values, values), fold)
         starts = _starts(steps, width, axis)
-        low, high = _extremes(values, starts)
-        return Columns(tuple(names), steps[starts], steps[np.append(starts[1:], 0) - 1], low, high)
+        low, high = _extremes(values, values, starts, 0)
+        lasts = steps[np.append(starts[1:], 0) - 1]
+        return _folded(Columns(tuple(names), steps[starts], lasts, low, high), fold)
 
     def at(self, step: int, relative: bool = False) -> Columns | None:
         """The newest observed step up to `step`, else the first; None when there is none."""
@@ -117,13 +124,25 @@ def _starts(steps: NDArray[np.int64], width: int, axis: str) -> NDArray[np.intp]
     return np.unique(column, return_index=True)[1]
 
 
+def _folded(columns: Columns, parts: int) -> Columns:
+    """The rows of a module in one, at the place of its first: smallest and largest of them all."""
+    modules = [".".join(name.split(".")[:parts]) for name in columns.rows]
+    places = {module: place for place, module in enumerate(dict.fromkeys(modules))}
+    if not parts or len(places) == len(modules):
+        return columns
+    which = np.array([places[module] for module in modules])
+    order = np.argsort(which, kind="stable")
+    starts = np.searchsorted(which[order], np.arange(len(places)))
+    low, high = _extremes(columns.low[:, order], columns.high[:, order], starts, 1)
+    return columns._replace(rows=tuple(places), low=low, high=high)
+
+
 def _extremes(
-    values: NDArray[np.float64], starts: Sequence[int] | NDArray[np.intp]
+    low: NDArray[np.float64], high: NDArray[np.float64], starts: NDArray[np.intp], axis: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(C, R) smallest and largest of each column; NaN and infinity go before everything."""
-    there = values != ABSENT
+    """Smallest and largest of the parts that begin there; NaN and infinity go before everything."""
     # NaN and infinity pass through maximum; what is absent is below all else.
-    high = np.maximum.reduceat(values, starts, axis=0)
-    low = np.minimum.reduceat(np.where(there, values, np.inf), starts, axis=0)
+    low = np.minimum.reduceat(np.where(low != ABSENT, low, np.inf), starts, axis=axis)
+    high = np.maximum.reduceat(high, starts, axis=axis)
     low = np.where(np.isfinite(high), low, high)
     return np.where(high == ABSENT, ABSENT, low), high

@@ -54,10 +54,13 @@ MEASURES: dict[str, Callable[[StepRecord], Values | None]] = {
 
 
 def gradient(record: StepRecord, measure: str, row: str) -> TensorStatistics | None:
-    """The gradient behind a row of a statistic, with its histogram; None where there is none."""
+    """The gradient behind a row of a statistic, with its histogram, or the first within a module
+    of this name; None where there is none."""
     table: TensorTable | None = record.gradients
     if measure not in ("parameter_gradient", "update_ratio"):
         table = record.layers.gradients if record.layers else None
-    if table is None or table.histograms is None or row not in table.names:
+    if table is None or table.histograms is None:
         return None
-    return table[row]
+    if row not in table.names:
+        row = next((name for name in table.names if name.startswith(f"{row}.")), "")
+    return table[row] if row in table.names else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +51,14 @@ def whole(request: Request, name: str, default: T) -> int | T:
         return min(max(int(given), -LARGEST), LARGEST)
     except ValueError:
         raise Refused(400, f"{name}: expected a whole number") from None
+
+
+def evenly(steps: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many of them, evenly spread, the first and the last among them."""
+    if len(steps) <= most:
+        return steps[:]
+    places = np.linspace(0, len(steps) - 1, most).astype(int)
+    return [steps[place] for place in places]
 
 
 def text(matrix: NDArray[np.float64]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,9 +25,13 @@ class Grids:
 
     def __init__(self) -> None:
         self.of = {measure: Grid() for measure in MEASURES}
+        self.with_histograms: list[int] = []  # the steps
 
     def add(self, record: StepRecord) -> None:
         """Takes the next record."""
+        tables = [record.gradients, *([record.layers.gradients] if record.layers else [])]
+        if any(table.histograms is not None for table in tables):
+            self.with_histograms.append(record.step)
         for measure, values in MEASURES.items():
             if (found := values(record)) is not None:
                 self.of[measure].add(record.step, *found)
@@ -95,6 +100,20 @@ def histogram(
                 if record.step <= step:
                     return after
     return after
+
+
+def histograms(
+    blocks: Sequence[Block], measure: str, row: str, steps: Sequence[int]
+) -> list[tuple[int, TensorStatistics]]:
+    """The histograms of a row's gradient at those of these steps that have one; only blocks that
+    hold one of the steps are read."""
+    wanted, found = set(steps), []
+    starts = [block.step for block in blocks]
+    for place in sorted({bisect_right(starts, step) - 1 for step in steps}):
+        for record in blocks[place].records():
+            if record.step in wanted and (one := gradient(record, measure, row)) is not None:
+                found.append((record.step, one))
+    return found
 
 
 def magnitudes(statistics: TensorStatistics) -> tuple[list[int], list[int]]:
