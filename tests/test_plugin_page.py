@@ -7,17 +7,25 @@ as in .ci/run, they fail.
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
-from records_by_hand import deep, record
+from records_by_hand import deep, linear, record
 from tensorboard_server import serve
-from test_plugin import write
+from test_plugin import matrix, write
+
+from trainer.record import BINS, StepRecord
 
 REQUIRED = os.environ.get("TRAINER_REQUIRE_BROWSER") == "1"
 ENABLE = "to test the page: pip install -e '.[browser]' && playwright install chromium"
@@ -33,6 +41,16 @@ FLAGS = (
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
+def nested(step: int) -> StepRecord:
+    """Of layers with a path and histograms."""
+    made = record(step, deep(2, backward=0.5))
+    counts = np.zeros((len(made.layers.gradients.names), BINS), np.int64)
+    counts[:, 200 + step] = 1000
+    names = ("stem", "=2+3.a", "=2+3.b", "blocks.0", "blocks.1")
+    gradients = replace(made.layers.gradients, names=names, histograms=counts)
+    return replace(made, layers=replace(made.layers, names=("input", *names), gradients=gradients))
+
+
 @pytest.fixture(scope="module")
 def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
@@ -40,13 +58,15 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "sick", [record(step, sick) for step in range(30)])
     write(folder / "well", [record(step, deep(3)) for step in range(40)])
     write(folder / HOSTILE, [record(0, deep(1))])
+    write(folder / "single", [record(0, [linear(gradient=0.25)])])
+    write(folder / "nested", [nested(step) for step in range(0, 50, 10)])
     return folder
 
 
 @pytest.fixture(scope="module")
 def address(logdir: Path) -> Iterator[str]:
     with serve(logdir) as server:
-        server.until(lambda runs: len(runs) == 3, "plugin/gradients/runs")
+        server.until(lambda runs: len(runs) == 5, "plugin/gradients/runs")
         yield server.address
 
 
@@ -153,4 +173,47 @@ def test_a_running_training_is_followed(browser: Any, address: str, logdir: Path
     write(logdir / "well", [record(step, deep(3)) for step in range(40, 60)])
     page.expect("#profile-title", "step 59")
     assert map_before.evaluate("canvas => canvas.isConnected"), "the map stays: no flicker"
+    assert not page.faults
+
+
+def test_folding_and_what_is_exported(browser: Any, address: str, tmp_path: Path) -> None:
+    page = Page(browser, address, run="nested", relative="false")
+    page.frame.locator("#fold").select_option("1")
+    playwright.expect(page.frame.locator(".map").first).to_have_attribute(
+        "aria-label", re.compile("3 rows")
+    )
+    with page.page.expect_download() as table:
+        page.frame.locator("#csv").press("Enter")
+    with table.value.path().open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["row"] for row in rows[::5]] == ["stem", "=2+3", "blocks"]
+    assert [row["first_step"] for row in rows[:5]] == ["0", "10", "20", "30", "40"]
+    answer = json.load(urlopen(f"{address}/data/plugin/gradients/matrix?run=nested&fold=1"))
+    low, high = (matrix(answer[which], 5) for which in ("low", "high"))
+    assert [float(row["smallest"]) for row in rows] == low.T.ravel().tolist()
+    assert [float(row["largest"]) for row in rows] == high.T.ravel().tolist()
+    assert (low < high).any(), "else nothing was folded"
+    with page.page.expect_download() as picture:
+        page.frame.locator("#png").press("Enter")
+    content = picture.value.path().read_bytes()
+    assert content.startswith(b"\x89PNG") and len(content) > 3000
+    assert not page.faults
+
+
+def test_histograms_over_time_and_an_earlier_step(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="nested", row="blocks.0", step=20)
+    page.expect("#profile", "start: step 0")
+    page.frame.locator("#pin").press("Enter")
+    page.expect("#profile", "compared: step 20")
+    page.expect("#spread-title", "at 5 steps")
+    page.frame.locator("#spread canvas").press("ArrowRight")
+    page.expect("#histogram-title", "step 30")
+    page.expect("#profile", "compared: step 20")
+    assert "beside%3D20" in page.page.url
+    assert not page.faults
+
+
+def test_one_layer_is_shown_by_its_own_numbers(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="single")
+    assert page.frame.locator("#meaning").inner_text() == ""
     assert not page.faults

@@ -11,7 +11,8 @@ export function ordered(findings) {
   return [...findings].sort((a, b) => rank(a) - rank(b)).map((finding) => ({
     ...finding,
     isAt: (row) => finding.where === null || row === finding.where || owner(row) === finding.where ||
-      row === owner(finding.where) || row.startsWith(`${finding.where}.`),
+      row === owner(finding.where) || row.startsWith(`${finding.where}.`) ||
+      finding.where.startsWith(`${row}.`),
   }));
 }
 

@@ -39,7 +39,7 @@ export class Heatmap {
     const ratio = window.devicePixelRatio || 1;
     const width = this.frame.clientWidth;
     if (!width) return; // the tab is not the one in front
-    const tall = Math.max(LEAST, Math.min(TALLEST, Math.floor(460 / (view.rows.length || 1))));
+    const tall = Math.max(LEAST, Math.min(TALLEST, Math.floor((0.5 * window.innerHeight - AXIS) / (view.rows.length || 1))));
     Object.assign(this, {width, tall, ratio, height: tall * view.rows.length});
     for (const canvas of [this.map, this.cursor]) {
       canvas.width = width * ratio;
@@ -105,7 +105,8 @@ export class Heatmap {
     const {matrix, rows, row, step} = this.view;
     const column = step === null ? matrix.first.length - 1 :
       Math.max(0, matrix.first.findLastIndex((first) => first <= step));
-    return {column, line: rows.findIndex((number) => matrix.rows[number] === row)};
+    return {column, line: rows.findIndex((number) =>
+      row && (row === matrix.rows[number] || row.startsWith(`${matrix.rows[number]}.`)))};
   }
 
   words(column, line) {

@@ -3,7 +3,7 @@
 import {PLOT, chart, decades, element, text} from './svg.js';
 
 // Below half of the smallest number above zero a value is rounded to zero.
-const FORMATS = [['float16', Math.log10(2) * -25], ['bfloat16', Math.log10(2) * -134]];
+export const FORMATS = [['float16', Math.log10(2) * -25], ['bfloat16', Math.log10(2) * -134]];
 
 export function histogram(parent, answer) {
   if (!answer || answer.step === null) {
@@ -45,7 +45,7 @@ export function histogram(parent, answer) {
 }
 
 // log10 of the lower edge of a bin: an exponent and one bit of the mantissa.
-function edge(bin) {
+export function edge(bin) {
   if (bin < 2) return Math.log10(2) * (bin ? -127 : -149);
   return Math.log10(2) * ((bin >> 1) - 127) + Math.log10(1 + (bin & 1) / 2);
 }

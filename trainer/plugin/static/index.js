@@ -2,11 +2,13 @@
 
 import {ask, matrix} from './answers.js';
 import {list, ordered, verdict} from './findings.js';
+import {csv, picture, save as download} from './export.js';
 import {Heatmap} from './heatmap.js';
 import {histogram} from './histogram.js';
 import {legend} from './marks.js';
 import {MEASURES, meaning, scaleOf} from './measures.js';
 import {profile} from './profile.js';
+import {spread} from './spread.js';
 import {load, save} from './state.js';
 
 const EVERY_MS = 3000; // between two looks at whether a run has grown
@@ -20,8 +22,15 @@ const PAGE = `
       <option value="even">one by one</option><option>linear</option><option value="log">log</option>
     </select></label>
     <label>rows <input id="filter" type="search" placeholder="part of a name"></label>
+    <label>fold <select id="fold">
+      <option value="0">no module</option><option value="1">at the 1st dot</option>
+      <option value="2">at the 2nd dot</option><option value="3">at the 3rd dot</option>
+    </select></label>
     <button id="whole" type="button" hidden>all steps (Esc)</button>
     <button id="play" type="button" title="space bar">▶ play</button>
+    <button id="pin" type="button" title="key p">compare depth with this step</button>
+    <button id="png" type="button">PNG</button>
+    <button id="csv" type="button">CSV</button>
   </header>
   <p id="note" role="status"></p>
   <main>
@@ -30,6 +39,7 @@ const PAGE = `
     <div class="charts">
       <figure><figcaption id="profile-title"></figcaption><div id="profile"></div></figure>
       <figure><figcaption id="histogram-title"></figcaption><div id="histogram"></div></figure>
+      <figure><figcaption id="spread-title"></figcaption><div id="spread"></div></figure>
     </div>
   </main>
   <aside><h2>What is wrong</h2><div id="findings"></div></aside>`;
@@ -52,15 +62,25 @@ export async function render() {
   state = load();
   for (const [id, {label}] of Object.entries(MEASURES)) find('statistic').append(new Option(label, id));
   if (!(state.statistic in MEASURES)) state.statistic = Object.keys(MEASURES)[0];
-  for (const id of ['run', 'other', 'statistic', 'relative', 'axis']) {
+  for (const id of ['run', 'other', 'statistic', 'relative', 'axis', 'fold']) {
     find(id).addEventListener('change', ({target}) => change(
         {[id]: target.type === 'checkbox' ? target.checked : target.value}));
   }
   find('filter').addEventListener('input', ({target}) => change({filter: target.value}, draw));
   find('whole').addEventListener('click', () => change({first: null, last: null}));
   find('play').addEventListener('click', play);
+  find('pin').addEventListener('click', pin);
+  find('csv').addEventListener('click', () => download(csv(panels), 'gradients.csv'));
+  find('png').addEventListener('click', async () => {
+    const style = getComputedStyle(document.documentElement);
+    const [page, text] = ['--page', '--text'].map((name) => style.getPropertyValue(name));
+    const seen = panels.map(({run, verdict: said, heatmap}) =>
+      ({run, verdict: said.textContent, canvas: heatmap.map}));
+    download(await picture(seen, find('legend'), {page, text}), 'gradients.png');
+  });
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Escape') change({first: null, last: null});
+    if (event.key === 'p' && event.target.type !== 'search') pin();
     if (event.key === ' ' && event.target === document.body) { event.preventDefault(); play(); }
   });
   new ResizeObserver(() => draw()).observe(find('maps'));
@@ -97,7 +117,8 @@ function change(changes, then = refresh) {
   then();
 }
 
-const relative = () => state.relative && !MEASURES[state.statistic].fraction;
+const asks_relative = () => state.relative && !MEASURES[state.statistic].fraction;
+const relative = () => asks_relative() && panels.some(({matrix: columns}) => columns.relative);
 
 async function refresh() {
   const mine = ++asked;
@@ -110,8 +131,8 @@ async function refresh() {
   try {
     const answers = await Promise.all(names.map(async (run) => ({
       run,
-      matrix: await matrix({run, statistic: state.statistic, relative: relative(), width,
-        axis: state.axis, first: state.first, last: state.last}),
+      matrix: await matrix({run, statistic: state.statistic, relative: asks_relative(), width,
+        axis: state.axis, fold: state.fold, first: state.first, last: state.last}),
       tree: await ask('findings', {run}),
     })));
     if (mine !== asked) return; // something newer was asked for meanwhile
@@ -163,15 +184,16 @@ function go(run, finding) {
 }
 
 function draw() {
-  for (const id of ['run', 'other', 'statistic', 'axis', 'filter']) find(id).value = state[id];
-  find('relative').checked = relative();
+  for (const id of ['run', 'other', 'statistic', 'axis', 'filter', 'fold']) find(id).value = state[id];
+  find('relative').checked = asks_relative();
   find('relative').disabled = Boolean(MEASURES[state.statistic].fraction);
   find('whole').hidden = state.first === null;
   if (!panels.length) return;
   const scale = scaleOf(state.statistic, relative(), panels.map(({matrix: m}) => m));
   const wanted = state.filter.toLowerCase();
-  for (const {heatmap, matrix: columns, findings, run, verdict: said} of panels) {
-    const rows = columns.rows.map((name, number) => (name.toLowerCase().includes(wanted) ? number : -1))
+  for (const shown of panels) {
+    const {heatmap, matrix: columns, findings, run, verdict: said} = shown;
+    const rows = shown.rows = columns.rows.map((name, number) => (name.toLowerCase().includes(wanted) ? number : -1))
         .filter((number) => number >= 0);
     heatmap.show({matrix: columns, rows, scale, findings, measure: state.statistic, axis: state.axis,
       row: state.row, step: state.step,
@@ -183,33 +205,53 @@ function draw() {
   details();
 }
 
+// The histograms over time, asked for once as long as the run does not grow.
+let held = {key: null, answer: null};
+function spread_of(query) {
+  const key = JSON.stringify([query, listed]);
+  if (held.key !== key) held = {key, answer: ask('histograms', query)};
+  return held.answer;
+}
+
 let detailed = 0;
 async function details() {
   const mine = ++detailed;
   const last = panels[0].matrix.steps?.[1] ?? 0;
-  const query = {statistic: state.statistic, relative: relative()};
+  const query = {statistic: state.statistic, relative: asks_relative()};
   const step = state.step ?? last;
   const {run} = panels[0];
-  const start = {run, step: panels[0].matrix.steps?.[0], ...query};
+  const start = {run, step: state.beside ?? panels[0].matrix.steps?.[0], ...query};
   const row = state.row || panels[0].matrix.rows[0] || '';
   try {
-    const [counts, first, ...lines] = await Promise.all([
+    const [counts, over_time, first, ...lines] = await Promise.all([
       ask('histogram', {run, statistic: state.statistic, row, step}),
+      spread_of({run, statistic: state.statistic, row}),
       ask('profile', start),
       ...panels.map((shown) => ask('profile', {run: shown.run, step, ...query})),
     ]);
     if (mine !== detailed) return;
     const named = lines.map((line, number) => ({...line, name: panels[number].run, style: ['one', 'two'][number]}));
-    profile(find('profile'), [...named, {...first, name: 'start:', style: 'faint'}], state.statistic,
+    profile(find('profile'), [...named, {...first, name: state.beside === null ? 'start:' : 'compared:', style: 'faint'}], state.statistic,
         row, (name) => change({row: name}, draw));
     find('profile-title').textContent =
       `Over depth at step ${lines[0].step ?? '–'}${relative() ? ', relative to the last row' : ''}`;
     histogram(find('histogram'), counts);
+    find('spread-title').textContent = over_time.steps.length ? `The same over time, at ${over_time.steps.length} steps` : '';
+    find('spread').parentElement.hidden = !over_time.steps.length;
+    spread(find('spread'), over_time, step, (chosen) => change({step: chosen}, draw));
     find('histogram-title').textContent = counts.step === null ? `Histogram of ${row}` :
       `Gradient of ${row}, values at step ${counts.step}`;
   } catch (error) {
+    held.key = null;
     if (mine === detailed) note(error.message);
   }
+}
+
+// Keeps the chosen step as the one that the profile is compared with; again: the start of the run.
+function pin() {
+  if (!panels.length) return;
+  const step = state.step ?? panels[0].matrix.steps?.[1] ?? null;
+  change({beside: state.beside === step ? null : step}, draw);
 }
 
 // Takes the chosen step through all columns, some eight a second.

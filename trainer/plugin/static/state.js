@@ -2,7 +2,8 @@
 
 const KEY = 'view';
 const START = {run: '', other: '', statistic: 'activation_gradient', relative: true, axis: 'even',
-  filter: '', row: '', step: null, first: null, last: null};
+  filter: '', row: '', fold: '0', step: null, beside: null, first: null,
+  last: null};
 
 // TensorBoard's own address where it can be reached, the frame's otherwise.
 function page() {
@@ -19,7 +20,7 @@ export function load() {
   const state = {...START};
   for (const [name, value] of said) {
     if (!(name in START)) continue;
-    if (['step', 'first', 'last'].includes(name)) {
+    if (['step', 'beside', 'first', 'last'].includes(name)) {
       state[name] = /^-?\d{1,15}$/.test(value) ? Number(value) : null;
     } else state[name] = name === 'relative' ? value === 'true' : value;
   }
