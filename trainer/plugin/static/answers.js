@@ -21,7 +21,8 @@ export async function matrix(query) {
 }
 
 function numbers(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  return Float64Array.from({length: bytes.length / 8}, (_, i) => view.getFloat64(8 * i, true));
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at);
+  return new Float64Array(bytes.buffer); // browsers run on little-endian machines only
 }

@@ -138,6 +138,7 @@ async function refresh() {
     if (mine !== asked) return; // something newer was asked for meanwhile
     arrange(answers);
     draw();
+    if (!performance.getEntriesByName('first picture').length) performance.mark('first picture');
     note(answers.flatMap(({run, matrix: {notes}}) => notes.map((text) => `${run}: ${text}`)).join(' · '));
   } catch (error) {
     if (mine === asked) note(error.message);

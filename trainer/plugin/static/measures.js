@@ -50,9 +50,12 @@ export function scaleOf(measure, relative, matrices) {
 
 function scale(colours, bottom, top, place, dead, kind) {
   const part = (value) => Math.max(0, Math.min(1, (place(value) - bottom) / (top - bottom)));
+  const pixels = Uint32Array.from(colours, ([red, green, blue]) =>
+    (255 << 24 | Math.round(blue) << 16 | Math.round(green) << 8 | Math.round(red)) >>> 0);
   return {
     bottom, top, place, dead, kind,
     colour: (value) => colours[Math.round(part(value) * 255)],
+    pixel: (value) => pixels[Math.round(part(value) * 255)],
     ticks: place === Math.log10 ? decades(bottom, top) : [0, 0.25, 0.5, 0.75, 1].map(
         (v) => ({place: v, label: `${v * 100} %`})),
     mark(value) {

@@ -30,6 +30,7 @@ function cells({context, height, tall, edges}, {matrix, rows, scale}) {
   const columns = matrix.first.length;
   const small = new OffscreenCanvas(columns, rows.length);
   const image = new ImageData(columns, rows.length);
+  const pixels = new Uint32Array(image.data.buffer);
   const marked = [];
   rows.forEach((row, line) => {
     let run = null;
@@ -37,7 +38,7 @@ function cells({context, height, tall, edges}, {matrix, rows, scale}) {
       const place = column * matrix.rows.length + row;
       const value = scale.telling(matrix.low[place], matrix.high[place]);
       const mark = scale.mark(value);
-      if (!mark) image.data.set([...scale.colour(value), 255], 4 * (line * columns + column));
+      if (!mark) pixels[line * columns + column] = scale.pixel(value);
       if (run && run.mark === mark) run.end = column + 1;
       else {
         run = mark && {mark, line, start: column, end: column + 1};
