@@ -3,6 +3,17 @@
 const SIGNS = {critical: '✕', warning: '▲', info: 'i', ok: '✓'};
 const ORDER = ['critical', 'warning', 'info'];
 
+// Each verdict for who reads it for the first time.
+const PLAIN = {vanishing: 'The gradient vanishes', exploding: 'The gradient explodes',
+  signal_collapse: 'The signal collapses', signal_blow_up: 'The signal blows up',
+  non_finite: 'NaN or infinity', dead_units: 'A dead layer', saturated: 'Saturated layers',
+  underflow: 'Gradients underflow', starved_update: 'The weights do not move',
+  learning_rate_too_high: 'The learning rate is too high', diverging: 'The loss diverges',
+  constant_output: 'Every sample gets the same answer',
+  accumulating_gradients: 'Gradients of former steps are added',
+  unused_parameter: 'Parameters without a gradient', stalled: 'The loss stands still',
+  oscillating: 'The loss goes up and down', loss_spike: 'The loss jumped'};
+
 const owner = (name) => name.split('.').slice(0, -1).join('.') || 'model';
 
 // The findings as the list and the map number them: what goes on first, then by their level.
@@ -21,8 +32,8 @@ export function verdict(parent, tree, findings) {
   const level = worst ? worst.level : 'ok';
   parent.className = `verdict ${level}`;
   const head = document.createElement('strong');
-  head.textContent = worst ? worst.headline : tree.records ? 'nothing is wrong' : 'no step was looked at';
-  const words = worst ? `: ${worst.cause}` : ` (${tree.records} steps looked at)`;
+  head.textContent = worst ? PLAIN[worst.verdict] ?? worst.verdict : tree.records ? 'nothing is wrong' : 'no step was looked at';
+  const words = worst ? ` – ${worst.headline}: ${worst.cause}` : ` (${tree.records} steps looked at)`;
   parent.replaceChildren(sign(level), head, words);
 }
 
