@@ -392,3 +392,14 @@ def test_histograms_over_time_are_those_of_the_records(tmp_path: Path) -> None:
     assert answer["counts"] == [[[200 + s], [s + 1]] for s in (0, 2, 3, 4)]
     assert tab.get("/histograms", width=2, **want)["steps"] == [0, 4]
     assert tab.respond("/histograms", width=0, **want).status_code == 400
+
+
+def test_many_layers_get_fewer_columns_but_lose_no_spike() -> None:
+    grid = Grid()
+    for step in range(300):
+        values = np.ones(1000)
+        values[500] = 1e9 if step == 123 else 1.0
+        grid.add(step, tuple(map(str, range(1000))), values)
+    columns = grid.columns(4000)
+    assert columns.low.size <= 200_000 and columns.high.max() == 1e9
+    assert columns.first[0] == 0 and columns.last[-1] == 299

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 # All statistics are sizes or fractions, so a negative number is free to say: nothing was observed.
 ABSENT = -1.0
+MOST_CELLS = 200_000  # of a picture: what is sent and painted within a second
+LEAST_COLUMNS = 100
 AXES = ("even", "linear", "log")  # steps one by one, by their number, by its logarithm
 
 
@@ -85,7 +87,9 @@ class Grid:
         steps, values = steps[start:end], self._values[start:end]
         observed = (values != ABSENT).any(axis=0)
         names = [name for name, row in self._rows.items() if observed[row]]
-        values = values[:, observed]
+        if not observed.all():
+            values = values[:, observed]
+        width = min(width, max(LEAST_COLUMNS, MOST_CELLS // max(1, len(names))))
         if relative and self.wide and names:
             values = _relative(values)
         if len(steps) <= width:

@@ -29,11 +29,11 @@ export function ordered(findings) {
 
 export function verdict(parent, tree, findings) {
   const worst = findings.find((finding) => !finding.resolved);
-  const level = worst ? worst.level : 'ok';
+  const level = worst ? worst.level : tree.pending ? 'info' : 'ok';
   parent.className = `verdict ${level}`;
   const head = document.createElement('strong');
-  head.textContent = worst ? PLAIN[worst.verdict] ?? worst.verdict : tree.records ? 'nothing is wrong' : 'no step was looked at';
-  const words = worst ? ` – ${worst.headline}: ${worst.cause}` : ` (${tree.records} steps looked at)`;
+  head.textContent = worst ? PLAIN[worst.verdict] ?? worst.verdict : tree.pending ? 'looking for what is wrong …' : tree.records ? 'nothing is wrong' : 'no step was looked at';
+  const words = worst ? ` – ${worst.headline}: ${worst.cause}` : tree.pending ? '' : ` (${tree.records} steps looked at)`;
   parent.replaceChildren(sign(level), head, words);
 }
 

@@ -28,7 +28,7 @@ export class Heatmap {
     this.frame.addEventListener('pointermove', (event) => this.move(event));
     this.frame.addEventListener('pointerdown', (event) => { this.pressed = this.at(event).x; });
     this.frame.addEventListener('pointerup', (event) => this.release(event));
-    this.frame.addEventListener('pointerleave', () => { this.hover = null; this.point(); });
+    this.frame.addEventListener('pointerleave', () => { this.hover = null; this.tell(); });
     this.frame.addEventListener('keydown', (event) => this.key(event));
   }
 
@@ -66,7 +66,13 @@ export class Heatmap {
     const place = this.at(event);
     this.hover = place.inside ? place : null;
     this.dragged = event.buttons ? place.x : null;
-    requestAnimationFrame(() => this.point());
+    if (this.waiting) return;
+    this.waiting = true;
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      if (this.dragged === null) this.tell();
+      else this.point();
+    });
   }
 
   release(event) {
@@ -139,6 +145,13 @@ export class Heatmap {
       context.fillStyle = 'rgba(128,128,128,.45)';
       context.fillRect(this.pressed, 0, this.dragged - this.pressed, this.height);
     }
+    this.tell();
+  }
+
+  // In words what is under the pointer, or else what is chosen.
+  tell() {
+    if (!this.view.matrix.first.length || !this.view.rows.length) return;
+    const {column, line} = this.chosen();
     this.said.textContent = this.hover ? this.words(this.hover.column, this.hover.line) :
       line >= 0 ? this.words(column, line) : 'click a layer at a step; drag to zoom';
   }

@@ -12,6 +12,7 @@ import {spread} from './spread.js';
 import {load, save} from './state.js';
 
 const EVERY_MS = 3000; // between two looks at whether a run has grown
+const PATIENCE_MS = 150; // until a picture is shown without its findings
 const PAGE = `
   <header>
     <label>run <select id="run"></select></label>
@@ -129,17 +130,25 @@ async function refresh() {
   }
   const width = Math.max(100, Math.min(4000, find('maps').clientWidth - 100));
   try {
-    const answers = await Promise.all(names.map(async (run) => ({
-      run,
-      matrix: await matrix({run, statistic: state.statistic, relative: asks_relative(), width,
-        axis: state.axis, fold: state.fold, first: state.first, last: state.last}),
-      tree: await ask('findings', {run}),
-    })));
+    const matrices = await Promise.all(names.map((run) => matrix({run, statistic: state.statistic,
+      relative: asks_relative(), width, axis: state.axis, fold: state.fold,
+      first: state.first, last: state.last})));
+    const waiting = Promise.all(names.map((run) => ask('findings', {run})));
+    waiting.catch(() => {}); // told below
+    const show = (trees) => {
+      arrange(names.map((run, number) => ({run, matrix: matrices[number], tree: trees[number]})));
+      draw();
+      if (!performance.getEntriesByName('first picture').length) performance.mark('first picture');
+    };
+    const soon = await Promise.race([waiting, new Promise((done) => setTimeout(done, PATIENCE_MS))]);
     if (mine !== asked) return; // something newer was asked for meanwhile
-    arrange(answers);
-    draw();
-    if (!performance.getEntriesByName('first picture').length) performance.mark('first picture');
-    note(answers.flatMap(({run, matrix: {notes}}) => notes.map((text) => `${run}: ${text}`)).join(' · '));
+    if (!soon) { // of a large run that was just opened: the picture first
+      show(names.map((run) => panels.find((shown) => shown.run === run)?.tree ?? {findings: [], pending: true}));
+    }
+    const trees = await waiting;
+    if (mine !== asked) return;
+    show(trees);
+    note(matrices.flatMap(({notes}, number) => notes.map((text) => `${names[number]}: ${text}`)).join(' · '));
   } catch (error) {
     if (mine === asked) note(error.message);
   }
