@@ -5,7 +5,7 @@
 The first run has that many layers at that many observed steps and is asked for over HTTP after its
 numbers were loaded once, then opened in headless Chromium (needs the extra `browser`). The second
 has ten layers at `--long` steps, and what TensorBoard takes for it beyond an empty folder is put
-beside the size of its event file. Runs are made up; steps of a block share their bytes of layers.
+beside the size of its event file. Runs are made up, with noise in every size of a gradient.
 """
 
 from __future__ import annotations
@@ -31,11 +31,24 @@ from tensorboard_server import Server, serve  # noqa: E402
 
 from trainer.events import about  # noqa: E402
 from trainer.events.file import EventFile  # noqa: E402
+from trainer.record import TensorTable  # noqa: E402
 from trainer.wire import encode  # noqa: E402
 
 BLOCK = 50  # records
 ROUNDS = 15
 CURSOR_MOVES = 240
+
+
+def noise(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Factors around 1."""
+    return np.exp(random.normal(scale=0.1, size=shape))
+
+
+def noisy(table: TensorTable, random: np.random.Generator) -> TensorTable:
+    """The same tensors with other sizes."""
+    moments = table.moments.copy()
+    moments[:, 1:4] *= noise(random, (len(table.names), 1))
+    return replace(table, moments=moments)
 
 
 def write(folder: Path, layers: int, steps: int) -> int:
@@ -46,13 +59,15 @@ def write(folder: Path, layers: int, steps: int) -> int:
     for start in range(0, steps, BLOCK):
         records = []
         for step in range(start, min(start + BLOCK, steps)):
-            table = made.layers.gradients
-            scale = np.exp(random.normal(scale=0.1, size=(len(table.names), 1)))
-            moments = table.moments.copy()
-            moments[:, 1:4] *= scale
-            gradients = replace(table, moments=moments)
-            layers_now = replace(made.layers, gradients=gradients)
-            records.append(replace(made, step=step, wall_time=1e9 + step, layers=layers_now))
+            layers_now = replace(
+                made.layers, gradients=noisy(made.layers.gradients, random),
+                rms=made.layers.rms * noise(random, made.layers.rms.shape),
+            )  # fmt: skip
+            ratio = made.update_ratio * noise(random, made.update_ratio.shape)
+            records.append(
+                replace(made, step=step, wall_time=1e9 + step, layers=layers_now,
+                        gradients=noisy(made.gradients, random), update_ratio=ratio)
+            )  # fmt: skip
         file.add(about.records_event(encode(records), start, time.time()))
         file.flush()
     file.close()

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from records_by_hand import deep, linear, record
 from tensorboard_server import serve
-from test_plugin import matrix, write
+from test_plugin import NAMES, ODD, STATISTICS, matrix, write
 
 from trainer.record import BINS, StepRecord
 
@@ -51,6 +51,14 @@ def nested(step: int) -> StepRecord:
     return replace(made, layers=replace(made.layers, names=("input", *names), gradients=gradients))
 
 
+def named() -> StepRecord:
+    """Of layers with names that nobody would give."""
+    made = record(0, deep(2))
+    gradients = replace(made.layers.gradients, names=tuple(NAMES[:5]))
+    layers = replace(made.layers, names=("input", *NAMES[:5]), gradients=gradients)
+    return replace(made, layers=layers)
+
+
 @pytest.fixture(scope="module")
 def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
@@ -59,6 +67,10 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "well", [record(step, deep(3)) for step in range(40)])
     write(folder / HOSTILE, [record(0, deep(1))])
     write(folder / "single", [record(0, [linear(gradient=0.25)])])
+    write(folder / "odd", [record(step, ODD) for step in range(3)], b"GRAD\x02 and no more")
+    write(folder / "named", [named()])
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "events.out.tfevents.1.x").write_bytes(bytes(range(256)) * 8)
     write(folder / "nested", [nested(step) for step in range(0, 50, 10)])
     return folder
 
@@ -66,7 +78,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(logdir: Path) -> Iterator[str]:
     with serve(logdir) as server:
-        server.until(lambda runs: len(runs) == 5, "plugin/gradients/runs")
+        server.until(lambda runs: len(runs) == 7, "plugin/gradients/runs")
         yield server.address
 
 
@@ -216,4 +228,26 @@ def test_histograms_over_time_and_an_earlier_step(browser: Any, address: str) ->
 def test_one_layer_is_shown_by_its_own_numbers(browser: Any, address: str) -> None:
     page = Page(browser, address, run="single")
     assert page.frame.locator("#meaning").inner_text() == ""
+    assert not page.faults
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_any_name_of_a_layer_is_text(browser: Any, address: str, place: int) -> None:
+    page = Page(browser, address, run="named", row=NAMES[place])
+    page.expect(".said", NAMES[place])
+    page.expect("#histogram-title", NAMES[place])
+    assert page.frame.locator("body script").count() == 0
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.frame.locator("html").evaluate(f"() => {overflow}") == 0, "nothing is pushed aside"
+    assert not page.faults
+
+
+def test_what_is_not_finite_and_a_damaged_block_are_shown(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="odd", step=0)
+    page.expect("#note", "left out what follows step")
+    page.expect(".verdict", "NaN or infinity")
+    for statistic in STATISTICS:
+        page.frame.locator("#statistic").select_option(statistic)
+        page.expect("#profile-title", "step 0")
+        assert page.colours() > 3
     assert not page.faults
