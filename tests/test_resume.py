@@ -259,6 +259,32 @@ def test_no_checkpoint_of_weights_that_are_not_finite(capsys: pytest.CaptureFixt
                            for t in load_file(p / "model.safetensors").values())]  # fmt: skip
 
 
+def test_a_full_disk_and_a_folder_that_is_gone(tmp_path: Path) -> None:
+    code = """
+import resource, shutil, sys
+from trainer import loop
+from trainer.__main__ import main
+if sys.argv[1] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+else:
+    run = loop.run
+    def gone(*given):
+        shutil.rmtree("gone")
+        return run(*given)
+    loop.run = gone
+sys.exit(main(["--config", "config.yaml", "--run-dir", sys.argv[1]]))
+"""
+    config(NETWORK)
+    for name, status in (("full", 0), ("gone", 1)):
+        process = subprocess.run(
+            [sys.executable, "-c", code, name], stderr=subprocess.PIPE, text=True, check=False
+        )
+        assert process.returncode == status, process.stderr
+        assert "Traceback" not in process.stderr
+        assert "training goes on without: " in process.stderr
+        assert not list(Path().glob(f"{name}/checkpoints/step-*")), "nothing half-written"
+
+
 BAD = """
 def squares():
     return lambda prediction, target: (prediction - target).square() / (target != 17)

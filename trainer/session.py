@@ -127,8 +127,13 @@ def _run(
         console.stop()
         events.close(failed)
     interrupted = result.reason == "interrupted"
+    status = signals.status if interrupted else STATUS[result.reason]
     if not interrupted:
-        run_dir.write_json(folder / "result.json", outcome.outcome(result, monitor.findings))
+        try:
+            run_dir.write_json(folder / "result.json", outcome.outcome(result, monitor.findings))
+        except OSError as error:
+            console.say(f"{folder}: the result cannot be written: {error.strerror}")
+            status = status or 1
     kept = checkpoints.saved == result.steps
     last = checkpoints.folder / f"step-{result.steps:09d}"
     console.table(
@@ -149,7 +154,7 @@ def _run(
     if interrupted and kept:
         again = f"--config {shlex.quote(str(config_path))} --resume {shlex.quote(str(folder))}"
         console.say(f"to go on: python -m trainer {again}")
-    return signals.status if interrupted else STATUS[result.reason]
+    return status
 
 
 def _each(found: Iterable[StepRecord], seen: Summary) -> Iterator[StepRecord]:
