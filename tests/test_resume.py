@@ -149,6 +149,19 @@ def test_killed_before_and_between_checkpoints() -> None:
     assert said("whole") == said("broken")
 
 
+def test_sums_go_on_as_they_were_made() -> None:
+    """The kernel is loaded at the first look at layers: a run that goes on has it at once."""
+    text = NETWORK.replace("stop: {steps: 60}", "stop: {steps: 16}")
+    command = [sys.executable, "-m", "trainer", "--config", config(text), "--resume", "auto"]
+    for folder, steps in (
+        ("whole", 16),
+        ("broken", 9),
+        ("broken", 16),
+    ):  # looks at 9, not at layers
+        subprocess.run([*command, "--run-dir", folder, f"stop.steps={steps}"], check=True)
+    assert said("whole") == said("broken")
+
+
 @pytest.mark.parametrize(
     "optimizer",
     ["{name: sgd, lr: 0.05, momentum: 0.9}", "{name: lbfgs, lr: 0.1, max_iter: 2}",

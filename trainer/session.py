@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from trainer import loop, outcome, resume, run_dir
+from trainer import loop, outcome, resume, run_dir, statistics
 from trainer.checkpoint import Checkpoint
 from trainer.checkpoints import Checkpoints
 from trainer.config import dump, resolved
@@ -104,12 +104,15 @@ def _run(
     signals = Signals()
 
     def marked() -> dict[str, Any]:
-        return {"events": events.mark(), "findings": journal.mark()}
+        kernel = statistics.is_compiled()
+        return {"events": events.mark(), "findings": journal.mark(), "kernel": kernel}
 
     checkpoints = Checkpoints(folder, experiment, signals, marked, console.say)
     if mark:
         journal.rewind(mark["findings"])
         checkpoints.resume(progress.step)
+        if mark.get("kernel"):
+            statistics.use_compiled()  # from the same step on as in the unbroken run
         before = _each(records(folder, console.say), seen)
         monitor.resume(progress.step, before, journal.remember)
     started = time.monotonic()

@@ -19,14 +19,16 @@ from torch import Tensor
 
 from trainer.record import BINS, SIGNALS
 from trainer.statistics import kinds, operations
-from trainer.statistics.kinds import by_kind, dense
+from trainer.statistics.kinds import by_kind, dense, is_compiled, use_compiled
 from trainer.statistics.snapshot import Snapshot
 
 # The columns of a row of moments, float64. NORM (L2), SUM_ABS and MAX_ABS are over finite values.
 COUNT, NORM, SUM_ABS, MAX_ABS, ZEROS, NANS, INFINITIES = range(7)
 _ON_CPU, _SHAPE = attrgetter("is_cpu"), attrgetter("shape")
 
-__all__ = ["Snapshot", "fetch", "signal", "signals", "size", "summarize"]
+__all__ = [
+    "Snapshot", "fetch", "is_compiled", "signal", "signals", "size", "summarize", "use_compiled",
+]  # fmt: skip
 
 
 def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tensor | None]:

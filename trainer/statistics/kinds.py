@@ -68,6 +68,16 @@ def kind_of(tensors: Sequence[Tensor]) -> Any:
     return _kernel()
 
 
+def is_compiled() -> bool:
+    """Whether the compiled kernel is in use, whose sums differ from numpy's in the last bit."""
+    return _KERNEL in sys.modules
+
+
+def use_compiled() -> None:
+    """Uses the kernel from now on, also for a few values."""
+    _kernel()
+
+
 @cache
 def _kernel() -> Any:
     try:
