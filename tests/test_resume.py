@@ -162,6 +162,17 @@ def test_sums_go_on_as_they_were_made() -> None:
     assert said("whole") == said("broken")
 
 
+def test_killed_after_the_last_checkpoint_and_before_the_result() -> None:
+    for text in (NETWORK, NETWORK.replace("steps: 60", "steps: 60, patience_steps: 1")):
+        assert trained("whole", text) == 0
+        assert trained("broken", text) == 0
+        Path("broken/result.json").unlink()
+        assert trained("broken", text, "--resume", "auto") == 0
+        assert said("whole") == said("broken")
+        shutil.rmtree("whole")
+        shutil.rmtree("broken")
+
+
 @pytest.mark.parametrize(
     "optimizer",
     ["{name: sgd, lr: 0.05, momentum: 0.9}", "{name: lbfgs, lr: 0.1, max_iter: 2}",

@@ -18,7 +18,7 @@ from trainer.progress import Keeper, Progress
 from trainer.signals import Signals
 
 FOLDER = "checkpoints"
-MID_STEP = ("cost", "patience")  # ends after something of the next step was done
+CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the next step would repeat
 
 
 class Checkpoints(Keeper):
@@ -75,7 +75,7 @@ class Checkpoints(Keeper):
 
     def ended(self, progress: Progress, reason: str) -> None:
         """Writes the last one, which has the final weights."""
-        kept = reason in MID_STEP and self.saved == progress.step  # and can be gone on from
+        kept = reason in CUT_SHORT and self.saved == progress.step  # and can be gone on from
         if reason not in ("not finite", "interrupted") and not kept:
             self._tried = None
             self.save(progress, reason)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer import checkpoint, state
 from trainer.checkpoint import Checkpoint, Damaged
-from trainer.checkpoints import FOLDER, MID_STEP
+from trainer.checkpoints import FOLDER, CUT_SHORT
 from trainer.config import Config, ConfigError, resolved
 from trainer.config.problem import shown
 from trainer.experiment import Experiment
@@ -64,7 +64,7 @@ def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | No
         except Damaged as error:
             say(f"a damaged checkpoint is passed over: {error}")
             continue
-        if found.tree.get("ended") not in MID_STEP or is_over(found, config):
+        if found.tree.get("ended") not in CUT_SHORT or is_over(found, config):
             return found
     say(f"{folder}: holds no checkpoint to go on from")
     return None
@@ -80,12 +80,16 @@ def _read(path: Path) -> Checkpoint:
 
 
 def is_over(found: Checkpoint, config: Config) -> bool:
-    """Whether the run had ended there, and by limits that are still the same."""
-    tree = resolved(config)
-    before = found.tree["config"]
-    return found.tree.get("ended") is not None and all(
-        tree[key] == before.get(key) for key in LIMITS
-    )
+    """Whether the run had ended there, to its last word, by limits that are still the same."""
+    said = (found.path.absolute().parent.parent / "result.json").exists()
+    only = len(checkpoint.complete(found.path.parent)) == 1 and found.tree.get("ended") in CUT_SHORT
+    return (said or only) and _ended_by_these_limits(found, config)
+
+
+def _ended_by_these_limits(found: Checkpoint, config: Config) -> bool:
+    tree, before = resolved(config), found.tree["config"]
+    ended = found.tree.get("ended") is not None
+    return ended and all(tree[key] == before.get(key) for key in LIMITS)
 
 
 def apply(experiment: Experiment, progress: Progress, found: Checkpoint, say: Say) -> None:
