@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer import checkpoint, state
 from trainer.checkpoint import Checkpoint, Damaged
-from trainer.checkpoints import FOLDER, CUT_SHORT
+from trainer.checkpoints import CUT_SHORT, FOLDER
 from trainer.config import Config, ConfigError, resolved
 from trainer.config.problem import shown
 from trainer.experiment import Experiment
