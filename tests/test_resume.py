@@ -222,6 +222,32 @@ def test_another_experiment_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     assert "optimizer.lr: 0.002 → 0.001" in capsys.readouterr().err
 
 
+def test_a_run_that_ended_within_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its one checkpoint has a step half done: what would follow is not the unbroken run."""
+    linear = ["--config", str(Path(__file__).parents[1] / "configs" / "linear.yaml")]
+    assert main(linear) == 0
+    (run,) = Path("runs/linear").iterdir()
+    assert main([*linear, "--resume", "auto", "model.weight=3"]) == 2
+    told = capsys.readouterr().err
+    assert "another experiment" in told and "model.weight: 1.6649098 → 3" in told
+    assert main([*linear, "--resume", str(run), "stop.cost=0.001"]) == 2
+    why = f"{run}: ended by its cost within a step, and no checkpoint before it is left"
+    assert f"--resume {why}" in capsys.readouterr().err
+    assert [*Path("runs/linear").iterdir()] == [run]
+    assert main([*linear, "--resume", "auto", "stop.cost=0.001"]) == 0
+    assert f"{why}; starting a new run" in capsys.readouterr().err
+    assert len([*Path("runs/linear").iterdir()]) == 2
+
+
+def test_a_named_run_without_a_whole_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained("run", NETWORK, "stop.steps=7") == 0
+    (Path("run/checkpoints/step-000000007") / "checkpoint.json").write_text("{")
+    capsys.readouterr()
+    assert main(["--config", config(NETWORK), "--resume", "run"]) == 2
+    assert "--resume run: holds no whole checkpoint" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_damaged_checkpoints_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     assert trained("whole", NETWORK) == 0
     assert trained("kept", NETWORK, "stop.steps=20") == 0

@@ -50,7 +50,8 @@ def run_folder(config: Config, wanted: Path | None, resume: str) -> Path | None:
 def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | None:
     """The newest checkpoint of a run that is whole and that it can go on from, or the one named.
 
-    None, with a message, where there is none of the kind.
+    Where there is none, `auto` gives None, with a message, for a new run; ConfigError where a
+    folder was named, or where the run is of another experiment.
     """
     path = Path(resume)
     if checkpoint.NAME.fullmatch(path.name):
@@ -58,6 +59,7 @@ def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | No
             return _read(path)
         except Damaged as error:
             raise ConfigError([f"--resume {error}"]) from None
+    why = "holds no whole checkpoint"
     for candidate in checkpoint.complete(folder / FOLDER):
         try:
             found = _read(candidate)
@@ -66,7 +68,13 @@ def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | No
             continue
         if found.tree.get("ended") not in CUT_SHORT or is_over(found, config):
             return found
-    say(f"{folder}: holds no checkpoint to go on from")
+        _refuse(found, _changes(found, config))
+        why = (
+            f"ended by its {found.tree['ended']} within a step, and no checkpoint before it is left"
+        )
+    if resume != "auto":
+        raise ConfigError([f"--resume {folder}: {why}"])
+    say(f"{folder}: {why}; starting a new run")
     return None
 
 
@@ -97,17 +105,13 @@ def apply(experiment: Experiment, progress: Progress, found: Checkpoint, say: Sa
 
     ConfigError, with what differs, where it is another experiment.
     """
-    tree = found.tree
-    changes = dict(differences(tree["config"], resolved(experiment.config)))
+    tree, changes = found.tree, _changes(found, experiment.config)
     same_rows = tree["rows"] == state.fingerprint(experiment)
     if same_rows and len(tree["rows"]) > 1:  # known by their content
         changes.pop("data.file", None)
-    refused = [f"  {key}: {change}" for key, change in changes.items() if not _free(key)]
-    if not same_rows and not refused:
-        refused = ["  data: the rows are not those that it was trained on"]
-    if refused:
-        head = f"{found.path}: cannot go on with another experiment (--resume never starts anew):"
-        raise ConfigError(["\n".join([head, *refused])])
+    _refuse(found, changes)
+    if not same_rows:
+        _refuse(found, {"data": "the rows are not those that it was trained on"})
     for key, change in changes.items():
         say(f"changed since the checkpoint: {key}: {change}")
     try:
@@ -116,6 +120,18 @@ def apply(experiment: Experiment, progress: Progress, found: Checkpoint, say: Sa
         message = f"{type(error).__name__}: {error}"
         raise ConfigError([f"{found.path}: does not fit what the configuration names: {message}"]
                           ) from None  # fmt: skip
+
+
+def _changes(found: Checkpoint, config: Config) -> dict[str, str]:
+    return dict(differences(found.tree["config"], resolved(config)))
+
+
+def _refuse(found: Checkpoint, changes: Mapping[str, str]) -> None:
+    """Raises ConfigError with those of the changes that make another experiment, if any do."""
+    refused = [f"  {key}: {change}" for key, change in changes.items() if not _free(key)]
+    if refused:
+        head = f"{found.path}: cannot go on with another experiment (--resume never starts anew):"
+        raise ConfigError(["\n".join([head, *refused])])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
