@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
@@ -19,6 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from trainer.config import Config, ConfigError, dump, resolved
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = "lock"
 WRITTEN = ("config.yaml", "config.tmp", "environment.json", "findings.jsonl", "result.json",
@@ -65,6 +69,8 @@ def claim(folder: Path) -> IO[bytes]:
         file = (folder / LOCK).open("ab")
     except OSError:
         return io.BytesIO()
+    if fcntl is None:
+        return file
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which child processes do not hold
     except (BlockingIOError, PermissionError):

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
+ASKING = tuple(s for s in [getattr(signal, "SIGUSR1", None)] if s is not None)  # not on Windows
 
 
 class Signals:
@@ -38,7 +39,7 @@ class Signals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (*ENDING, signal.SIGUSR1):
+            for number in (*ENDING, *ASKING):
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
