@@ -97,14 +97,16 @@ def train(given: argparse.Namespace) -> int:
     if given.print_config:
         print(dump(resolved(config)), end="")
         return DONE
-    built = experiment.build(config, document)
     if given.check:
+        built = experiment.build(config, document)
         parameters = sum(p.numel() for p in built.model.parameters())
         print(f"{given.config}: valid; {parameters:,} parameters, {len(built.rows):,} rows")
         return DONE
 
+    # Before the seed is set: some of what this imports draws a random number when it is loaded.
     from trainer import session
 
+    built = experiment.build(config, document)
     varied = [override.partition("=")[0] for override in given.overrides]
     return session.run(built, given.config, given.run_dir, varied, given.resume)
 
