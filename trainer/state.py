@@ -30,7 +30,6 @@ def capture(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     model = experiment.model.state_dict()
     return {
         "config": resolved(experiment.config),
-        "rows": fingerprint(experiment),
         "progress": progress.state_dict(),
         "model": {k: value for k, value in model.items() if not isinstance(value, Tensor)},
         "optimizer": optimizers.state_dict(experiment.optimizer),
@@ -86,9 +85,10 @@ def _check_sizes(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> 
 
 def _random_states(experiment: Experiment) -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state()
+    version, numbers, spare = random.getstate()
     states: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (kind, np.asarray(keys).tolist(), *rest),
+        "python": (version, torch.tensor(numbers), spare),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
     if experiment.device.type == "cuda":
@@ -99,8 +99,10 @@ def _random_states(experiment: Experiment) -> dict[str, Any]:
 
 
 def _set_random_states(states: Mapping[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
+    version, numbers, spare = states["python"]
+    random.setstate((version, tuple(numbers.tolist()), spare))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
         torch.cuda.set_rng_state_all(states["cuda"])
