@@ -12,11 +12,14 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 RECENT = 8  # losses in which a trend is seen
+FALLS = 0.7  # of the loss before, at which it is on its way down
+FAR = 100  # times the loss at the start, from where a way down is no comfort
 SETTLED = 20  # steps after which a loss should be back at where it started
 
 
 def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Updates of a tenth of the weights' size and more, and a loss that has risen for it."""
+    """Updates of a tenth of the weights' size and more, and losses that have risen for it and do
+    not come down."""
     first = history.first_view
     if first is not None and first.forward_ratio >= thresholds.blown_up_forward:
         return None  # the gradient is too large, not the rate
@@ -25,9 +28,9 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
         return None
     if history.record.step < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
-    far, latest = history.loss_rise >= 100, history.losses[-5:]
-    if not far and len(latest) > 1 and history.loss < 0.7 * latest[-2]:
-        return None  # on the way down
+    far, latest = history.loss_rise >= FAR, history.losses[-5:]
+    if not far and len(latest) > 1 and history.loss < FALLS * latest[-2]:
+        return None
     if min(latest) < history.loss_at_start:
         return None  # it fits some batches
     return Symptom(

@@ -15,6 +15,7 @@ from trainer.finding import Level
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
 SETTLED = 200  # steps after which one look is enough
+FAR = 100  # times the blow-up that an adaptive optimizer brings down
 FLOOR = 4  # roundings above which a signal can be told from them
 
 
@@ -145,7 +146,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     found = blame.amplification(first, history.record)
     # Updates whose size does not depend on the gradient's can bring such an output down.
     hurts = (
-        ratio >= 100 * thresholds.blown_up_forward
+        ratio >= FAR * thresholds.blown_up_forward
         or history.update >= thresholds.thrown_update
         or history.record.step >= JUDGED_FROM_STEP
         and history.stuck
