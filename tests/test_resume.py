@@ -239,6 +239,13 @@ def test_a_run_that_ended_within_a_step(capsys: pytest.CaptureFixture[str]) -> N
     assert len([*Path("runs/linear").iterdir()]) == 2
 
 
+def test_the_end_names_the_whole_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = "a-folder-whose-name-alone-is-as-long-as-a-line-of-a-terminal-that-nobody-looks-at"
+    assert trained(folder, NETWORK, "stop.steps=7") == 0
+    told = "".join(capsys.readouterr().err.split())
+    assert f"checkpoint{folder}/checkpoints/step-000000007" in told
+
+
 def test_a_named_run_without_a_whole_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert trained("run", NETWORK, "stop.steps=7") == 0
     (Path("run/checkpoints/step-000000007") / "checkpoint.json").write_text("{")

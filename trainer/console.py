@@ -89,8 +89,10 @@ class Console:
             self._bar = None
 
     def table(self, rows: Iterable[tuple[str, str]]) -> None:
-        """A table of two columns."""
+        """A table of two columns; what is too long for a line goes on in the next."""
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for left, right in rows:
             table.add_row(escape(left), escape(right))
         self._terminal.print(table)
