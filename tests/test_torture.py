@@ -32,6 +32,6 @@ def test_killed_runs_go_on(tmp_path: Path) -> None:
 
 def test_a_difference_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    import torture
+    from torture_suites import kills
 
-    assert torture.different({"records": [b"a"]}, {"records": [b"a", b"b"]}) == ["records"]
+    assert kills.different({"records": [b"a"]}, {"records": [b"a", b"b"]}) == ["records"]
