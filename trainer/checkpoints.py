@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,10 @@ CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the nex
 class Checkpoints(Keeper):
     """Writes checkpoints where they are due, at the end, and when a signal asks for one.
 
-    Training goes on where one cannot be written. `LAST` and `BEST` hold the names of the newest
+    Training waits while the state is copied, and goes on while a thread writes the copy, or where
+    it cannot be written; one copy is held at a time. `LAST` and `BEST` hold the names of the newest
     and of the one whose weights had the lowest validation loss. `mark` is asked for what else a
-    run needs to go on; `BEST` also has the loss.
+    run needs to go on, which the thread waits for; `BEST` also has the loss.
     """
 
     def __init__(
@@ -34,17 +37,19 @@ class Checkpoints(Keeper):
         run_dir: Path,
         experiment: Experiment,
         signals: Signals,
-        mark: Callable[[], dict[str, Any]],
+        mark: Callable[[], Callable[[], dict[str, Any]]],
         say: Callable[[str], None],
     ) -> None:
         self.folder = run_dir / FOLDER
-        self.saved: int | None = None  # the step of the newest that is whole
+        self.saved: int | None = None  # the step of the newest that is whole, when none is written
         self._experiment, self._section = experiment, experiment.config.checkpoint
         self._signals, self._mark, self._say = signals, mark, say
         self._tried: int | None = None
         self._best = best(self.folder)
         self._at = time.monotonic()
         self._rows: list[int | str] | None = None
+        self._thread = ThreadPoolExecutor(1, "trainer-checkpoints")
+        self._writing: deque[Future[None]] = deque()
 
     def resume(self, step: int) -> None:
         """Goes on from the checkpoint of a step."""
@@ -57,57 +62,85 @@ class Checkpoints(Keeper):
                 self.save(progress)
             return None
         ends = self._signals.ends
-        if self.save(progress) and not ends:
+        self.save(progress)
+        self.wait()
+        if self.saved == progress.step and not ends:
             self._say(f"checkpoint at step {progress.step}; training goes on")
         self._signals.taken()
         return "interrupted" if ends else None
 
     def validated(self, step: int, loss: float) -> None:
         """Has `BEST` name the checkpoint of this step if no other had a loss so low."""
-        if step == self.saved and not loss >= self._best[1] and math.isfinite(loss):
-            path = self.folder / f"step-{step:09d}"
-            try:
-                checkpoint.point(self.folder, "BEST", f"{path.name} {loss!r}")
-            except OSError as error:
-                self._say(f"{self.folder}: cannot be written: {error.strerror}")
-                return
-            self._best = path, loss
+        if step == self._tried and math.isfinite(loss):
+            self._leave(self._name_best, step, loss)
 
     def ended(self, progress: Progress, reason: str) -> None:
         """Writes the last one, which has the final weights."""
+        self.wait()
         kept = reason in CUT_SHORT and self.saved == progress.step  # and can be gone on from
         if reason not in ("not finite", "interrupted") and not kept:
             self._tried = None
             self.save(progress, reason)
 
-    def save(self, progress: Progress, ended: str | None = None) -> bool:
-        """Writes a checkpoint, unless this step has one; whether there is one."""
+    def save(self, progress: Progress, ended: str | None = None) -> None:
+        """Copies the state and leaves it to the thread, unless this step has a checkpoint."""
         step = progress.step
-        if self._section.keep == 0:
-            return False
-        if self._tried == step:
-            return self.saved == step
+        if self._section.keep == 0 or self._tried == step:
+            return
         self._tried = step
+        self.wait()
         try:
-            held = state.weights(self._experiment)
-            if not all(_finite(tensor) for tensor in held.values()):
-                self._say(f"no checkpoint at step {step}: weights are not finite any more")
-                return False
+            weights = state.weights(self._experiment)
             if self._rows is None:
                 self._rows = state.fingerprint(self._experiment)
             tree = state.capture(self._experiment, progress)
-            tree |= {"rows": self._rows, "mark": self._mark(), "ended": ended}
-            path = checkpoint.write(self.folder, step, held, tree)
+            self._leave(self._write, step, weights, tree | {"ended": ended}, self._mark())
+        except (OSError, TypeError, RuntimeError) as error:
+            self._missed(step, error)
+        self._at = time.monotonic()
+
+    def wait(self) -> None:
+        """Waits until all that was left to the thread is done."""
+        while self._writing:
+            self._writing.popleft().result()
+
+    def _leave(self, task: Callable[..., None], *given: Any) -> None:
+        self._writing.append(self._thread.submit(task, *given))
+
+    def _write(
+        self,
+        step: int,
+        weights: dict[str, Tensor],
+        tree: dict[str, Any],
+        mark: Callable[[], dict[str, Any]],
+    ) -> None:
+        try:
+            if not all(_finite(tensor) for tensor in weights.values()):
+                self._say(f"no checkpoint at step {step}: weights are not finite any more")
+                return
+            tree |= {"rows": self._rows, "mark": mark()}
+            path = checkpoint.write(self.folder, step, weights, tree)
             checkpoint.point(self.folder, "LAST", path.name)
         except (OSError, TypeError) as error:
-            why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            self._say(f"no checkpoint at step {step}, training goes on without: {why}")
-            return False
-        finally:
-            self._at = time.monotonic()
+            self._missed(step, error)
+            return
         self.saved = step
         self._prune()
-        return True
+
+    def _missed(self, step: int, error: Exception) -> None:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        self._say(f"no checkpoint at step {step}, training goes on without: {why}")
+
+    def _name_best(self, step: int, loss: float) -> None:
+        if step != self.saved or loss >= self._best[1]:
+            return
+        path = self.folder / f"step-{step:09d}"
+        try:
+            checkpoint.point(self.folder, "BEST", f"{path.name} {loss!r}")
+        except OSError as error:
+            self._say(f"{self.folder}: cannot be written: {error.strerror}")
+            return
+        self._best = path, loss
 
     def _due(self, step: int) -> bool:
         section: Section = self._section

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from trainer import summary
@@ -31,13 +32,17 @@ class Journal:
         self._latest[finding.verdict, finding.where] = finding
         self._step = max(self._step, finding.steps[1])
 
-    def mark(self) -> int:
-        """How many bytes the file has, now on the disk."""
-        if not self._path.exists():
-            return 0
-        with self._path.open("rb+") as file:
-            os.fsync(file.fileno())
-            return os.fstat(file.fileno()).st_size
+    def mark(self) -> Callable[[], int]:
+        """What has the file on the disk and tells how many bytes it had when marked."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+
+        def synced() -> int:
+            if size:
+                with self._path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            return size
+
+        return synced
 
     def rewind(self, size: int) -> None:
         """Cuts the file to the size that it was marked with."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
-    """The tree as values of JSON; its tensors are copied to the host and added to `tensors`.
+    """The tree as values of JSON; its tensors are added to `tensors`.
 
     TypeError where something is neither a tensor nor None, a bool, a number, a text, a list, a
     tuple or a dict of such.
@@ -20,7 +20,7 @@ def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         name = path
         while name in tensors:
             name += "'"
-        tensors[name] = copied(tree)
+        tensors[name] = tree
         return {"tensor": name}
     if isinstance(tree, dict):
         kind = "counter" if isinstance(tree, Counter) else "dict"
@@ -54,8 +54,19 @@ def unpacked(values: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise ValueError(f"holds an unknown kind of value, {kind!r:.40}")
 
 
-def copied(tensor: Tensor) -> Tensor:
-    """A copy on the host that shares nothing with anything; TypeError for a sparse tensor."""
+def copied(tree: Any) -> Any:
+    """The tree with copies on the host of its tensors; TypeError for a sparse one."""
+    if isinstance(tree, Tensor):
+        return _copy(tree)
+    if isinstance(tree, dict):
+        copies = [(key, copied(value)) for key, value in tree.items()]
+        return Counter(dict(copies)) if isinstance(tree, Counter) else dict(copies)
+    if isinstance(tree, list):
+        return [copied(item) for item in tree]
+    return tuple(map(copied, tree)) if isinstance(tree, tuple) else tree
+
+
+def _copy(tensor: Tensor) -> Tensor:
     if tensor.layout is not torch.strided:
         raise TypeError(f"a tensor of layout {tensor.layout} cannot be held by a checkpoint")
     copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,9 @@ def _run(
     )
     signals = Signals()
 
-    def marked() -> dict[str, Any]:
-        kernel = statistics.is_compiled()
-        return {"events": events.mark(), "findings": journal.mark(), "kernel": kernel}
+    def marked() -> Callable[[], dict[str, Any]]:
+        kernel, told, found = statistics.is_compiled(), events.mark(), journal.mark()
+        return lambda: {"events": told(), "findings": found(), "kernel": kernel}
 
     checkpoints = Checkpoints(folder, experiment, signals, marked, console.say)
     if mark:
@@ -120,7 +120,12 @@ def _run(
     failed = True
     try:
         with signals:
-            result = loop.run(experiment, monitor, console, events.scalars, progress, checkpoints)
+            try:
+                result = loop.run(
+                    experiment, monitor, console, events.scalars, progress, checkpoints
+                )
+            finally:
+                checkpoints.wait()
         failed = STATUS.get(result.reason) != 0
     except KeyboardInterrupt:
         console.stop()

@@ -26,9 +26,12 @@ def weights(experiment: Experiment) -> dict[str, Tensor]:
 
 
 def capture(experiment: Experiment, progress: Progress) -> dict[str, Any]:
-    """What a run needs besides the weights to go on between two steps as if it had not stopped."""
+    """What a run needs besides the weights to go on between two steps as if it had not stopped.
+
+    All is copied to the host, and stays as it is when training goes on.
+    """
     model = experiment.model.state_dict()
-    return {
+    live = {
         "config": resolved(experiment.config),
         "progress": progress.state_dict(),
         "model": {k: value for k, value in model.items() if not isinstance(value, Tensor)},
@@ -37,6 +40,7 @@ def capture(experiment: Experiment, progress: Progress) -> dict[str, Any]:
         "batches": experiment.batches.state_dict(),
         "random": _random_states(experiment),
     }
+    return {key: copied(value) for key, value in live.items()}
 
 
 def restore(

@@ -75,11 +75,18 @@ class Events:
             self._writer.put(event)
         self._writer.is_session = True
 
-    def mark(self) -> dict[str, Any]:
-        """Where the events end that are now on the disk, for `resumed`."""
-        self._writer.sync()
-        sizes = {path.name: path.stat().st_size for path in event_files(self._run_dir)}
-        return {"bytes": sizes, "curves": self._writer.curves.counts()}
+    def mark(self) -> Callable[[], dict[str, Any]]:
+        """What tells, when all events until now are on the disk, where they end: for `resumed`.
+
+        Any thread may call it; it waits for the disk.
+        """
+        mark = self._writer.mark()
+
+        def reached() -> dict[str, Any]:
+            self._writer.wait(mark)
+            return {"bytes": mark.sizes, "curves": mark.curves}
+
+        return reached
 
     def close(self, failed: bool = False) -> None:
         """Writes everything that waits and closes the file; safe to call twice.

@@ -11,6 +11,7 @@ from pathlib import Path
 from trainer.events import about
 from trainer.events.curves import Curves
 from trainer.events.file import EventFile
+from trainer.events.reader import event_files
 from trainer.record import BINS, StepRecord
 from trainer.wire import Block
 
@@ -23,10 +24,15 @@ HELD_BYTES = 64 << 20  # of histograms, waiting for the thread or in one block
 
 
 class Mark:
-    """A place in what is written: whoever waits for it has all before it on the disk."""
+    """A place in what is written: once it is reached, all before it is on the disk.
+
+    `sizes` are then those of the folder's event files, and `curves` the counts of the curves.
+    """
 
     def __init__(self) -> None:
         self.reached = threading.Event()
+        self.sizes: dict[str, int] = {}
+        self.curves: list[int] = []
 
 
 class Writer:
@@ -36,7 +42,7 @@ class Writer:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = EventFile(folder)
+        self._file, self._folder = EventFile(folder), folder
         self.failure: Exception | None = None
         self.is_session = False  # whether the HPARAMS tab waits for an end
         self.curves = Curves()
@@ -57,13 +63,18 @@ class Writer:
                 self._wait(_histogram_bytes(item))
             self._waiting.append(item)
 
-    def sync(self) -> None:
-        """Waits until everything is on the disk, or writing has failed."""
+    def mark(self) -> Mark:
+        """A mark behind what was put until now."""
         mark = Mark()
         self._waiting.append(mark)
         self._wake.set()
-        while not mark.reached.wait(0.01) and self._thread.is_alive() and self.failure is None:
-            pass
+        return mark
+
+    def wait(self, mark: Mark) -> None:
+        """Waits until a mark is reached, or writing has ended before it."""
+        while not mark.reached.wait(0.01):
+            if not self._thread.is_alive() or self.failure is not None:
+                self._reach(mark)
 
     def close(self, failed: bool) -> None:
         """Writes everything and ends the thread; `failed` is what the HPARAMS tab shows."""
@@ -127,7 +138,12 @@ class Writer:
             if mark is not None:
                 self._flush()
                 self._file.sync()
-                mark.reached.set()
+                self._reach(mark)
+
+    def _reach(self, mark: Mark) -> None:
+        mark.sizes = {path.name: path.stat().st_size for path in event_files(self._folder)}
+        mark.curves = self.curves.counts()
+        mark.reached.set()
 
     def _flush_if_due(self) -> None:
         due = self._flush_at is not None and time.monotonic() >= self._flush_at
