@@ -25,7 +25,7 @@ ROWS = [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
         *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),
     ],
-    ["plain"],
+    ["plain", "tensor_file"],
     ["callables", "summary"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],

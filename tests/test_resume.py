@@ -129,11 +129,11 @@ import os, sys
 from trainer import checkpoint
 from trainer.__main__ import main
 write, left = checkpoint.write, [int(sys.argv[1])]
-def killed(*given):
+def killed(*given, **more):
     if left[0] == 0:
         os.kill(os.getpid(), 9)
     left[0] -= 1
-    return write(*given)
+    return write(*given, **more)
 checkpoint.write = killed
 sys.exit(main(sys.argv[2:]))
 """

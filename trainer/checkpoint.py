@@ -2,12 +2,11 @@
 
 `model.safetensors` holds the weights under the names of the model's `state_dict`, for this program
 and for others, `training.safetensors` all other tensors, `checkpoint.json` the rest and the
-SHA-256 of all three. Nothing in it is code, and nothing is parsed before its checksum is right.
+CRC-32C of all three. Nothing in it is code, and nothing is parsed before its checksum is right.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,14 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainer.plain import packed, unpacked
+from trainer.tensor_file import TensorFile, checksum
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION, WEIGHTS, TENSORS = "checkpoint.json", "model.safetensors", "training.safetensors"
+NEXT = "next"  # where one is written
 MAX_DESCRIPTION_BYTES = 64 << 20
 NAME = re.compile(r"step-(\d{1,15})")
 READ_ERRORS = (
@@ -46,26 +48,36 @@ class Checkpoint:
     tree: Mapping[str, Any]  # all else
 
 
-def write(folder: Path, step: int, weights: Mapping[str, Tensor], tree: Mapping[str, Any]) -> Path:
+class Snapshot:
+    """A copy of all that a checkpoint holds, which training no longer changes.
+
+    TypeError where there is something that it cannot hold.
+    """
+
+    def __init__(self, step: int, weights: Mapping[str, Tensor], tree: Mapping[str, Any]) -> None:
+        tensors: dict[str, Tensor] = {}
+        self.step, self.tree = step, packed(dict(tree), tensors)
+        self.files = {WEIGHTS: TensorFile(weights), TENSORS: TensorFile(tensors)}
+
+
+def write(folder: Path, snapshot: Snapshot, **more: Any) -> Path:
     """Writes the checkpoint `step-<number>` into a folder, all on the disk before it has its name.
 
-    OSError where it cannot be written; TypeError where it cannot hold something.
+    `more` are plain values of its tree that were not known yet when it was copied. OSError where
+    it cannot be written.
     """
-    path = folder / f"step-{step:09d}"
-    temporary = path.with_suffix(".tmp")
-    tensors: dict[str, Tensor] = {}
-    content = {"format": FORMAT, "step": step, "tree": packed(dict(tree), tensors)}
+    path, temporary = folder / f"step-{snapshot.step:09d}", folder / NEXT
+    tree = {"dict": snapshot.tree["dict"] + packed(more, {})["dict"]}
+    content = {"format": FORMAT, "step": snapshot.step, "tree": tree}
     folder.mkdir(exist_ok=True)
-    remove(temporary)
-    temporary.mkdir()
+    temporary.mkdir(exist_ok=True)
     try:
         content["files"] = {
-            name: _write_tensors(temporary / name, held)
-            for name, held in ((WEIGHTS, dict(weights)), (TENSORS, tensors))
+            name: held.write(temporary / name) for name, held in snapshot.files.items()
         }
         text = json.dumps(content)
-        signed = json.dumps({"sha256": _sha256(text), "content": text})
-        with (temporary / DESCRIPTION).open("xb") as file:
+        signed = json.dumps({"crc32c": _checksum(text), "content": text})
+        with (temporary / DESCRIPTION).open("wb") as file:
             file.write(signed.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -108,6 +120,22 @@ def remove(path: Path) -> None:
         shutil.rmtree(gone)
 
 
+def retire(path: Path) -> None:
+    """Takes a checkpoint's name from it and has the next one written over it.
+
+    Blocks of the disk that are there already cost half of what new ones do.
+    """
+    if (path.parent / NEXT).exists():
+        remove(path)
+    else:
+        path.rename(path.parent / NEXT)
+
+
+def clear(folder: Path) -> None:
+    """Deletes what was kept for the next checkpoint."""
+    shutil.rmtree(folder / NEXT, ignore_errors=True)
+
+
 def point(folder: Path, name: str, text: str) -> None:
     """Lets the file `name` of a folder hold a line that names a checkpoint."""
     temporary = folder / f"{name}.tmp"
@@ -130,24 +158,13 @@ def synced(folder: Path) -> None:
         os.close(opened)
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    try:
-        save_file(tensors, path, {"format": "pt"})
-    except SafetensorError as error:  # that is how it tells of a full disk
-        raise OSError(None, str(error)) from None
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"bytes": file.tell(), "sha256": digest}
-
-
 def _read(path: Path) -> Checkpoint:
     with (path / DESCRIPTION).open("rb") as file:
         text = file.read(MAX_DESCRIPTION_BYTES + 1)
     if len(text) > MAX_DESCRIPTION_BYTES:
         raise ValueError(f"{DESCRIPTION} is too large")
     signed = json.loads(text)
-    if _sha256(signed["content"]) != signed["sha256"]:
+    if _checksum(signed["content"]) != signed["crc32c"]:
         raise ValueError(f"the checksum of {DESCRIPTION} is wrong")
     content = json.loads(signed["content"])
     if content["format"] != FORMAT:
@@ -158,9 +175,8 @@ def _read(path: Path) -> Checkpoint:
         said, size = content["files"][name], (path / name).stat().st_size
         if size != said["bytes"]:
             raise ValueError(f"{name} has {size:,} bytes instead of {said['bytes']:,}")
-        with (path / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != said["sha256"]:
-                raise ValueError(f"the checksum of {name} is wrong")
+        if checksum(path / name) != said["crc32c"]:
+            raise ValueError(f"the checksum of {name} is wrong")
         # The copies are where torch puts them, as in the run that wrote them.
         held[name] = {key: tensor.clone() for key, tensor in load_file(path / name).items()}
     tree = unpacked(content["tree"], held[TENSORS])
@@ -170,5 +186,5 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(path, step, held[WEIGHTS], tree)
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _checksum(text: str) -> int:
+    return int(google_crc32c.value(text.encode()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Checkpoints(Keeper):
         self._tried: int | None = None
         self._best = best(self.folder)
         self._at = time.monotonic()
-        self._rows: list[int | str] | None = None
+        self._constant: dict[str, Any] | None = None  # is made when it is first needed
         self._thread = ThreadPoolExecutor(1, "trainer-checkpoints")
         self._writing: deque[Future[None]] = deque()
 
@@ -91,10 +91,11 @@ class Checkpoints(Keeper):
         self.wait()
         try:
             weights = state.weights(self._experiment)
-            if self._rows is None:
-                self._rows = state.fingerprint(self._experiment)
-            tree = state.capture(self._experiment, progress)
-            self._leave(self._write, step, weights, tree | {"ended": ended}, self._mark())
+            if not _finite(weights.values()):
+                self._say(f"no checkpoint at step {step}: weights are not finite any more")
+                return
+            snapshot = checkpoint.Snapshot(step, weights, state.capture(self._experiment, progress))
+            self._leave(self._write, snapshot, ended, self._mark())
         except (OSError, TypeError, RuntimeError) as error:
             self._missed(step, error)
         self._at = time.monotonic()
@@ -104,27 +105,31 @@ class Checkpoints(Keeper):
         while self._writing:
             self._writing.popleft().result()
 
+    def close(self) -> None:
+        """Waits likewise; nothing is written afterwards."""
+        self.wait()
+        self._thread.shutdown()
+        checkpoint.clear(self.folder)
+
     def _leave(self, task: Callable[..., None], *given: Any) -> None:
         self._writing.append(self._thread.submit(task, *given))
 
     def _write(
         self,
-        step: int,
-        weights: dict[str, Tensor],
-        tree: dict[str, Any],
+        snapshot: checkpoint.Snapshot,
+        ended: str | None,
         mark: Callable[[], dict[str, Any]],
     ) -> None:
         try:
-            if not all(_finite(tensor) for tensor in weights.values()):
-                self._say(f"no checkpoint at step {step}: weights are not finite any more")
-                return
-            tree |= {"rows": self._rows, "mark": mark()}
-            path = checkpoint.write(self.folder, step, weights, tree)
+            if self._constant is None:
+                self._constant = state.constant(self._experiment)
+            more = self._constant | {"mark": mark(), "ended": ended}
+            path = checkpoint.write(self.folder, snapshot, **more)
             checkpoint.point(self.folder, "LAST", path.name)
-        except (OSError, TypeError) as error:
-            self._missed(step, error)
+        except OSError as error:
+            self._missed(snapshot.step, error)
             return
-        self.saved = step
+        self.saved = snapshot.step
         self._prune()
 
     def _missed(self, step: int, error: Exception) -> None:
@@ -154,7 +159,7 @@ class Checkpoints(Keeper):
         for path in checkpoint.complete(self.folder)[self._section.keep :]:
             if path != self._best[0]:
                 try:
-                    checkpoint.remove(path)
+                    checkpoint.retire(path)
                 except OSError as error:
                     self._say(f"{path}: cannot be deleted: {error.strerror}")
 
@@ -170,5 +175,9 @@ def best(folder: Path) -> tuple[Path | None, float]:
     return None, math.inf
 
 
-def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+def _finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all values are, by one number that is read back to the host."""
+    floating = [t for t in tensors if t.is_floating_point() and t.itemsize > 1 and t.numel()]
+    largest = torch._foreach_norm(floating, math.inf) if floating else ()
+    together = [norm.double() for norm in largest]
+    return not together or bool(torch.isfinite(torch.stack(together)).all())

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -52,22 +51,3 @@ def unpacked(values: Any, tensors: Mapping[str, Tensor]) -> Any:
         tree = {unpacked(key, tensors): unpacked(value, tensors) for key, value in content}
         return Counter(tree) if kind == "counter" else tree
     raise ValueError(f"holds an unknown kind of value, {kind!r:.40}")
-
-
-def copied(tree: Any) -> Any:
-    """The tree with copies on the host of its tensors; TypeError for a sparse one."""
-    if isinstance(tree, Tensor):
-        return _copy(tree)
-    if isinstance(tree, dict):
-        copies = [(key, copied(value)) for key, value in tree.items()]
-        return Counter(dict(copies)) if isinstance(tree, Counter) else dict(copies)
-    if isinstance(tree, list):
-        return [copied(item) for item in tree]
-    return tuple(map(copied, tree)) if isinstance(tree, tuple) else tree
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    if tensor.layout is not torch.strided:
-        raise TypeError(f"a tensor of layout {tensor.layout} cannot be held by a checkpoint")
-    copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-    return copy.resolve_conj().resolve_neg()

@@ -125,7 +125,7 @@ def _run(
                     experiment, monitor, console, events.scalars, progress, checkpoints
                 )
             finally:
-                checkpoints.wait()
+                checkpoints.close()
         failed = STATUS.get(result.reason) != 0
     except KeyboardInterrupt:
         console.stop()

@@ -15,24 +15,22 @@ from trainer import optimizers
 from trainer.config import resolved
 from trainer.data.table import Table
 from trainer.experiment import Experiment
-from trainer.plain import copied
 from trainer.progress import Progress
 
 
 def weights(experiment: Experiment) -> dict[str, Tensor]:
-    """The tensors of the model's `state_dict`, copied to the host."""
+    """The tensors of the model's `state_dict`."""
     state = experiment.model.state_dict()
-    return {name: copied(value) for name, value in state.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def capture(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     """What a run needs besides the weights to go on between two steps as if it had not stopped.
 
-    All is copied to the host, and stays as it is when training goes on.
+    It is no copy: training changes it.
     """
     model = experiment.model.state_dict()
-    live = {
-        "config": resolved(experiment.config),
+    return {
         "progress": progress.state_dict(),
         "model": {k: value for k, value in model.items() if not isinstance(value, Tensor)},
         "optimizer": optimizers.state_dict(experiment.optimizer),
@@ -40,7 +38,6 @@ def capture(experiment: Experiment, progress: Progress) -> dict[str, Any]:
         "batches": experiment.batches.state_dict(),
         "random": _random_states(experiment),
     }
-    return {key: copied(value) for key, value in live.items()}
 
 
 def restore(
@@ -61,6 +58,11 @@ def restore(
     experiment.batches.load_state_dict(tree["batches"])
     progress.load_state_dict(tree["progress"])
     _set_random_states(tree["random"])
+
+
+def constant(experiment: Experiment) -> dict[str, Any]:
+    """What stays as it is while a run trains, and has to be known where it goes on."""
+    return {"config": resolved(experiment.config), "rows": fingerprint(experiment)}
 
 
 def fingerprint(experiment: Experiment) -> list[int | str]:

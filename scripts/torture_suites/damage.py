@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import torch
 
 from torture_suites.runs import WORKLOADS, train
@@ -53,7 +53,7 @@ def damages(path: Path, drawn: random.Random) -> Iterator[tuple[str, dict[str, b
         body = struct.pack("<Q", len(header)) + header
         yield "huge tensor, signed", signed(files, "model.safetensors", body)
         yield "pickle, signed", signed(files, "training.safetensors", pickle.dumps(Bomb()))
-        yield "version, signed", signed(files, None, b"", format=drawn.randrange(2, 9))
+        yield "version, signed", signed(files, None, b"", format=drawn.choice([0, 1, 3, 9]))
         yield "step, signed", signed(files, None, b"", step=drawn.randrange(10**9))
         yield (
             "tree, signed",
@@ -69,11 +69,10 @@ def signed(
     """A checkpoint with other content whose checksums are right."""
     content = json.loads(json.loads(files["checkpoint.json"])["content"]) | values
     if name is not None:
-        digest = hashlib.sha256(body).hexdigest()
-        content["files"][name] = {"bytes": len(body), "sha256": digest}
+        content["files"][name] = {"bytes": len(body), "crc32c": google_crc32c.value(body)}
     text = json.dumps(content)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    made = {"checkpoint.json": json.dumps({"sha256": digest, "content": text}).encode()}
+    signature = {"crc32c": google_crc32c.value(text.encode()), "content": text}
+    made = {"checkpoint.json": json.dumps(signature).encode()}
     return made | ({name: body} if name else {})
 
 

@@ -1,0 +1,141 @@
+"""What does a checkpoint cost the training that goes on while it is written?
+
+    python scripts/benchmark_checkpoints.py [--rounds 9] [--folder DIR]
+
+Trains the multilayer perceptron of workloads.py and the configuration digits_mlp with a checkpoint
+every ten steps and without, in turns; then holds up a network of 100 million parameters for one
+checkpoint, beside a bare copy of its weights. Times are on the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from benchmark_loop import Unobserving
+from torch import Tensor, nn
+
+from trainer import experiment, loop, state
+from trainer.checkpoints import Checkpoints
+from trainer.config import load
+from trainer.console import Console
+from trainer.evaluation import Evaluation
+from trainer.experiment import Experiment
+from trainer.progress import Keeper, Progress
+from trainer.signals import Signals
+
+EVERY_STEPS = 10  # the checkpoints of the mlp and of digits_mlp
+MLP = """
+name: mlp
+data: {name: "benchmark_checkpoints:images", batch_size: 64}
+model: {name: "workloads:mlp"}
+loss: {name: cross_entropy}
+optimizer: {name: sgd, lr: 1.0e-4}
+"""
+LARGE = MLP.replace("workloads:mlp", "benchmark_checkpoints:large")
+DIGITS = Path(__file__).parent.parent / "configs" / "digits_mlp.yaml"
+
+
+def images() -> tuple[Tensor, Tensor]:
+    """As many as 100 batches of noise."""
+    return torch.randn(6400, 784), torch.arange(6400) % 10
+
+
+def large() -> nn.Module:
+    """784, nine layers of 3500, 10: 101 million values."""
+    widths = [784, *[3500] * 9, 10]
+    pairs = itertools.pairwise(widths)
+    return nn.Sequential(*(part for a, b in pairs for part in (nn.Linear(a, b), nn.ReLU())))
+
+
+def built(folder: Path, text: str, *overrides: str) -> Experiment:
+    """The experiment of a configuration, without the evaluation at its end."""
+    path = folder / "config.yaml"
+    path.write_text(text)
+    config, document = load(path, ["validation.fraction=0", *overrides], [experiment.check])
+    made = experiment.build(config, document)
+    return replace(made, training=lambda model: Evaluation(0.0))  # type: ignore[arg-type]
+
+
+def kept(made: Experiment, folder: Path) -> Checkpoints:
+    folder.mkdir(exist_ok=True)
+    return Checkpoints(folder, made, Signals(), lambda: dict, sys.exit)
+
+
+def seconds(made: Experiment, keeper: Keeper) -> float:
+    """Of training, and of what the thread has left to do then."""
+    start = time.perf_counter()
+    loop.run(made, Unobserving(made.model), Console(quiet=True), keeper=keeper)
+    if isinstance(keeper, Checkpoints):
+        keeper.close()
+    return time.perf_counter() - start
+
+
+def often(name: str, work: Path, text: str, steps: int, rounds: int, *overrides: str) -> None:
+    """Prints what a checkpoint every ten steps costs."""
+    options = [f"stop.steps={steps}", f"checkpoint.every_steps={EVERY_STEPS}", *overrides]
+    made = built(work, text, *options)
+    times: dict[str, list[float]] = {"with": [], "without": []}
+    for number in range(rounds + 1):
+        folder = Path(tempfile.mkdtemp(dir=work))
+        for way in sorted(times, reverse=bool(number % 2)):
+            took = seconds(made, kept(made, folder) if way == "with" else Keeper())
+            if number:  # the first round warms up
+                times[way].append(took)
+    ratios = sorted(a / b for a, b in zip(times["with"], times["without"], strict=True))
+    low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+    values = sum(p.numel() for p in made.model.parameters())
+    bare = 1e3 * statistics.median(times["without"]) / steps
+    print(
+        f"{name}: {values:,} values, {bare:.2f} ms a step, with a checkpoint every {EVERY_STEPS} "
+        f"{statistics.median(ratios):.3f} times that ({low:.3f} to {high:.3f})",
+        flush=True,
+    )
+
+
+def once(work: Path) -> None:
+    """Prints how long a large network is held up by one checkpoint."""
+    made = built(work, LARGE, "optimizer.name=sgd")
+    keeper, progress = kept(made, work / "large"), Progress()
+    copies, held, writing = [], [], []
+    for progress.step in range(1, 6):
+        start = time.perf_counter()
+        copy = {name: tensor.clone() for name, tensor in state.weights(made).items()}
+        copies.append(time.perf_counter() - start)
+        del copy
+        start = time.perf_counter()
+        keeper.save(progress)
+        held.append(time.perf_counter() - start)
+        keeper.wait()
+        writing.append(time.perf_counter() - start)
+    values = sum(p.numel() for p in made.model.parameters())
+    print(
+        f"{values:,} values: held up for {statistics.median(held):.3f} s, a copy of the weights "
+        f"alone takes {statistics.median(copies):.3f} s; on the disk after "
+        f"{statistics.median(writing):.2f} s"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--folder", type=Path, help="on the disk to measure; else a temporary one")
+    given = parser.parse_args()
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        work = Path(folder)
+        for optimizer in ("sgd", "adam"):
+            often(f"mlp, {optimizer}", work, MLP, 100, given.rounds, f"optimizer.name={optimizer}")
+        often("digits_mlp", work, DIGITS.read_text(), 300, given.rounds)
+        once(work)
+
+
+if __name__ == "__main__":
+    main()
