@@ -2,6 +2,7 @@
 
     python scripts/torture.py kills [--runs 200]   # SIGKILL anywhere: is it the unbroken run?
     python scripts/torture.py damage [--ways 1000] # damaged checkpoints: is each one refused?
+    python scripts/torture.py soak [--minutes 60]  # training for long: does anything grow?
 
 Prints counts; the exit status is 1 where one is wrong.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 from torture_suites.damage import damage
 from torture_suites.kills import kills
+from torture_suites.soak import soak
 
 
 def run(arguments: list[str]) -> int:
@@ -25,9 +27,10 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=("kills", "damage"))
+    parser.add_argument("suite", choices=("kills", "damage", "soak"))
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--ways", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work and leave what differs")
     given = parser.parse_args(arguments)
@@ -37,6 +40,8 @@ def run(arguments: list[str]) -> int:
     with contextlib.chdir(work):
         if given.suite == "kills":
             wrong = kills(work, given.runs, given.seed)
+        elif given.suite == "soak":
+            wrong = soak(work, given.minutes)
         else:
             wrong = damage(work, given.ways, given.seed)
     if not wrong and not given.folder:
