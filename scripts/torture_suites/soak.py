@@ -26,7 +26,9 @@ stop: {steps: 1000000000}
 """
 LOOKS = 60  # in all
 TICKS = os.sysconf("SC_CLK_TCK")
-MAX_GROWTH = 1.05  # from the second quarter of the time to the last
+# From the second quarter to the last: of memory, files, threads and CPU time, which other programs
+# on the machine disturb through its caches.
+MAX_GROWTH = 1.03, 1.0, 1.0, 1.15
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ def soak(work: Path, minutes: float) -> int:
         memory = statistics.median(look.memory_mb for look in quarter)
         rows.append((memory, max(q.files for q in quarter), max(q.threads for q in quarter), cpu))
         print(f"{number:8} {memory:10.1f} {rows[-1][1]:6} {rows[-1][2]:8} {cpu:14.1f}", flush=True)
-    grown = [b > a * MAX_GROWTH for a, b in zip(rows[1], rows[3], strict=True)]
+    grown = [b > a * most for a, b, most in zip(rows[1], rows[3], MAX_GROWTH, strict=True)]
     events = sum(p.stat().st_size for p in folder.glob("events.*")) / 1e6
-    print(f"{sum(grown)} of 4 grew by more than 5 % from the second quarter to the last; "
-          f"{events:.1f} MB of events; status {status}")  # fmt: skip
+    print(f"{sum(grown)} of 4 grew; {events:.1f} MB of events; status {status}")
     return sum(grown) + (status != 128 + ENDING[1])
