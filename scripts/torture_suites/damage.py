@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import struct
 import time
 from collections import Counter
@@ -18,6 +19,9 @@ import torch
 
 from torture_suites.runs import WORKLOADS, train
 from trainer import checkpoint
+
+MAX_SECONDS = 5.0  # to refuse one
+MAX_MB = 300.0  # checkpoint.json alone may be read up to 64 MiB
 
 
 class Bomb:
@@ -86,6 +90,7 @@ def damage(work: Path, ways: int, seed: int) -> int:
     path = checkpoint.complete(folder / "checkpoints")[0]
     files = {p.name: p.read_bytes() for p in path.iterdir()}
     true, counts, slowest = checkpoint.read(path), Counter[str](), 0.0
+    memory = peak_mb()
     for number, (kind, contents) in enumerate(damages(path, random.Random(seed))):
         if number >= ways:
             break
@@ -110,5 +115,14 @@ def damage(work: Path, ways: int, seed: int) -> int:
         for name, content in files.items():
             (path / name).write_bytes(content)
     print("\n".join(f"{number:5} {what}" for what, number in sorted(counts.items())))
-    print(f"{sum(counts.values())} ways, {wrong} wrong, the slowest took {slowest:.3f} s")
-    return wrong
+    memory = peak_mb() - memory
+    print(
+        f"{sum(counts.values())} ways, {wrong} wrong, the slowest took {slowest:.3f} s, "
+        f"memory grew by {memory:.0f} MB"
+    )
+    return wrong + (slowest > MAX_SECONDS) + (memory > MAX_MB)
+
+
+def peak_mb() -> float:
+    """The most memory that this process has ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
