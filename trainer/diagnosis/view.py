@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ ACTIVATIONS = (
     | EXPONENTIALS
 )
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
+NO_MOMENTS = np.full((1, 7), np.nan)
 SOFT = frozenset({"Softmax", "LogSoftmax", "Softmin"})
 
 
@@ -71,8 +74,7 @@ class View:
         place = {name: row for row, name in enumerate(gradients.names)}
         # A module called `input` has the same name as the input's row, which no gradient reaches.
         which = [place.get(name, -1) for name in self.names]
-        padded = np.vstack([gradients.moments, np.full((1, 7), np.nan)])
-        moments: Array = padded[which]
+        moments: Array = np.concatenate([gradients.moments, NO_MOMENTS])[which]
         return moments
 
     @cached_property
@@ -101,12 +103,12 @@ class View:
     @cached_property
     def flow_ratio(self) -> float:
         """The flow at the first quarter of the layers over that at the last; NaN without."""
-        flow = self.flow[np.isfinite(self.flow)]
+        flow = [value for value in self.flow.tolist() if math.isfinite(value)]
         if len(flow) < 2:
             return np.nan
         quarter = max(1, len(flow) // 4)
-        last = float(np.median(flow[-quarter:]))
-        return float(np.median(flow[:quarter])) / last if last > 0 else np.nan
+        last = median(flow[-quarter:])
+        return median(flow[:quarter]) / last if last > 0 else np.nan
 
     @cached_property
     def time_ratio(self) -> float:
