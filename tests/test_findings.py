@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from torch import nn
 
 from trainer import Monitor
 from trainer.__main__ import main
+from trainer.events import Events
 from trainer.finding import Finding
+from trainer.journal import Journal
 from trainer.summary import markdown
 
 __all__ = ["tell"]
@@ -153,6 +156,27 @@ def test_a_file_that_cannot_be_written_does_not_end_the_training(
         f"{tmp_path}/findings.jsonl: cannot be written: Is a directory"
     ]
     assert texts(tmp_path) == [(4, markdown([SPIKE]))]
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events = Events(tmp_path)
+    journal, path = Journal(tmp_path, events), tmp_path / "findings.jsonl"
+    journal.write(SPIKE)
+    whole = path.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, before[1]))
+    try:
+        journal.write(SPIKE)
+        journal.write(SPIKE)
+        assert path.read_bytes() == whole
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{path}: cannot be written: File too large"
+    ]
+    journal.write(SPIKE)
+    assert path.read_bytes() == whole + whole
+    events.close()
 
 
 def test_a_run_tells_live_and_at_its_end(tell: Tell, tmp_path: Path, capsys: Any) -> None:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import checkpoint
+from trainer import checkpoint, run_dir
 from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
 from trainer.events.reader import records
@@ -272,6 +272,56 @@ def test_damaged_checkpoints_are_passed_over(capsys: pytest.CaptureFixture[str])
         shutil.rmtree("broken")
 
 
+def test_checkpoints_that_cannot_be_written_for_a_while(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = checkpoint.write
+
+    def full(folder: Path, snapshot: checkpoint.Snapshot, **more: Any) -> Path:
+        if 16 <= snapshot.step < 40:
+            raise OSError(28, "No space left on device")
+        return write(folder, snapshot, **more)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    assert trained("run", NETWORK) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "checkpoint at" in line]
+    assert told == [
+        "no checkpoint at step 16, training goes on without: No space left on device",
+        "checkpoint at step 40; they can be written again",
+    ]
+
+
+def test_a_folder_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert trained("run", NETWORK, "stop.steps=10") == 0
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(run_dir, "_write", refuse)
+    capsys.readouterr()
+    assert trained("run", NETWORK, "stop.steps=20", "--resume", "auto") == 1
+    assert capsys.readouterr().err.endswith("run: cannot be written: No space left on device\n")
+    assert trained("new", NETWORK) == 1
+    told = capsys.readouterr().err
+    assert told == "new/config.yaml: cannot be written: No space left on device\n"
+
+
+def test_the_newest_run_is_found_whatever_the_clock_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ahead = Path("runs/network/20991231-235959-abcd")
+    assert trained(str(ahead), NETWORK, "stop.steps=8") == 0
+    command = ["--config", config(NETWORK), "stop.steps=9"]
+    assert main(command) == 0
+    (newer,) = (path for path in Path("runs/network").iterdir() if path.name != ahead.name)
+    assert newer.name.startswith("21000101-000000-")
+    capsys.readouterr()
+    assert main([*command, "--resume", "auto"]) == 0
+    assert f"{newer}: ended at step 9: all its steps are done" in capsys.readouterr().err
+
+
 def test_two_processes_do_not_train_in_one_folder() -> None:
     assert trained("run", NETWORK, "stop.steps=10") == 0
     hold = (
@@ -332,13 +382,14 @@ else:
 sys.exit(main(["--config", "config.yaml", "--run-dir", sys.argv[1]]))
 """
     config(NETWORK)
-    for name, status in (("full", 0), ("gone", 1)):
+    for name in ("full", "gone"):
         process = subprocess.run(
             [sys.executable, "-c", code, name], stderr=subprocess.PIPE, text=True, check=False
         )
-        assert process.returncode == status, process.stderr
+        assert process.returncode == 1, process.stderr  # nobody has the weights
         assert "Traceback" not in process.stderr
-        assert "training goes on without: " in process.stderr
+        assert process.stderr.count("training goes on without: ") == 1
+        assert process.stderr.count("no checkpoint at step 60, whose weights are lost: ") == 1
         assert not list(Path().glob(f"{name}/checkpoints/step-*")), "nothing half-written"
 
 

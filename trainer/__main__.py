@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.config import ConfigError, dump, resolved
-from trainer.config.description import json_schema
+from trainer import signals
 
 DONE, FAILED, USAGE, NOT_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS = {  # loaded when asked for
@@ -22,8 +21,11 @@ COMMANDS = {  # loaded when asked for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; the result is the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Runs one command, by default that of this process; the result is the exit status."""
+    own = arguments is None
+    if arguments is None:
+        signals.outside_training()
+        arguments = sys.argv[1:]
     if not {"", os.getcwd()} & set(sys.path):  # `python -m` looks there for the user's own modules
         sys.path.insert(0, os.getcwd())
     if arguments and arguments[0] in COMMANDS:
@@ -74,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="values that replace those of the file",
     )
     given = parser.parse_intermixed_args(arguments)
+    from trainer.config import ConfigError
+    from trainer.config.description import json_schema
+
     if given.overrides == ["schema"] and given.config is None:
         print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return DONE
@@ -85,13 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
+        if own:
+            signals.end_at_once(INTERRUPTED)
         return INTERRUPTED
 
 
 def train(given: argparse.Namespace) -> int:
     """Loads, builds and trains what the arguments name."""
     from trainer import experiment
-    from trainer.config import load
+    from trainer.config import dump, load, resolved
 
     config, document = load(given.config, given.overrides, [experiment.check])
     if given.print_config:

@@ -45,6 +45,7 @@ class Checkpoints(Keeper):
         self._experiment, self._section = experiment, experiment.config.checkpoint
         self._signals, self._mark, self._say = signals, mark, say
         self._tried: int | None = None
+        self._told = False  # that none can be written
         self._best = best(self.folder)
         self._at = time.monotonic()
         self._constant: dict[str, Any] | None = None  # is made when it is first needed
@@ -62,6 +63,8 @@ class Checkpoints(Keeper):
                 self.save(progress)
             return None
         ends = self._signals.ends
+        self.wait()
+        self._told = False  # who asks is told again
         self.save(progress)
         self.wait()
         if self.saved == progress.step and not ends:
@@ -79,7 +82,7 @@ class Checkpoints(Keeper):
         self.wait()
         kept = reason in CUT_SHORT and self.saved == progress.step  # and can be gone on from
         if reason not in ("not finite", "interrupted") and not kept:
-            self._tried = None
+            self._tried, self._told = None, False
             self.save(progress, reason)
 
     def save(self, progress: Progress, ended: str | None = None) -> None:
@@ -97,7 +100,7 @@ class Checkpoints(Keeper):
             snapshot = checkpoint.Snapshot(step, weights, state.capture(self._experiment, progress))
             self._leave(self._write, snapshot, ended, self._mark())
         except (OSError, TypeError, RuntimeError) as error:
-            self._missed(step, error)
+            self._missed(step, ended, error)
         self._at = time.monotonic()
 
     def wait(self) -> None:
@@ -127,14 +130,21 @@ class Checkpoints(Keeper):
             path = checkpoint.write(self.folder, snapshot, **more)
             checkpoint.point(self.folder, "LAST", path.name)
         except OSError as error:
-            self._missed(snapshot.step, error)
+            self._missed(snapshot.step, ended, error)
             return
+        if self._told:
+            self._told = False
+            self._say(f"checkpoint at step {snapshot.step}; they can be written again")
         self.saved = snapshot.step
         self._prune()
 
-    def _missed(self, step: int, error: Exception) -> None:
+    def _missed(self, step: int, ended: str | None, error: Exception) -> None:
+        if self._told:
+            return
+        self._told = True
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        self._say(f"no checkpoint at step {step}, training goes on without: {why}")
+        what = "whose weights are lost" if ended else "training goes on without"
+        self._say(f"no checkpoint at step {step}, {what}: {why}")
 
     def _name_best(self, step: int, loss: float) -> None:
         if step != self.saved or loss >= self._best[1]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import IO, Any, cast
 
 from rich.console import Console as Terminal
 from rich.highlighter import RegexHighlighter
@@ -29,13 +32,30 @@ class Levels(RegexHighlighter):
 COLOURS = Theme({"critical": "bold red", "warning": "yellow", "ended": "green"})
 
 
+class Stderr:
+    """`sys.stderr`, but that what cannot be written to it is lost: its disk may be full, and who
+    reads it may have seen enough, while training goes on."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 class Console:
     """Messages and progress on stderr; a bar on a terminal, else a plain line every few seconds."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._terminal = Terminal(
-            stderr=True, highlight=False, highlighter=Levels(), theme=COLOURS, quiet=quiet
-        )
+            file=cast(IO[str], Stderr()), highlight=False, highlighter=Levels(), theme=COLOURS,
+            quiet=quiet,
+        )  # fmt: skip
         self._bar: Progress | None = None
         self._next = float("inf")  # nothing is due before the start
         self._every = PLAIN_EVERY_SECONDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from trainer import summary
@@ -24,6 +25,7 @@ class Journal:
 
     def __init__(self, run_dir: Path, events: Events) -> None:
         self._path, self._events = run_dir / FILE, events
+        self._warned = False
         self._latest: dict[tuple[str, str | None], Finding] = {}
         self._step = 0
 
@@ -52,14 +54,26 @@ class Journal:
                 self._path.unlink()
 
     def write(self, finding: Finding) -> None:
-        """Adds a finding; training goes on where the file cannot be written."""
+        """Adds a finding; where the file cannot be written, training goes on after one warning."""
         self.remember(finding)
         self._events.text("findings", summary.markdown(self._latest.values()), self._step)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(finding.to_json() + "\n")
+            self._append(finding.to_json().encode() + b"\n")
         except OSError as error:
-            logger.warning("%s: cannot be written: %s", self._path, error.strerror)
+            if not self._warned:
+                logger.warning("%s: cannot be written: %s", self._path, error.strerror)
+            self._warned = True
+
+    def _append(self, line: bytes) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            start, rest = file.tell(), memoryview(line)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                with suppress(OSError):  # half a line is none
+                    file.truncate(start)
+                raise
 
 
 def log(finding: Finding) -> None:

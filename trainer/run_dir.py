@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
 import os
 import platform
+import re
 import secrets
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -25,38 +30,62 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "lock"
-WRITTEN = ("config.yaml", "config.tmp", "environment.json", "findings.jsonl", "result.json",
-           "result.tmp")  # fmt: skip
+WRITTEN = ("config.yaml", "config.tmp", "environment.json", "environment.tmp", "findings.jsonl",
+           "result.json", "result.tmp")  # fmt: skip
 PACKAGES = ("torch", "numpy", "tensorboard", "numba", "pydantic", "pyyaml")
 
 
+TIME = "%Y%m%d-%H%M%S"
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO)  # no mistake of anybody's
 COMMENT = "# This run's configuration with every default; to run it again:"
 
 
-def create(config: Config, wanted: Path | None, again: bool = False) -> Path:
+def create(
+    config: Config, wanted: Path | None, again: bool, hold: Callable[[IO[bytes]], object]
+) -> Path:
     """A new folder `runs/<name>/<time>-<id>/`, or the wanted one if it is empty or not there.
 
     Holds `config.yaml` (every key; a run of it is this run again) and `environment.json`. `again`:
-    what a run without a checkpoint has left in the wanted folder is deleted first.
+    what a run without a checkpoint has left in the wanted folder is deleted first. `hold` is given
+    the folder's lock. ConfigError where it cannot be made, OSError where the disk is full.
     """
     if wanted is None:
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        wanted = Path("runs") / config.name / stamp
+        runs = Path("runs") / config.name
+        wanted = runs / f"{_time(runs)}-{secrets.token_hex(2)}"
     if not str(wanted).isprintable():  # such a name would also break out of the comment below
         raise ConfigError([f"--run-dir {str(wanted)!r}: not a printable name"])
     try:
         wanted.mkdir(parents=True, exist_ok=True)
+        if not (again and _is_run(wanted)):
+            _refuse_files(wanted)
+        hold(claim(wanted))
         if again and _is_run(wanted):
             for path in [*wanted.glob("*tfevents*"), *(wanted / name for name in WRITTEN)]:
                 path.unlink(missing_ok=True)
             shutil.rmtree(wanted / "checkpoints", ignore_errors=True)
-        if any(path.name != LOCK for path in wanted.iterdir()):
-            raise ConfigError([f"--run-dir {wanted}: is not empty; name a new folder"])
+        _refuse_files(wanted)  # another process may have been through meanwhile
         _write_config(wanted, config)
-        (wanted / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+        write_json(wanted / "environment.json", environment())
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ConfigError([f"{wanted}: cannot make the run's folder: {error.strerror}"]) from None
     return wanted
+
+
+def _time(runs: Path) -> str:
+    """The time for the name of a run, later than those of all others whatever the clock says."""
+    times = [datetime.now()]
+    for path in runs.glob("*/"):
+        if found := re.match(r"\d{8}-\d{6}(?=-)", path.name):
+            with suppress(ValueError, OverflowError):
+                times.append(datetime.strptime(found[0], TIME) + timedelta(seconds=1))
+    return max(times).strftime(TIME)
+
+
+def _refuse_files(folder: Path) -> None:
+    if any(path.name != LOCK for path in folder.iterdir()):
+        raise ConfigError([f"--run-dir {folder}: is not empty; name a new folder"])
 
 
 def claim(folder: Path) -> IO[bytes]:
@@ -83,15 +112,12 @@ def claim(folder: Path) -> IO[bytes]:
 
 def go_on(folder: Path, config: Config, step: int) -> None:
     """Makes a run's folder that of a run which stands at a step: what is later is deleted."""
-    try:
-        (folder / "result.json").unlink(missing_ok=True)
-        for path in (folder / "checkpoints").glob("step-*"):
-            late = not path.name[5:].isdigit() or int(path.name[5:]) > step
-            if late:
-                shutil.rmtree(path)
-        _write_config(folder, config)
-    except OSError as error:
-        raise ConfigError([f"{folder}: cannot go on there: {error.strerror}"]) from None
+    (folder / "result.json").unlink(missing_ok=True)
+    for path in (folder / "checkpoints").glob("step-*"):
+        late = not path.name[5:].isdigit() or int(path.name[5:]) > step
+        if late:
+            shutil.rmtree(path)
+    _write_config(folder, config)
 
 
 def _is_run(folder: Path) -> bool:
@@ -107,10 +133,7 @@ def _is_run(folder: Path) -> bool:
 def _write_config(folder: Path, config: Config) -> None:
     path = folder / "config.yaml"
     command = f"python -m trainer --config {shlex.quote(str(path))}"
-    temporary = path.with_suffix(".tmp")
-    text = f"{COMMENT}\n#   {command}\n{dump(resolved(config))}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    _write(path, f"{COMMENT}\n#   {command}\n{dump(resolved(config))}")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -121,9 +144,18 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
             return {key: plain(item) for key, item in value.items()}
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
+    _write(path, json.dumps(plain(content), indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def environment() -> dict[str, Any]:

@@ -26,6 +26,8 @@ from trainer.record import StepRecord
 from trainer.signals import Signals
 from trainer.summary import Summary, overrides
 
+AT_ONCE_SECONDS = 1.0  # what is left for the curves where a run is interrupted at once
+
 
 def run(
     experiment: Experiment,
@@ -51,9 +53,15 @@ def run(
                 return _over(found, folder, console)
         else:
             again = folder is None and going_on == "auto"
-            folder = run_dir.create(config, wanted, again)
-            held.enter_context(run_dir.claim(folder))
-        return _run(experiment, config_path, folder, wanted, varied, console, progress, found)
+            try:
+                folder = run_dir.create(config, wanted, again, held.enter_context)
+            except OSError as error:
+                console.say(f"{error.filename}: cannot be written: {error.strerror}")
+                return 1
+        signals = held.enter_context(Signals())
+        return _run(
+            experiment, config_path, folder, wanted, varied, console, progress, found, signals
+        )
 
 
 def _run(
@@ -65,6 +73,7 @@ def _run(
     console: Console,
     progress: Progress,
     found: Checkpoint | None,
+    signals: Signals,
 ) -> int:
     config = experiment.config
     parameters = sum(p.numel() for p in experiment.model.parameters())
@@ -74,19 +83,26 @@ def _run(
     console.say(
         f"{config.name}: {config.model.name}, {parameters:,} parameters on {experiment.device}"
     )
-    if found is not None:
-        console.say(f"going on at step {progress.step} from {found.path}")
-        run_dir.go_on(folder, config, progress.step)
-    console.say(f"writing to {folder}; watch with: {watch}")
     mark: dict[str, Any] | None = None if found is None else found.tree["mark"]
     left = None if mark is None else (progress.step, mark["events"])
-    events = Events(folder, console.say, left)
+    try:
+        if found is not None:
+            console.say(f"going on at step {progress.step} from {found.path}")
+            run_dir.go_on(folder, config, progress.step)
+        events = Events(folder, console.say, left)
+        journal = Journal(folder, events)
+        if mark is not None:
+            journal.rewind(mark["findings"])
+    except OSError as error:
+        console.say(f"{folder}: cannot be written: {error.strerror}")
+        return 1
+    console.say(f"writing to {folder}; watch with: {watch}")
     if found is None or found.tree["config"] != resolved(config):
         events.text("config", f"```yaml\n{dump(resolved(config))}```", progress.step)
     validated = config.metrics if experiment.validation else []
     metrics = [f"{name}/validation" for name in validated]
     events.hyperparameters(outcome.hyperparameters(experiment, varied), metrics, varied)
-    journal, seen = Journal(folder, events), Summary()
+    seen = Summary()
 
     def tell(finding: Finding) -> None:
         journal.write(finding)
@@ -101,7 +117,6 @@ def _run(
         configuration=resolved(config),
         **config.monitor.model_dump(),
     )
-    signals = Signals()
 
     def marked() -> Callable[[], dict[str, Any]]:
         kernel, told, found = statistics.is_compiled(), events.mark(), journal.mark()
@@ -109,7 +124,6 @@ def _run(
 
     checkpoints = Checkpoints(folder, experiment, signals, marked, console.say)
     if mark:
-        journal.rewind(mark["findings"])
         checkpoints.resume(progress.step)
         if mark.get("kernel"):
             statistics.use_compiled()  # from the same step on as in the unbroken run
@@ -119,18 +133,17 @@ def _run(
     console.start(config.stop.steps)
     failed = True
     try:
-        with signals:
-            try:
-                result = loop.run(
-                    experiment, monitor, console, events.scalars, progress, checkpoints
-                )
-            finally:
-                checkpoints.close()
+        result = loop.run(experiment, monitor, console, events.scalars, progress, checkpoints)
+        checkpoints.close()
         failed = STATUS.get(result.reason) != 0
     except KeyboardInterrupt:
         console.stop()
         console.say(f"interrupted at once; what was kept is in {folder}")
-        return 130
+        events.close(failed, AT_ONCE_SECONDS)
+        raise
+    except Exception:
+        checkpoints.close()
+        raise
     finally:
         console.stop()
         events.close(failed)
@@ -143,6 +156,8 @@ def _run(
             console.say(f"{folder}: the result cannot be written: {error.strerror}")
             status = status or 1
     kept = checkpoints.saved == result.steps
+    if not kept and config.checkpoint.keep:
+        status = status or 1  # nobody has the weights
     last = checkpoints.folder / f"step-{result.steps:09d}"
     console.table(
         [

@@ -88,13 +88,14 @@ class Events:
 
         return reached
 
-    def close(self, failed: bool = False) -> None:
+    def close(self, failed: bool = False, seconds: float | None = None) -> None:
         """Writes everything that waits and closes the file; safe to call twice.
 
-        `failed` is the status of a run with hyperparameters; it is true where nobody closes.
+        `failed` is the status of a run with hyperparameters; it is true where nobody closes. A disk
+        that hangs is waited for no longer than `seconds`.
         """
         if self._finalizer.detach():
-            self._writer.close(failed)
+            self._writer.close(failed, seconds)
         if self._writer.failure is not None:
             self._report()
 

@@ -76,14 +76,17 @@ class Writer:
             if not self._thread.is_alive() or self.failure is not None:
                 self._reach(mark)
 
-    def close(self, failed: bool) -> None:
-        """Writes everything and ends the thread; `failed` is what the HPARAMS tab shows."""
+    def close(self, failed: bool, seconds: float | None = None) -> None:
+        """Writes everything and ends the thread; `failed` is what the HPARAMS tab shows.
+
+        Waits no longer than so many seconds, if there is a limit.
+        """
         if self._process != os.getpid() or self._closing.is_set():
             return  # a fork has no thread, and the file is its parent's
         self._failed = failed
         self._closing.set()
         self._wake.set()
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _wait(self, histogram_bytes: int) -> None:
         limit = min(WAITING_RECORDS, max(4, HELD_BYTES // (histogram_bytes or 1)))
