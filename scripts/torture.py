@@ -3,6 +3,7 @@
     python scripts/torture.py kills [--runs 200]   # SIGKILL anywhere: is it the unbroken run?
     python scripts/torture.py damage [--ways 1000] # damaged checkpoints: is each one refused?
     python scripts/torture.py soak [--minutes 60]  # training for long: does anything grow?
+    python scripts/torture.py faults [--moments 50] # signals; full disks and the like: as promised?
 
 Prints counts; the exit status is 1 where one is wrong.
 """
@@ -18,7 +19,9 @@ from pathlib import Path
 
 import torch
 from torture_suites.damage import damage
+from torture_suites.faults import faults
 from torture_suites.kills import kills
+from torture_suites.signals import signals
 from torture_suites.soak import soak
 
 
@@ -27,23 +30,29 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("suite", choices=("kills", "damage", "soak"))
+    parser.add_argument("suite", choices=("kills", "damage", "faults", "soak"))
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--ways", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--moments", type=int, default=50)
+    parser.add_argument("--only", nargs="*", default=[], metavar="FAULT")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work and leave what differs")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)  # small networks; and a fork has no other threads
-    work = given.folder or Path(tempfile.mkdtemp(prefix="torture-"))
-    work.mkdir(parents=True, exist_ok=True)
+    work = (given.folder or Path(tempfile.mkdtemp(prefix="torture-"))).absolute()
+    for folder in (work, work / "signals", work / "faults"):
+        folder.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(work):
         if given.suite == "kills":
             wrong = kills(work, given.runs, given.seed)
         elif given.suite == "soak":
             wrong = soak(work, given.minutes)
-        else:
+        elif given.suite == "damage":
             wrong = damage(work, given.ways, given.seed)
+        else:
+            wrong = faults(work / "faults", given.seed, given.only)
+            wrong += 0 if given.only else signals(work / "signals", given.moments, given.seed)
     if not wrong and not given.folder:
         shutil.rmtree(work)
     return 1 if wrong else 0

@@ -30,6 +30,11 @@ def test_killed_runs_go_on(tmp_path: Path) -> None:
     assert told.count("1 identical") == 3, told
 
 
+def test_faults_end_as_promised(tmp_path: Path) -> None:
+    names = "removed_folder", "lost_messages", "hanging_disk"
+    assert "3 faults, 0 wrong" in tortured(tmp_path, "faults", "--only", *names)
+
+
 def test_a_difference_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     from torture_suites import kills

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from torture_suites.runs import EVERY, WORKLOADS, train
+from torture_suites.runs import EVERY, WORKLOADS, train, unbroken
 from trainer import checkpoint
 from trainer.events.reader import records
 from trainer.record import StepRecord
@@ -61,18 +61,15 @@ def different(whole: dict[str, Any], broken: dict[str, Any]) -> list[str]:
 def kills(work: Path, runs: int, seed: int) -> int:
     """Trains each workload unbroken, then again and again with kills; how many runs differ."""
     drawn, wrong = random.Random(seed), 0
-    unbroken: dict[str, tuple[Path, float, dict[str, Any]]] = {}
+    runs_of: dict[str, tuple[Path, float, dict[str, Any]]] = {}
     for name, text in WORKLOADS.items():
         config = work / f"{name}.yaml"
         config.write_text(text + EVERY)
-        for warm in ("first", "whole"):
-            started = time.monotonic()
-            status = os.waitpid(train(config, work / f"{name}-{warm}"), 0)[1]
-            assert status == 0, (work / f"{name}-{warm}.log").read_text()
-        unbroken[name] = config, time.monotonic() - started, said(work / f"{name}-whole")
+        seconds = unbroken(config, work / f"{name}-whole")
+        runs_of[name] = config, seconds, said(work / f"{name}-whole")
     for name in WORKLOADS:
         counts: Counter[str] = Counter()
-        config, seconds, whole = unbroken[name]
+        config, seconds, whole = runs_of[name]
         for number in range(-(-runs // len(WORKLOADS))):
             folder, planned = work / f"{name}-{number}", drawn.randint(1, 4)
             while True:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import sklearn.datasets  # noqa: F401 - what is imported before a fork is not imported after it
+
+import trainer.session  # noqa: F401
 from trainer.__main__ import main
 
 EVERY = "monitor: {every_steps: 2, histogram_every_steps: 10, activation_every_steps: 6}\n"
@@ -41,15 +49,52 @@ checkpoint: {every_steps: 4}
 }
 
 
-def train(config: Path, folder: Path) -> int:
-    """Starts a run, or goes on with it, in a process of its own; its number."""
-    process = os.fork()
-    if process:
-        return process
+def train(
+    config: Path,
+    folder: Path,
+    prepare: Callable[[], object] | None = None,
+    *arguments: str,
+) -> int:
+    """Starts a run, or goes on with it, in a process of its own, where `prepare` is called before.
+
+    The process' number. What it says is added to a file `.log` beside the folder.
+    """
+    with log_of(folder).open("a") as stderr:
+        process = os.fork()
+        if process:
+            return process
+        os.dup2(stderr.fileno(), 2)
     status = 1
     try:
-        with (folder.parent / f"{folder.name}.log").open("a") as log:
-            os.dup2(log.fileno(), 2)
-            status = main(["--config", str(config), "--run-dir", str(folder), "--resume", "auto"])
+        if prepare is not None:
+            prepare()
+        given = ["--config", str(config), "--run-dir", str(folder), "--resume", "auto"]
+        status = main([*given, *arguments])
     finally:
         os._exit(status)
+
+
+def start(config: Path, folder: Path, **keys: Any) -> subprocess.Popen[bytes]:
+    """The same, as it is started from a terminal: an interpreter that has imported nothing yet."""
+    command = [sys.executable, "-m", "trainer", "--config", str(config), "--run-dir", str(folder)]
+    with log_of(folder).open("a") as stderr:
+        return subprocess.Popen([*command, "--resume", "auto"], stderr=stderr, **keys)
+
+
+def log_of(folder: Path) -> Path:
+    """The file that a run's messages go to."""
+    return folder.with_name(f"{folder.name}.log")
+
+
+def ended(process: int) -> int:
+    """Waits for a process; its exit status as a shell tells it."""
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def unbroken(config: Path, folder: Path) -> float:
+    """Trains a run that nothing happens to; how many seconds it takes once all is compiled."""
+    for each in (folder.with_name(f"{folder.name}-first"), folder):
+        started = time.monotonic()
+        assert ended(train(config, each)) == 0, log_of(each).read_text()
+    return time.monotonic() - started
