@@ -19,8 +19,9 @@ def test_before_training(tmp_path: Path, number: signal.Signals) -> None:
     paths = os.pathsep.join([str(LINEAR.parent.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, text=True
-    ) as process:
+        command, stderr=subprocess.PIPE, cwd=tmp_path, env=environment, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` ignores it
+    ) as process:  # fmt: skip
         while not _ignores(process.pid, signal.SIGUSR1):
             assert process.poll() is None
             time.sleep(0.001)
