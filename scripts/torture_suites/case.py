@@ -72,17 +72,18 @@ class Case:
         left = half_written(self.folder) if self.folder.exists() else ()
         yield from (each for each in left if not (read_only and each.endswith(" is left")))
 
-    def is_the_unbroken_run(self) -> Iterator[str]:
-        """Says in what the run differs from the one that nothing happens to."""
+    def is_the_unbroken_run(self, lost: tuple[str, ...] = ()) -> Iterator[str]:
+        """Says in what the run differs from the one that nothing happens to, but for these."""
         try:
-            yield from (f"differs in {p}" for p in different(self.expected, said(self.folder)))
+            parts = different(self.expected, said(self.folder))
+            yield from (f"differs in {part}" for part in parts if part not in lost)
         except (OSError, LookupError) as error:
             yield f"left nothing to compare: {error!r}"
 
-    def goes_on(self) -> Iterator[str]:
+    def goes_on(self, lost: tuple[str, ...] = ()) -> Iterator[str]:
         """Lets the run go on without a fault."""
         yield from self.ends(None, 0)
-        yield from self.is_the_unbroken_run()
+        yield from self.is_the_unbroken_run(lost)
 
 
 def at(step: int, action: Callable[[], object]) -> None:

@@ -37,7 +37,8 @@ def full_disk(case: Case) -> Iterator[str]:
         messages = (NO_CHECKPOINT, NO_EVENTS, NOT_THE_LAST + NO_SPACE, NO_RESULT + NO_SPACE)
         yield from case.ends(lambda: at(step, lambda: fill(case.folder)), 1, *messages)
         (case.folder / BALLAST).unlink()
-        yield from case.goes_on()
+        # A checkpoint that was written over an older one may be newer than the last events.
+        yield from case.goes_on(lost=("records", "curves"))
 
 
 def full_for_a_while(case: Case) -> Iterator[str]:
