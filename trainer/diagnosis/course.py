@@ -12,7 +12,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 RECENT = 8  # losses in which a trend is seen
-FALLS = 0.7  # of the loss before, at which it is on its way down
+FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 SETTLED = 20  # steps after which a loss should be back at where it started
 
@@ -29,7 +29,7 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     if history.record.step < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
     far, latest = history.loss_rise >= FAR, history.losses[-5:]
-    if not far and len(latest) > 1 and history.loss < FALLS * latest[-2]:
+    if not far and len(latest) > 1 and history.loss < FALLS * min(latest[:-1]):
         return None
     if min(latest) < history.loss_at_start:
         return None  # it fits some batches

@@ -6,17 +6,15 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame
-from trainer.diagnosis.history import History
+from trainer.diagnosis import blame, recovery
+from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.recovery import SETTLED
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import Level
 
-ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
-SETTLED = 200  # steps after which one look is enough
-FAR = 100  # times the blow-up that an adaptive optimizer brings down
-FLOOR = 4  # roundings above which a signal can be told from them
+FAR = 100  # times the blow-up that a loss which falls a little is no comfort for
 
 
 def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -24,37 +22,33 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
 
     Both together: a small flow alone is how many healthy networks start. Certain where what is left
     of the signal is rounding; otherwise said when the weights have moved and neither has grown, or
-    when the first layers stand still while the last ones move.
+    when the first layers stand still while the last ones move. No alarm while it is awaited.
     """
     view = history.view
     if view is None or view.dead_row is not None:
         return None
-    signal, ratio = view.output_signal, view.flow_ratio
-    if not (signal <= thresholds.lost_signal and ratio <= thresholds.lost_gradient):
+    if not recovery.lost(view, thresholds):
         return None
-    floor = FLOOR * ROUNDING.get(view.table.dtypes[-1], ROUNDING["float32"])
-    updates = history.updates[~np.isnan(history.updates)]
-    first = float(np.median(updates[: max(1, len(updates) // 2)])) if len(updates) else np.nan
-    growth = history.growth()
+    step, signal, ratio = history.record.step, view.output_signal, view.flow_ratio
+    first, growth = recovery.first_layers_update(history), history.growth()
     strong = ratio <= thresholds.lost_gradient / 10
     # Rounding grows and shrinks without a meaning.
-    certain = strong and signal <= (10 * floor if "vanishing" in history.raised else floor)
+    certain = strong and recovery.is_rounding(view, 10 if "vanishing" in history.raised else 1)
     stands_still = (
         first <= thresholds.starved_update
-        and float(np.max(updates, initial=0.0)) >= 10 * thresholds.starved_update
-        and history.record.step >= 10
+        and recovery.largest_update(history) >= 10 * thresholds.starved_update
+        and step >= 10
     )
-    step = history.record.step
-    moved = history.path >= thresholds.moved_path
-    in_vain = step >= SETTLED and history.budget >= 0.8 * thresholds.moved_path
-    judged = certain or step >= 5 and (moved or in_vain or stands_still)
+    moved = recovery.had_its_way(history, thresholds)
+    judged = certain or step >= 5 and (moved or stands_still)
     recovers = not judged or growth >= thresholds.recovery_growth and not certain
     if recovers and "vanishing" not in history.raised:
         return None
     hopeless = certain or signal <= 1e-3
     # Some adaptive optimizers still bring it back.
     level: Level = "critical" if hopeless and not history.is_early else "warning"
-    if recovers or history.may_be_enlarged or history.returns and not certain:
+    waits = recovery.is_awaited(history, view, thresholds)
+    if recovers or waits or history.returns and not certain:
         level = "info"  # a mechanism without its consequence
     assert history.first_view is not None
     found = blame.attenuation(view, history.record, history.first_view)
@@ -108,7 +102,8 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
 
 
 def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The output is minute beside the input from the start, and the network does not recover."""
+    """The output is minute beside the input from the start; and signal and gradient get lost and
+    stay so, on the same clock as above, or no weight moves."""
     first, view = history.first_view, history.view
     if first is None or view is None or view is first:
         return None
@@ -117,15 +112,18 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     if not 0 < ratio <= thresholds.collapsed_forward:
         return None
-    lost = signal <= thresholds.lost_signal and view.flow_ratio <= thresholds.lost_gradient
-    if not (lost or history.update <= thresholds.starved_update):
+    rounding = recovery.is_rounding(view) and view.flow_ratio <= thresholds.lost_gradient / 10
+    judged = rounding or recovery.had_its_way(history, thresholds)
+    lost = judged and recovery.lost(view, thresholds)
+    if not (lost or recovery.largest_update(history) <= thresholds.starved_update):
         return None
     if history.growth() >= thresholds.recovery_growth and "signal_collapse" not in history.raised:
         return None
     found = blame.attenuation(first, history.record, first)
+    waits = recovery.is_awaited(history, view, thresholds)
     return Symptom(
         "signal_collapse",
-        "info" if history.may_be_enlarged else "warning" if history.is_early else "critical",
+        "info" if waits else "warning" if history.is_early else "critical",
         found.where,
         "initialisation",
         f"the output starts with {ratio:.1g} of the size of the input",
@@ -134,7 +132,9 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The output is a thousand times the input from the start, and still is."""
+    """The output is a thousand times the input from the start, still is, and that hurts: updates
+    throw the weights away, or the loss does not fall; or, from a hundred thousand times on, it has
+    not come down by as much in the steps that an adaptive optimizer is given."""
     first, view = history.first_view, history.view
     if first is None or view is None or first.normalised:
         return None
@@ -144,12 +144,14 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     if not ratio >= thresholds.blown_up_forward or now < thresholds.blown_up_forward:
         return None
     found = blame.amplification(first, history.record)
-    # Updates whose size does not depend on the gradient's can bring such an output down.
+    step = history.record.step
     hurts = (
-        ratio >= FAR * thresholds.blown_up_forward
-        or history.update >= thresholds.thrown_update
-        or history.record.step >= JUDGED_FROM_STEP
+        history.update >= thresholds.thrown_update
+        or step >= JUDGED_FROM_STEP
         and history.stuck
+        or ratio >= FAR * thresholds.blown_up_forward
+        and step >= PATIENCE_STEPS
+        and history.loss_rise > 1 / ratio
     )
     return Symptom(
         "signal_blow_up",
@@ -159,7 +161,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts {ratio:.1g} times as large as the input",
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
-        sightings=2 if not history.adaptive or hurts else UNCONFIRMED,
+        sightings=2 if hurts else UNCONFIRMED,
     )  # fmt: skip
 
 

@@ -131,12 +131,6 @@ class History:
         return self.record.optimizer not in ("", "SGD")
 
     @property
-    def may_be_enlarged(self) -> bool:
-        """Whether a minute signal or gradient has yet to be given time: the updates of an adaptive
-        optimizer are large all the same."""
-        return self.adaptive and self.record.step < PATIENCE_STEPS
-
-    @property
     def is_early(self) -> bool:
         """Whether an adaptive optimizer may, against the odds, still enlarge it."""
         return self.adaptive and self.record.step < 4 * PATIENCE_STEPS
