@@ -97,15 +97,20 @@ class TestVanishing:
         assert "vanishing" in alarms(record(s, layers) for s in (*STEPS, 500, 1000, 1500, 2000))
 
     def test_is_no_alarm_for_fifty_steps_where_the_first_layers_move(self) -> None:
-        def said(optimizer: str, first: float) -> list[int]:
-            """The steps at which it is raised to an alarm."""
-            rows = [replace(k, update=first if n < 10 else 0.1) for n, k in
-                    enumerate(deep(8, backward=0.4, signal=0.4))]  # fmt: skip
+        def said(optimizer: str, first: float, start: int = 0) -> list[int]:
+            """The steps, from the first that was seen, at which it is raised to an alarm."""
+            rows = [
+                replace(k, update=first if n < 10 else 0.1)
+                for n, k in enumerate(deep(8, backward=0.4, signal=0.4))
+            ]
             diagnosis = Diagnosis()
-            return [k for k in STEPS for f in diagnosis.add(record(k, rows, optimizer=optimizer))
-                    if f.verdict == "vanishing" and f.alarm]  # fmt: skip
+            return [
+                k for k in STEPS
+                for f in diagnosis.add(record(start + k, rows, optimizer=optimizer))
+                if f.verdict == "vanishing" and f.alarm
+            ]  # fmt: skip
 
-        assert said("SGD", 1e-3)[:1] == [50]
+        assert said("SGD", 1e-3)[:1] == said("SGD", 1e-3, start=1000)[:1] == [50]
         assert said("SGD", 1e-6)[:1] == [6]  # they stand still
         assert said("Adam", 1e-3)[:1] == [200]  # what is more than rounding, it follows
 

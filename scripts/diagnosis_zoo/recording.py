@@ -19,9 +19,14 @@ LISTS = {
     "circle": circle.programs,
     "sick": sick.programs,
     "healthy": healthy.programs,
-    "drawn": lambda: [*drawn.networks(range(1100)), *drawn.architectures(range(160))],
+    "drawn": lambda: [
+        *drawn.networks(range(1100)),
+        *drawn.networks(range(2000, 2240)),
+        *drawn.architectures(range(160)),
+        *drawn.architectures(range(1000, 1240)),
+    ],
     # Drawn when the rules were finished; the rules have not been changed for them.
-    "unseen": lambda: [*drawn.networks(range(2000, 2240)), *drawn.architectures(range(1000, 1240))],
+    "unseen": lambda: [*drawn.networks(range(3000, 3240)), *drawn.architectures(range(2000, 2240))],
 }
 
 

@@ -12,7 +12,7 @@ from trainer.diagnosis.view import Array, View
 from trainer.record import StepRecord
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
-PATIENCE_STEPS = 50  # that an adaptive optimizer is given
+PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
 KEPT = 64  # records whose norms and losses are compared with the next
 
 
@@ -133,7 +133,7 @@ class History:
     @property
     def is_early(self) -> bool:
         """Whether an adaptive optimizer may, against the odds, still enlarge it."""
-        return self.adaptive and self.record.step < 4 * PATIENCE_STEPS
+        return self.adaptive and self.steps < 4 * PATIENCE_STEPS
 
     @property
     def returns(self) -> bool:

@@ -50,8 +50,8 @@ def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
     As long as it is more than rounding it has a direction. Adaptive optimizers take steps of one
     size in it, others steps of its size: enough where the first layers do not stand still.
     """
-    step, followed = history.record.step, not is_rounding(view, 10)
+    followed = not is_rounding(view, 10)
     if history.adaptive:
-        return step < (4 if followed else 1) * PATIENCE_STEPS
+        return history.steps < (4 if followed else 1) * PATIENCE_STEPS
     moving = first_layers_update(history) > thresholds.starved_update
-    return followed and moving and step < PATIENCE_STEPS
+    return followed and moving and history.steps < PATIENCE_STEPS
