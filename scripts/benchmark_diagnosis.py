@@ -94,7 +94,8 @@ def varied() -> dict[str, object]:
 
 
 def sensitivity(folder: Path, found: Sequence[Case]) -> str:
-    """The table of what changed thresholds do on the kept traces."""
+    """The table of what changed thresholds do on the kept traces of the runs that it counts."""
+    found = [*tables.named(found), *tables.healthy(found, "healthy")]
     variants = varied()
     jobs_ = [case.reading.job for case in found]
     alarms = each(partial(vary, folder, variants), jobs_, "varied")
