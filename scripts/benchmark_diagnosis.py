@@ -116,6 +116,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--groups", nargs="+", choices=list(SEEDS), default=list(SEEDS))
     parser.add_argument("--seeds", type=int, help="at most so many of each program")
+    parser.add_argument("--first-seed", type=int, default=0, help="10: runs nobody has looked at")
     parser.add_argument("--quick", action="store_true", help="one seed of every eighth program")
     parser.add_argument("--cache", type=Path, default=Path("runs/diagnosis-traces"))
     parser.add_argument("--cached", action="store_true", help="train nothing, read what is there")
@@ -127,7 +128,8 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     asked = parsed()
-    asked_for = jobs(asked.groups, 1 if asked.quick else asked.seeds, 8 if asked.quick else 1)
+    seeds, every = (1, 8) if asked.quick else (asked.seeds, 1)
+    asked_for = jobs(asked.groups, seeds, every, asked.first_seed)
     there = [job for job in asked_for if (asked.cache / job.file).exists()]
     if not asked.cached:
         missing = [job for job in asked_for if job not in set(there)]

@@ -26,7 +26,7 @@ LISTS = {
         *drawn.architectures(range(1000, 1240)),
     ],
     # Drawn when the rules were finished; the rules have not been changed for them.
-    "unseen": lambda: [*drawn.networks(range(3000, 3240)), *drawn.architectures(range(2000, 2240))],
+    "unseen": lambda: [*drawn.networks(range(3000, 3240)), *drawn.architectures(range(2000, 2280))],
 }
 
 
@@ -49,13 +49,17 @@ def programs(group: str) -> dict[str, Program]:
     return {program.name: program for program in LISTS[group]()}
 
 
-def jobs(groups: Iterable[str], seeds: int | None = None, every: int = 1) -> list[Job]:
+def jobs(
+    groups: Iterable[str], seeds: int | None = None, every: int = 1, first_seed: int = 0
+) -> list[Job]:
     """All trainings of the groups; at most `seeds` of each program, every so many-th program."""
     return [
         Job(group, name, seed)
         for group in groups
         for name in list(programs(group))[::every]
-        for seed in range(SEEDS[group] if seeds is None else min(seeds, SEEDS[group]))
+        for seed in range(
+            first_seed, first_seed + min(SEEDS[group], SEEDS[group] if seeds is None else seeds)
+        )
     ]
 
 
