@@ -1,11 +1,13 @@
 """Each mistake in a configuration is told once, at its place, with the value and what to do."""
 
 import re
+import resource
+import time
 from pathlib import Path
 
 import pytest
 
-from trainer import experiment
+from trainer import experiment, memory
 from trainer.config import ConfigError, load
 from trainer.config.problem import did_you_mean, dotted, shown
 from trainer.config.schema import Config
@@ -297,6 +299,63 @@ def test_unprintable_overrides_are_escaped() -> None:
         shown_ = repr(character)[1:-1]
         told_ = f"seed: not valid YAML: the character '{shown_}' is not allowed"
         assert message == f"command line: 'seed={shown_}': {told_}"
+
+
+def test_what_a_terminal_would_obey_is_not_shown() -> None:
+    [message] = errors(LINEAR.replace("lr: 0.1", "lr: \u202e1"))
+    assert message.endswith("got '\\u202e1'\n    optimizer: {name: sgd, lr: ?1}\n" + " " * 31 + "^")
+    [message] = errors(LINEAR.replace("sgd", "s\x1b[2Jgd"))
+    assert "\x1b" not in message and "\\x1b" in message
+    missing = "data={name: text, file: 'a\u202e'}"
+    [message] = errors(LINEAR, missing)
+    assert message.endswith("/a\\u202e")
+
+
+def test_more_values_on_the_command_line_than_anyone_writes() -> None:
+    assert errors(LINEAR, *["seed=1"] * 1000) == []
+    told_ = "command line: more than 1,000 values; write a file"
+    assert errors(LINEAR, *["seed=1"] * 1001) == [told_]
+
+
+def test_thousands_of_unknown_keys_are_told_within_a_second() -> None:
+    keys = ", ".join(f"k{number}: 1" for number in range(14_000))
+    for section in ("stop: {", "optimizer: {name: sgd, lr: 1, "):
+        started = time.process_time()
+        messages = errors(f"{LINEAR[: LINEAR.index('optimizer')]}{section}{keys}}}\n")
+        assert time.process_time() - started < 3
+        assert messages[-1] == "... and many more"
+
+
+LARGE = [
+    ("data={name: circles, samples: 1000000000}", "data.samples: 1,000,000,000 rows of 2 inputs"),
+    ("data={name: moons, samples: 1000000000}", "data.samples: 1,000,000,000 rows of 2 inputs"),
+    ("data={name: blobs, samples: 10, features: 1000000000000}",
+     "data.samples: 13 rows of 1,000,000,000,000 inputs"),
+    ("data={name: adding_problem, samples: 1000000000000}",
+     "data.samples: 1,000,000,000,000 sequences of 100 steps"),
+    ("data={name: copy_memory, samples: 1000000000000}",
+     "data.samples: 1,000,000,000,000 sequences of 120 steps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "message"), LARGE)
+def test_what_memory_does_not_hold_is_refused_before_it_is_taken(
+    override: str, message: str
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    [told_] = errors(LINEAR, override)
+    assert told_.startswith(f"command line: {override}: {message}"), told_
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_a_model_that_memory_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 10**6)
+    override = "model={name: mlp, depth: 3, width: 400}"
+    sizes = "take 1.3 MB or more of memory, and 1.0 MB are free"
+    assert errors(LINEAR, override) == [
+        f"command line: {override}: model: its parameters and their gradients {sizes}"
+    ]
+    assert errors(LINEAR, override.replace("400", "200")) == []
 
 
 def test_overrides_are_applied_in_order_and_create_sections() -> None:

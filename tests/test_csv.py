@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trainer import data
+from trainer import data, memory
 from trainer.config.data_sections import Csv
+from trainer.config.problem import Place
 from trainer.data.csv import read
 from trainer.data.table import DataError, Shape, Table
 
@@ -99,19 +101,47 @@ MISTAKES = [
     (" \n\n", "FILE is empty"),
     (
         b"a,b\n1,\xff\n",
-        "'FILE' is not a CSV file in UTF-8: 'utf-8' codec can't decode byte 0xff in position 6:"
-        " invalid start byte",
+        "FILE:2: not UTF-8 (byte 0xff)",
     ),
     (
         "a,b\n" + "1" * 200_000 + ",2\n",
-        "'FILE' is not a CSV file in UTF-8: field larger than field limit (131072)",
+        "FILE:2: not CSV: field larger than field limit (131072)",
     ),
+    ("a,b\r1,2\r3,x\r", f"FILE:3: column 'b': {CELL}, got 'x'"),
+    (b"a,b\r\n" + b"1,2\r\n" * 2000 + b"\xff", "FILE:2002: not UTF-8 (byte 0xff)"),
 ]
+ENDLESS = {
+    "a row": ("a,b\n" + "1," * 5000, 2),
+    "a quotation over lines": ('a,b\n"\n"' + ',"\n"' * 2000, 1751),
+    "blank lines": ("\n" * 9000, 6000),
+}
 
 
 @pytest.mark.parametrize(("content", "expected"), MISTAKES, ids=range(len(MISTAKES)))
 def test_mistakes_in_the_file(file: Path, content: bytes | str, expected: str) -> None:
     assert message(file, content) == [(("data", "file"), expected)]
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_row_without_an_end(file: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    content, line = ENDLESS[kind]
+    monkeypatch.setattr("trainer.data.file.MAX_ROW", 6000)
+    monkeypatch.setattr("trainer.data.file.CHUNK", 1000)
+    [(_, told)] = message(file, content)
+    assert told == f"FILE:{line}: a row of more than 6,000 characters"
+
+
+def test_many_rows(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.data.file.CHUNK", 101)
+    rows = [[number, number / 7, number % 3] for number in range(3500)]
+    for end in ("\n", "\r\n", "\r"):
+        file.write_text(
+            end.join(["a,b,\u00e9", *(f"{a},{b!r},{c}" for a, b, c in rows)]), newline=""
+        )
+        table = read(section(file, y=["b"], weights="\u00e9"))
+        assert table.x.flatten().tolist() == [row[0] for row in rows]
+        assert table.y.flatten().tolist() == [row[1] for row in rows]
+        assert table.weights is not None and table.weights.tolist() == [row[2] for row in rows]
 
 
 def test_missing_columns_are_told_together_where_they_are_named(file: Path) -> None:
@@ -132,10 +162,33 @@ def test_no_such_file_and_a_folder(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             read(section(path))
         assert str(caught.value) == expected.format(path)
-    with pytest.raises(
-        DataError, match=r"^'a\\x00b' is not a CSV file in UTF-8: embedded null byte$"
-    ):
+    with pytest.raises(DataError, match=r"^'a\\x00b' is no name of a file: embedded null byte$"):
         read(section(Path("a\0b")))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_what_has_no_end_is_not_waited_for(file: Path) -> None:
+    os.mkfifo(file)
+    for path in (file, Path("/dev/zero")):
+        with pytest.raises(DataError, match=f"^{path} is no file that has an end$"):
+            read(section(path))
+
+
+def test_columns_of_odd_names_and_by_the_thousand(file: Path) -> None:
+    [(_, told)] = message(file, "a,\x1b[2J,b\n1,2,3\n", x=["c"])
+    place = Place("config.yaml").show((), told)
+    assert place == "config.yaml: no column 'c' in FILE; known: \\x1b[2J, a, b"
+    names = [f"c{i}" for i in range(50_000)]
+    found = message(file, ",".join(names) + "\n", x=[f"z{i}" for i in range(30)], y=["c1"])
+    assert len(found) == 20 and found[0][1].endswith(" c10021, c10022, ...")
+    file.write_text(",".join([*names, "a", "b"]) + "\n" + "1," * 50_000 + "2,3\n")
+    assert read(section(file)).x.tolist() == [[2.0]]
+
+
+def test_rows_for_which_there_is_no_memory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 100_000)
+    told = "FILE:2001: the rows so far fill the memory"
+    assert message(file, "a,b\n" + "1,2\n" * 5000) == [(("data", "file"), told)]
 
 
 def test_standardize(file: Path) -> None:

@@ -282,9 +282,9 @@ def test_keys_that_do_not_fit(name: str, override: str, message: str) -> None:
             b"ab\xff",
             4,
             "file",
-            "'FILE' is not a text in UTF-8: 'utf-8' codec can't decode byte 0xff in position 2: "
-            "invalid start byte",
+            "FILE:1: not UTF-8 (byte 0xff)",
         ),
+        (b"ab\r\nc\n\xed\xa0\x80", 4, "file", "FILE:3: not UTF-8 (byte 0xed)"),
     ],
 )
 def test_texts_that_do_not_fit(

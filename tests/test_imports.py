@@ -26,7 +26,7 @@ ROWS = [
         *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),
     ],
     ["plain", "tensor_file"],
-    ["callables", "summary"],
+    ["callables", "summary", "memory"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],
 ]

@@ -275,7 +275,7 @@ GAINS = "only for Identity, LeakyReLU, ReLU, SELU, Sigmoid, Tanh; write a number
             "init.recurrent: unknown init 'orthgonal'; did you mean 'orthogonal_'?",
         ),
         ("name: mlp, depth: 0", "0", "depth: expected a number > 0, got 0"),
-        ("name: mlp, depth: 99999", "99999", "depth: expected a number <= 10000, got 99999"),
+        ("name: mlp, depth: 99999", "99999", "depth: expected a number <= 1000, got 99999"),
         ("name: mlp, widths: []", "[]", "widths: expected a list of at least 1, got an empty"),
         ("name: mlp, widths: [8, 0]", "0", "widths[1]: expected a number > 0, got 0"),
         (

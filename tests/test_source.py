@@ -1,6 +1,9 @@
 """YAML is read by the 1.2 core schema, each value at its place, and what is written is kept."""
 
 import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.config import ConfigError
+from trainer.config.file import read
 from trainer.config.scalars import dump, plain_scalar
-from trainer.config.source import MAX_NODES, Document, read
+from trainer.config.source import MAX_NODES, Document
 
 # YAML 1.2.2, chapter 10.3.2: the regular expressions' own cases and those of example 10.9, then
 # what YAML 1.1 (and PyYAML) takes for something else.
@@ -180,6 +184,13 @@ def test_a_bomb_of_aliases_does_not_go_off() -> None:
         Document("f", "\n".join(lines))
 
 
+@pytest.mark.parametrize("item", ["1, ", "[], ", "!!x 1, ", "&a 1, ", "*a, "])
+def test_a_list_without_an_end_is_not_built(item: str) -> None:
+    text = f"a: &a 1\nb: [{item * 120_000}"
+    with pytest.raises(ConfigError, match=f"^f:2:[0-9]+: more than {MAX_NODES:,} values"):
+        Document("f", text)
+
+
 def test_a_ladder_of_aliases_is_not_climbed() -> None:
     lines = ["a0: &a0 1", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 3000))]
     with pytest.raises(ConfigError, match="nested more than 32 levels deep"):
@@ -202,6 +213,22 @@ def test_keys_set_twice() -> None:
 def test_tags(value: str) -> None:
     [message] = faults(f"a:\n  b: {value}")
     assert message.startswith("f:2:6: a.b: tags are not supported; write the value alone\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_read_when_there_is_a_writer_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="pipe.yaml: the file is empty"):
+        read(pipe, [])
+    reading, writing = os.pipe()  # what a shell's <(command) is
+    with ThreadPoolExecutor() as pool:
+        document = pool.submit(read, Path(f"/dev/fd/{reading}"), [])
+        time.sleep(0.05)
+        os.write(writing, b"a: 1")
+        os.close(writing)
+        assert document.result().tree == {"a": 1}
+    os.close(reading)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

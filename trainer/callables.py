@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 
-from trainer.config.problem import Path, Problem, did_you_mean, shown, unknown_key
+from trainer.config.problem import MAX_FOUND, Path, Problem, did_you_mean, shown, unknown_key
+
+MAX_REASON = 1000  # characters
 
 
 def load(name: str) -> Callable[..., Any]:
@@ -19,8 +22,8 @@ def load(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises is theirs to read
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"cannot import '{module_name}' ({reason})") from error
+        reason = f"{type(error).__name__}: {error}"[:MAX_REASON]
+        raise ValueError(f"cannot import {shown(module_name)} ({reason})") from error
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, [n for n in vars(module) if not n.startswith("_")])
         raise ValueError(f"module '{module_name}' has no '{attribute}'{hint}")
@@ -49,7 +52,7 @@ def argument_problems(
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in given
     }
     problems = []
-    for key, value in arguments.items():
+    for key, value in islice(arguments.items(), MAX_FOUND):
         if key in known:
             annotation = known[key].annotation
             if annotation is not inspect.Parameter.empty and not _fits(value, annotation):

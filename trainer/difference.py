@@ -12,9 +12,9 @@ from typing import Any
 
 from trainer import columns
 from trainer.config import ConfigError, dump, load, resolved
+from trainer.config.file import read
 from trainer.config.problem import Path as Keys
 from trainer.config.problem import dotted, shown
-from trainer.config.source import read
 
 ABSENT = "–"
 MAX_LIST = 60  # characters of a list that is shown whole

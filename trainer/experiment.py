@@ -82,8 +82,9 @@ def build(config: Config, document: Document) -> Experiment:
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # start values are drawn in the type they are used in
     try:
-        model = _attempt(document, "model", lambda: models.build(config.model, rows.shape))
-        model = model.to(device, dtype)
+        model = _attempt(
+            document, "model", lambda: models.build(config.model, rows.shape).to(device, dtype)
+        )
         loss = _attempt(
             document, "loss", lambda: losses.make(config.loss.name, config.loss.arguments)
         )
@@ -165,9 +166,9 @@ def _as_loss_wants(rows: Rows, config: Config) -> Rows:
 
 def _check_table(table: data.Table, dtype: str, document: Document) -> None:
     """Raises where a value does not fit the type that it is used in, or where no row counts."""
-    parts = {"x": table.x, "y": table.y, "weights": table.weights}
-    for key, values in parts.items():
-        if values is not None and not bool(torch.isfinite(values).all()):
+    for key, values in {"x": table.x, "y": table.y, "weights": table.weights}.items():
+        numbers = values if values is not None and values.is_floating_point() else torch.empty(0)
+        if not bool(torch.isfinite(numbers).all()):
             message = f"{key} holds values that are not finite in {dtype}"
             raise _fault(document, ("data", key), message)
     weights = table.weights
@@ -235,6 +236,8 @@ def _attempt(document: Document, key: str, make: Callable[[], T]) -> T:
         return make()
     except ConfigError:
         raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _fault(document, (key,), "takes more memory than there is") from error
     except (Exception, SystemExit) as error:  # the user's code or arguments, whatever they raise
         name = f"{type(error).__name__}: " if not isinstance(error, ValueError | TypeError) else ""
         argument = str(error).partition(":")[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ConfigError
-from trainer.config.source import read
+from trainer.config.file import read
 from trainer.diagnosis import Diagnosis
 from trainer.events.reader import event_files, records
 from trainer.record import StepRecord

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.config.file import read
 from trainer.config.problem import ConfigError, Problem
 from trainer.config.scalars import dump
 from trainer.config.schema import Config
-from trainer.config.source import Document, read
+from trainer.config.source import Document
 from trainer.config.validation import Check, located, validate
 
 __all__ = ["Config", "ConfigError", "Problem", "dump", "load", "located", "resolved"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
@@ -93,10 +94,9 @@ class Csv(Encodable):
 
     @model_validator(mode="after")
     def _columns_once(self) -> Csv:
-        columns = [*self.x, *self.y, *([self.weights] if self.weights else [])]
-        for column in columns:
-            if columns.count(column) > 1:
-                raise ValueError(f"column '{column}' is named more than once in x, y and weights")
+        column, times = Counter([*self.x, *self.y, self.weights]).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"column '{column}' is named more than once in x, y and weights")
         return self
 
     @model_validator(mode="after")

@@ -23,9 +23,9 @@ from trainer.config.section import (
     by_name,
 )
 
-Layers = Annotated[Integer, Field(gt=0, le=10_000)]
+Layers = Annotated[Integer, Field(gt=0, le=1000)]
 Width = Annotated[Integer, Field(gt=0, le=1_000_000)]
-Widths = Annotated[list[Width], Field(min_length=1)]
+Widths = Annotated[list[Width], Field(min_length=1, max_length=1000)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 
 

@@ -6,9 +6,12 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 Path = tuple[str | int, ...]
 MAX_SHOWN = 80  # characters of a value
+MAX_FOUND = 1000  # mistakes in a section, which take time to find words for
+MAX_KNOWN = 1000  # words among which the one that was meant is looked for
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,13 @@ class Place:
         """`file:row:column: path: message`, with the line and a caret below when there is one."""
         position = f":{self.row}:{self.column}" if self.row else ""
         shown_path = f"{dotted(path)}: " if path else ""
-        text = f"{self.source}{position}: {shown_path}{message}"
+        text = f"{self.source}{position}: {shown_path}{printable(message)}"
         if not self.line.strip():
             return text
         # A window of the line, so that a line of a megabyte does not flood the terminal.
         start = max(0, min(self.column - 60, len(self.line) - 120))
         window = self.line[start : start + 120].replace("\t", " ")
+        window = "".join(c if c.isprintable() else "?" for c in window)
         return f"{text}\n    {window}\n    {' ' * (self.column - 1 - start)}^"
 
 
@@ -71,7 +75,7 @@ def unknown_key(path: Path, message: str, known: Iterable[str]) -> Problem:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant."""
-    by_lower = {w.lower(): w for w in known}
+    by_lower = {w.lower(): w for w in islice(known, MAX_KNOWN)}
     near = difflib.get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
     return by_lower[near[0]] if near else None
 
@@ -81,9 +85,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = nearest(word, words)
     if near is not None:
-        return f"; did you mean '{near}'?"
-    listed = ", ".join(words[:30]) + (", ..." if len(words) > 30 else "")
+        return f"; did you mean {shown(near)}?"
+    listed = ", ".join(w if len(w) <= MAX_SHOWN else shown(w) for w in words[:30])
+    listed += ", ..." if len(words) > 30 else ""
     return f"; known: {listed}" if words else ""
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, or turn around, as an escape like `\\x1b`."""
+    plain = text.replace("\n", "").isprintable()
+    kept = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return text if plain else "".join(kept)
 
 
 def shown(value: object) -> str:

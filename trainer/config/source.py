@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path as FilePath
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
-from trainer.config.problem import ConfigError, Path, Place, Problem, did_you_mean, shown
+from trainer.config.problem import MAX_FOUND, ConfigError, Path, Place, Problem, shown
 from trainer.config.scalars import plain_scalar
 
-MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
-MAX_NODES = 100_000  # of the tree with its aliases expanded
+MAX_NODES = 30_000  # of the tree with its aliases expanded: more belong in a file of data
+TOO_MANY = f"more than {MAX_NODES:,} values"
 
 PlaceOf = Callable[[int, int], Place]  # line and column from 0 → the place
+Mark = tuple[PlaceOf, int, int]  # a place that is made when asked for: few ever are
 
 
 class _Unreadable(Exception):
@@ -37,8 +37,8 @@ class Document:
         """Parses `text`; raises ConfigError, naming `name`, where it is not YAML or no section."""
         self.name = name
         self.faults: list[tuple[Place, Problem]] = []
-        self._keys: dict[Path, Place] = {}
-        self._values: dict[Path, Place] = {}
+        self._keys: dict[Path, Mark] = {}
+        self._values: dict[Path, Mark] = {}
         lines = text.splitlines()
 
         def place_of(line: int, column: int) -> Place:
@@ -65,13 +65,17 @@ class Document:
             above = at_key or length < len(path)
             for known in (self._keys, self._values) if above else (self._values,):
                 if path[:length] in known:
-                    return known[path[:length]]
-        return Place(self.name) if path else self._values.get((), Place(self.name))
+                    return _made(known[path[:length]])
+        return Place(self.name) if path or () not in self._values else _made(self._values[()])
 
     def override(self, text: str) -> None:
         """Applies `section.key=value`, the value read by the rules of the file."""
         told = text if len(text) <= 200 else f"{text[:197]}..."
         place = Place(f"command line: {told if told.isprintable() else repr(told)}")
+
+        def place_of(line: int, column: int) -> Place:
+            return place
+
         keys_text, equals, value_text = text.partition("=")
         keys = tuple(keys_text.split("."))
         if not equals or not all(keys) or len(keys) > MAX_DEPTH:
@@ -84,26 +88,40 @@ class Document:
                 got = f"is {shown(below)}, not a section with keys"
                 self._fault(place, keys[:depth], got)
                 return
-            self._keys.setdefault(keys[:depth], place)
+            self._keys.setdefault(keys[:depth], (place_of, 0, 0))
             section = below
-        for known in (self._keys, self._values):
-            for old in [path for path in known if path[: len(keys)] == keys]:
-                del known[old]
-        self._keys[keys] = place
+        if keys[-1] in section:
+            for known in (self._keys, self._values):
+                for old in [path for path in known if path[: len(keys)] == keys]:
+                    del known[old]
+        self._keys[keys] = (place_of, 0, 0)
         try:
-            section[keys[-1]] = self._read(value_text, keys, lambda line, column: place)
+            section[keys[-1]] = self._read(value_text, keys, place_of)
         except _Unreadable as error:
             self._fault(place, error.path or keys, str(error))
 
     def _read(self, text: str, path: Path, place_of: PlaceOf) -> Any:
         node, tagged = _compose(text, place_of)
         if node is None:
-            self._values[path] = place_of(0, 0)
+            self._values[path] = place_of, 0, 0
             return None
         return _Walk(self, place_of, tagged).value(node, path)
 
     def _fault(self, place: Place, path: Path, message: str) -> None:
-        self.faults.append((place, Problem(path, message)))
+        if len(self.faults) < MAX_FOUND:
+            self.faults.append((place, Problem(path, message)))
+
+
+def _made(mark: Mark) -> Place:
+    place_of, line, column = mark
+    return place_of(line, column)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Composes without guessing tags: what a plain word means is for `plain_scalar` to say."""
+
+    def resolve(self, kind: object, value: object, implicit: object) -> str:
+        return ""
 
 
 def _compose(text: str, place_of: PlaceOf) -> tuple[yaml.Node | None, set[int]]:
@@ -114,21 +132,23 @@ def _compose(text: str, place_of: PlaceOf) -> tuple[yaml.Node | None, set[int]]:
         place = place_of(len(before) - 1, len(before[-1]) - 1)
         message = f"not valid YAML: the character {unprintable.group()!r} is not allowed"
         raise _Unreadable(place, (), message)
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     tagged = set()
-    depth = 0
+    depth = nodes = 0
     try:
-        # Depth is bounded on the flat stream of events: composing recurses.
-        for event in yaml.parse(text, Loader=loader):
+        # Bounded on the flat stream of events: composing recurses, and takes memory.
+        for event in yaml.parse(text, Loader=_Loader):
             mark: Any = event.start_mark
             if getattr(event, "tag", None) is not None:
                 tagged.add(mark.index)
+            nodes += isinstance(event, yaml.NodeEvent)
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 message = f"nested more than {MAX_DEPTH} levels deep"
                 raise _Unreadable(place_of(mark.line, mark.column), (), message)
-        return yaml.compose(text, Loader=loader), tagged
+            if nodes > MAX_NODES:
+                raise _Unreadable(place_of(mark.line, mark.column), (), TOO_MANY)
+        return yaml.compose(text, Loader=_Loader), tagged
     except yaml.MarkedYAMLError as error:
         message = ", ".join(filter(None, (error.context, error.problem)))
         mark = error.problem_mark or error.context_mark
@@ -147,17 +167,18 @@ class _Walk:
         self.nodes = 0
 
     def value(self, node: yaml.Node, path: Path) -> Any:
-        place = self.place_of(node.start_mark.line, node.start_mark.column)
-        self.document._values[path] = place
+        mark = self.place_of, node.start_mark.line, node.start_mark.column
+        self.document._values[path] = mark
         self.nodes += 1
         if id(node) in self.open:
-            raise _Unreadable(place, path, "an alias refers to the value it stands in")
-        if self.nodes > MAX_NODES:
-            raise _Unreadable(place, path, f"more than {MAX_NODES:,} values")
+            raise _Unreadable(_made(mark), path, "an alias refers to the value it stands in")
+        if self.nodes > MAX_NODES:  # by aliases
+            raise _Unreadable(_made(mark), path, TOO_MANY)
         if len(self.open) > MAX_DEPTH:  # by aliases of aliases
-            raise _Unreadable(place, (), f"nested more than {MAX_DEPTH} levels deep")
+            raise _Unreadable(_made(mark), (), f"nested more than {MAX_DEPTH} levels deep")
         if node.start_mark.index in self.tagged:
-            self.document._fault(place, path, "tags are not supported; write the value alone")
+            message = "tags are not supported; write the value alone"
+            self.document._fault(_made(mark), path, message)
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -168,53 +189,26 @@ class _Walk:
                 return plain_scalar(node.value)
             return node.value  # quoted or a block
         except ValueError as error:
-            self.document._fault(place, path, str(error))
+            self.document._fault(_made(mark), path, str(error))
         finally:
             self.open.remove(id(node))
 
     def _section(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         section: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            place = self.place_of(key_node.start_mark.line, key_node.start_mark.column)
+            mark = self.place_of, key_node.start_mark.line, key_node.start_mark.column
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _Unreadable(place, path, "a key must be a word, not a list or a section")
+                message = "a key must be a word, not a list or a section"
+                raise _Unreadable(_made(mark), path, message)
             key: str = key_node.value
             if key == "<<" and not key_node.style:
-                raise _Unreadable(place, path, "YAML 1.2 has no '<<'; write the keys out")
+                message = "YAML 1.2 has no '<<'; write the keys out"
+                raise _Unreadable(_made(mark), path, message)
             if key in section:
-                row = self.document._keys[(*path, key)].row
+                row = _made(self.document._keys[(*path, key)]).row
                 first = f" (first at line {row})" if row else ""
-                self.document._fault(place, (*path, key), f"the key is set twice{first}")
+                self.document._fault(_made(mark), (*path, key), f"the key is set twice{first}")
                 continue
-            self.document._keys[(*path, key)] = place
+            self.document._keys[(*path, key)] = mark
             section[key] = self.value(value_node, (*path, key))
         return section
-
-
-def read(path: FilePath, overrides: Sequence[str]) -> Document:
-    """The document of a file with the overrides applied; raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise ConfigError([f"{path}: no such file{did_you_mean(path.name, siblings)}"]) from None
-    except IsADirectoryError:
-        raise ConfigError([f"{path}: is a folder; name a file in it"]) from None
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except ValueError as error:  # a null byte in the name
-        raise ConfigError([f"{str(path)!r}: not a file name: {error}"]) from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; is it a configuration?"])
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = data[: error.start].count(b"\n") + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        message = f"not a text file in UTF-8 (byte 0x{data[error.start]:02x})"
-        raise ConfigError([Place(str(path), row, column).show((), message)]) from None
-    document = Document(str(path), text)
-    for override in overrides:
-        document.override(override)
-    return document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,7 @@ from pydantic_core import ErrorDetails
 from trainer.config import schema
 from trainer.config.description import descriptions
 from trainer.config.problem import (
+    MAX_FOUND,
     ConfigError,
     Path,
     Place,
@@ -39,6 +41,7 @@ _EXPECTED = {
     "less_than": "a number < {lt:.17g}",
     "less_than_equal": "a number <= {le:.17g}",
     "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length:,}",
     "string_too_short": "at least {min_length} character",
     "string_too_long": "at most {max_length:,} characters",
 }
@@ -54,7 +57,8 @@ def validate(document: Document, checks: Sequence[Check]) -> schema.Config:
     try:
         config = schema.Config.model_validate(document.tree)
     except ValidationError as error:
-        problems = [_problem(details) for details in error.errors()]
+        found = islice(error.errors(include_url=False), MAX_FOUND)
+        problems = [_problem(details) for details in found]
     for check in checks:
         known = {problem.path for problem in problems}
         problems += [problem for problem in check(document.tree) if problem.path not in known]
@@ -79,7 +83,8 @@ def located(document: Document, problems: Iterable[Problem]) -> ConfigError:
 
     messages = [place.show(p.path, p.message) for place, p in sorted(told, key=order)[:MAX_TOLD]]
     if len(told) > MAX_TOLD:
-        messages.append(f"... and {len(told) - MAX_TOLD} more")
+        more = len(told) - MAX_TOLD
+        messages.append(f"... and {more if len(told) < MAX_FOUND else 'many'} more")
     return ConfigError(messages)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer import callables
+from trainer import callables, memory
 from trainer.config.data_sections import CustomData
 from trainer.data.stream import Stream, arranged, collated, count, is_tokens
 from trainer.data.table import Table
@@ -53,12 +52,10 @@ def _table(tensors: list[Tensor]) -> Table:
 
 
 def _check_memory(dataset: Any) -> None:
-    """Raises when the samples, as large as the first, take more than half of the memory."""
+    """Raises when the samples, as large as the first, and a copy of them take too much memory."""
     parts = [part for part in collated([dataset[0]]) if isinstance(part, Tensor)]
     needed = len(dataset) * sum(part.numel() * part.element_size() for part in parts)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory / 2:
-        sizes = f"{needed / 1e9:.1f} GB, and this machine has {memory / 1e9:.1f} GB"
-        raise ValueError(
-            f"its {len(dataset)} samples take {sizes}; set `workers` to read them batch by batch"
-        )
+    try:
+        memory.need(2 * needed, f"its {len(dataset)} samples")
+    except ValueError as error:
+        raise ValueError(f"{error}; set `workers` to read them batch by batch") from None

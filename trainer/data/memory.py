@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from trainer import memory
 from trainer.config.data_sections import AddingProblem, CopyMemory
 from trainer.data.table import Table
 
@@ -18,6 +19,10 @@ def adding_problem(section: AddingProblem, seed: int) -> Table:
     5.4; in this form: Le, Jaitly and Hinton, A Simple Way to Initialize Recurrent Networks of
     Rectified Linear Units, arXiv:1504.00941 (2015), and Arjovsky, Shah and Bengio (2016).
     """
+    memory.need(
+        48 * section.samples * section.length,
+        f"samples: {section.samples:,} sequences of {section.length:,} steps",
+    )
     generator = torch.Generator().manual_seed(seed)
     samples, length = section.samples, section.length
     numbers = torch.rand(samples, length, dtype=torch.float64, generator=generator)
@@ -42,10 +47,14 @@ def copy_memory(section: CopyMemory, seed: int) -> Table:
     Source: Hochreiter and Schmidhuber (1997); in this form: Arjovsky, Shah and Bengio, Unitary
     Evolution Recurrent Neural Networks, ICML (2016), section 4.1.
     """
+    steps = section.delay + 2 * section.copied
+    memory.need(
+        48 * section.samples * steps, f"samples: {section.samples:,} sequences of {steps:,} steps"
+    )
     generator = torch.Generator().manual_seed(seed)
     samples, copied, blank = section.samples, section.copied, section.symbols
     content = torch.randint(0, section.symbols, (samples, copied), generator=generator)
-    x = torch.full((samples, section.delay + 2 * copied), blank)
+    x = torch.full((samples, steps), blank)
     y = x.clone()
     x[:, :copied] = content
     x[:, copied + section.delay - 1] = blank + 1

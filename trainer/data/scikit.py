@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trainer import memory
 from trainer.config.data_sections import Blobs, Circles, Diabetes, Digits, Moons
 from trainer.config.problem import Problem
 from trainer.data.table import DataError, Table
@@ -14,6 +15,7 @@ from trainer.data.table import DataError, Table
 
 def circles(section: Circles, seed: int) -> Table:
     """x (N, 2) on two circles around 0, y: 0 for the outer and 1 for the inner one."""
+    _need(section.samples, 2)
     made = _datasets().make_circles(
         section.samples, noise=section.noise, factor=section.factor, random_state=seed
     )
@@ -22,12 +24,14 @@ def circles(section: Circles, seed: int) -> Table:
 
 def moons(section: Moons, seed: int) -> Table:
     """x (N, 2) on two half circles that interleave, y: which of them."""
+    _need(section.samples, 2)
     made = _datasets().make_moons(section.samples, noise=section.noise, random_state=seed)
     return _classified(made, 2)
 
 
 def blobs(section: Blobs, seed: int) -> Table:
     """x (N, features) around centers, y: the number of the center."""
+    _need(section.samples + section.centers, section.features)
     made = _datasets().make_blobs(
         section.samples,
         n_features=section.features,
@@ -50,6 +54,10 @@ def diabetes(section: Diabetes) -> Table:
     x, y = torch.from_numpy(made.data), torch.from_numpy(made.target)[:, None]
     names = tuple(made.feature_names)
     return Table(x, y, x_names=names, y_names=("progression",), standardize=section.standardize)
+
+
+def _need(samples: int, features: int) -> None:
+    memory.need(48 * samples * (features + 4), f"samples: {samples:,} rows of {features:,} inputs")
 
 
 def _classified(made: tuple[Any, Any], classes: int) -> Table:

@@ -91,11 +91,10 @@ class Table:
         """What a model has to know of these rows."""
         return Shape.of(self.x, self.y, self.classes, self.vocabulary)
 
-    def select(self, rows: Tensor) -> Table:
-        """The rows of these numbers (n,), in their order."""
-        weights = None if self.weights is None else self.weights.index_select(0, rows)
-        x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
-        return replace(self, x=x, y=y, weights=weights)
+    def select(self, rows: Tensor | slice) -> Table:
+        """The rows of these numbers (n,), in their order; a slice of them shares their memory."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], weights=weights)
 
     def parts(self, order: Iterable[Tensor]) -> Iterator[Part]:
         """The rows of each list of row numbers (n,), which lie on the device of the rows."""
@@ -112,14 +111,13 @@ class Table:
         one side would be empty.
         """
         count = round(fraction * len(self))
-        if self.overlap is not None:
-            rows = torch.arange(len(self))
-            training, validation = rows[: max(0, len(self) - count - self.overlap)], rows[-count:]
-        else:
-            per_class = self.y if self.classes is not None and self.y.dim() == 1 else None
-            training, validation = split_rows(len(self), count, seed, per_class)
-        if count == 0 or len(training) == 0:
+        trained = len(self) - count - (self.overlap or 0)
+        if count == 0 or trained <= 0:
             raise empty_split(fraction, len(self), "training" if count else "validation")
+        if self.overlap is not None:
+            return self.select(slice(trained)), self.select(slice(len(self) - count, None))
+        per_class = self.y if self.classes is not None and self.y.dim() == 1 else None
+        training, validation = split_rows(len(self), count, seed, per_class)
         return self.select(training), self.select(validation)
 
     def scaled(self, like: Table | None = None) -> Table:

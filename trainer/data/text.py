@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
+import numpy as np
 import torch
 
+from trainer import memory
 from trainer.config.data_sections import TextFile
 from trainer.config.problem import Problem
+from trainer.data.file import fault, opened, whole
 from trainer.data.table import DataError, Table
+
+CODES = 0x110000  # of Unicode
+BYTES = 20  # taken for a character at most: text, code and token
 
 
 def read(section: TextFile) -> Table:
@@ -22,13 +28,15 @@ def read(section: TextFile) -> Table:
     if len(text) <= context:
         message = f"{section.file} has {len(text)} characters; a row needs {context} and the next"
         raise DataError(Problem(("data", "context"), message))
-    characters = tuple(sorted(set(text)))
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    held = np.zeros(CODES, dtype=bool)
+    held[codes] = True
+    characters = tuple(map(chr, np.flatnonzero(held)))
     if len(characters) == 1:
         message = f"{section.file} holds one character only, {characters[0]!r}"
         raise DataError(Problem(("data", "file"), message))
-    index = {character: i for i, character in enumerate(characters)}
-    tokens = torch.tensor([index[character] for character in text])
-    rows = tokens.unfold(0, context + 1, stride)
+    index = np.cumsum(held) - 1
+    rows = torch.from_numpy(index[codes]).unfold(0, context + 1, stride)
     count = len(characters)
     return Table(
         rows[:, :-1],
@@ -40,19 +48,13 @@ def read(section: TextFile) -> Table:
     )
 
 
-def _text(file: str) -> str:
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise _fault(f"no such file: {file}") from None
-    except OSError as error:
-        raise _fault(f"cannot read {file}: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, or a null byte in the name
-        raise _fault(f"{file!r} is not a text in UTF-8: {error}") from None
+def _text(name: str) -> str:
+    with opened(name) as file:
+        try:
+            memory.need(BYTES * os.fstat(file.fileno()).st_size, f"the characters of {name}")
+        except ValueError as error:
+            raise fault(str(error)) from None
+        text = whole(name, file)
     if not text:
-        raise _fault(f"{file} is empty")
+        raise fault(f"{name} is empty")
     return text
-
-
-def _fault(message: str) -> DataError:
-    return DataError(Problem(("data", "file"), message))

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
-from trainer import callables
+from trainer import callables, memory
 from trainer.config import model_sections as sections
 from trainer.config.problem import Problem
 from trainer.config.section import Section, names
@@ -49,15 +51,37 @@ def check(tree: dict[str, Any]) -> list[Problem]:
 def build(section: Section, shape: Shape) -> nn.Module:
     """The model of a checked section for data of a shape, its start values drawn.
 
-    ValueError("<key>: message") where the value of that key does not fit the data.
+    ValueError("<key>: message") where the value of that key does not fit the data; ValueError or
+    MemoryError where the memory that is free does not hold its parameters and their gradients.
     """
-    return _BUILD[type(section)](section, shape)
+    free, taken = memory.available(), 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal taken
+        if parameter is None or is_lazy(parameter) or parameter.device.type != "cpu":
+            return
+        taken += 2 * parameter.nbytes
+        if taken > free:
+            sizes = f"{memory.told(taken)} or more of memory, and {memory.told(free)} are free"
+            raise ValueError(f"its parameters and their gradients take {sizes}")
+
+    # Parameters are registered before they are filled: until then they take no memory.
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        return _BUILD[type(section)](section, shape)
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):
+            raise MemoryError from error
+        raise
+    finally:
+        counting.remove()
 
 
 def _linear(section: sections.Linear, shape: Shape) -> nn.Module:
     if len(shape.inputs) != 1 or shape.vocabulary is not None or shape.per_position:
         got = "tokens" if shape.vocabulary is not None else f"samples of shape {shape.inputs}"
         raise ValueError(f"linear needs rows of floating-point numbers; the data gives {got}")
+    memory.need(16 * shape.inputs[0] * shape.outputs, "its parameters and their gradients")
     model = Linear(shape.inputs[0], shape.outputs, section.weight, section.bias)
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):

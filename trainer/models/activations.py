@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -78,7 +79,12 @@ def problems(value: Any, path: Path) -> list[Problem]:
     found = callables.argument_problems(thing, arguments, path, given=own)
     if not found:
         try:
-            activation(value)
+            if ":" in name:
+                activation(value)
+            else:
+                with torch.device("meta"), warnings.catch_warnings():  # takes no memory
+                    warnings.simplefilter("error")  # of an argument that has another name by now
+                    activation(value)
         except Exception as error:  # whatever torch or the user's class raises
             reason = str(error) or type(error).__name__
             found.append(Problem(path, f"{name} refuses these arguments: {reason}"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import ConfigError
-from trainer.config.source import read
+from trainer.config.file import read
 from trainer.diagnosis import Diagnosis
 from trainer.plugin.blocks import Block, Follower
 from trainer.plugin.grid import Grid

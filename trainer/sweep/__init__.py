@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Config, ConfigError, dump, load
-from trainer.config.source import read
+from trainer.config.file import read
 from trainer.sweep.axes import Axis, Range, combinations, one_by_one, parse, written
 
 NO_OPTUNA = "a sweep needs Optuna; install it with: pip install 'trainer[sweep]'"
