@@ -25,6 +25,10 @@ def test_damage_is_refused(tmp_path: Path) -> None:
     assert "150 ways, 0 wrong" in tortured(tmp_path, "damage", "--ways", "150", "--seed", "1")
 
 
+def test_hostile_files_and_arguments_are_told(tmp_path: Path) -> None:
+    assert "200 cases, 0 wrong" in tortured(tmp_path, "fuzz", "--cases", "200", "--seed", "1")
+
+
 def test_killed_runs_go_on(tmp_path: Path) -> None:
     told = tortured(tmp_path, "kills", "--runs", "3", "--seed", "1")
     assert told.count("1 identical") == 3, told
