@@ -44,8 +44,7 @@ def run(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)  # small networks; and a fork has no other threads
     work = (given.folder or Path(tempfile.mkdtemp(prefix="torture-"))).absolute()
-    for folder in (work, work / "signals", work / "faults"):
-        folder.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(work):
         match given.suite:
             case "kills":

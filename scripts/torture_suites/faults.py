@@ -131,6 +131,7 @@ FAULTS = (*DISKS, no_cache, clock_jumps, two_processes, stale_lock)
 def faults(work: Path, seed: int, only: Sequence[str] = ()) -> int:
     """Injects each fault, or only some, once; how many were met otherwise than promised."""
     drawn, wrong, injected = random.Random(seed), 0, 0
+    work.mkdir()
     config, whole = work / "mlp.yaml", work / "whole"
     config.write_text(WORKLOADS["mlp"] + EVERY)
     unbroken(config, whole)

@@ -55,6 +55,7 @@ def signals(work: Path, moments: int, seed: int) -> int:
     """Signals runs `moments` times in each way; how many did anything that is not promised."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
     drawn, wrong = random.Random(seed), 0
+    work.mkdir()
     config, whole = work / "mlp.yaml", work / "whole"
     config.write_text(WORKLOADS["mlp"] + EVERY)
     seconds = unbroken(config, whole)
