@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from trainer.record import BINS, MOMENTS, SIGNALS, LayerTable, StepRecord, TensorTable
 from trainer.wire import block as block_module
-from trainer.wire import decode, encode, reading
+from trainer.wire import decode, encode, reading, sheet
 from trainer.wire.layout import MAGIC, NUMBERS
 
 texts = st.lists(st.text(max_size=8), max_size=4, unique=True).map(tuple)
@@ -189,7 +189,8 @@ def test_a_header_that_is_nested_without_end_is_refused() -> None:
 
 
 def test_small_bytes_do_not_become_large_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BLOCK_BYTES", 1 << 20)
+    for module in (reading, sheet):
+        monkeypatch.setattr(module, "MAX_BLOCK_BYTES", 1 << 20)
     with pytest.raises(ValueError, match="too large"):
         decode(MAGIC + zlib.compress(bytes(10 << 20)))
     # 100 rows of histograms without a count are 200 bytes here and 8 kB each in memory.

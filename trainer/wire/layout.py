@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -19,6 +18,11 @@ from trainer.record import MOMENTS, SIGNALS, StepRecord, TensorTable
 # and zeros are together.
 MAGIC = b"GRAD\x02"
 MAX_BLOCK_BYTES = 1 << 30  # uncompressed, and of all histograms with their empty bins
+# The parts of a record's numbers in their order; the layers' where their outputs were observed.
+PARTS = (
+    *("numbers", "moments", "parameter_rms", "update_ratio", "unchanged_fraction"),
+    *("rms", "zero_fraction", "signal_fraction", "dead_fraction", "layer_moments"),
+)
 NUMBERS = [field.name for field in fields(StepRecord) if field.type == "float"]
 
 
@@ -26,32 +30,32 @@ class Layout(NamedTuple):
     """All of a record that is no number: records with the same fill the rows of one matrix."""
 
     optimizer: str
-    gradients: Sequence[str]
+    gradients: tuple[str, ...]
     has_histograms: bool
-    parameters: Sequence[str]
-    shapes: Sequence[Sequence[int]]
-    dtypes: Sequence[str]
-    layers: Sequence[str] | None  # None: their outputs were not observed
-    kinds: Sequence[str]
-    layer_dtypes: Sequence[str]
-    reached: Sequence[str]  # the layers that have gradients
+    parameters: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    layers: tuple[str, ...] | None  # None: their outputs were not observed
+    kinds: tuple[str, ...]
+    layer_dtypes: tuple[str, ...]
+    reached: tuple[str, ...]  # the layers that have gradients
     reached_has_histograms: bool
 
     def widths(self) -> list[int]:
-        """How many numbers a record has in each of its parts."""
+        """How many numbers a record has in each of its PARTS."""
         own = [len(NUMBERS), MOMENTS * len(self.gradients), *[len(self.parameters)] * 3]
         if self.layers is None:
             return own
         return [*own, *[len(self.layers)] * SIGNALS, MOMENTS * len(self.reached)]
 
-    def tables(self) -> list[tuple[Sequence[str], bool]]:
+    def tables(self) -> list[tuple[tuple[str, ...], bool]]:
         """The rows of each table of gradients, and whether it has histograms."""
         own = self.gradients, bool(self.has_histograms)
         return [own, (self.reached, bool(self.reached_has_histograms))]
 
     def check(self) -> None:
         """ValueError when it is not made of what it should be, or lengths disagree."""
-        layers = self.layers or []
+        layers = self.layers or ()
         for texts in (self.gradients, self.parameters, self.dtypes, layers, self.kinds,
                       self.layer_dtypes, self.reached):  # fmt: skip
             if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
