@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import subprocess
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from records_by_hand import Layer, deep, linear, record
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard_server import unpacked
 from werkzeug.test import Client, TestResponse
 
 from trainer.diagnosis import Diagnosis
@@ -28,7 +28,7 @@ from trainer.events import about
 from trainer.events.file import EventFile
 from trainer.plugin import blocks
 from trainer.plugin.backend import Gradients
-from trainer.plugin.grid import ABSENT, AXES, Grid
+from trainer.plugin.grid import ABSENT, AXES, Fold, Grid, Part
 from trainer.plugin.loader import Loader
 from trainer.record import BINS, StepRecord
 from trainer.wire import PLUGIN, encode
@@ -61,7 +61,8 @@ class Tab:
     def get(self, route: str, **query: object) -> Any:
         response = self.respond(route, **query)
         assert response.status_code == 200, response.get_data(as_text=True)
-        return json.loads(response.get_data())
+        content = response.get_data()
+        return json.loads(content) if response.is_json else unpacked(content)
 
 
 def write(folder: Path, *logged: list[StepRecord] | bytes) -> Path:
@@ -79,10 +80,6 @@ def write(folder: Path, *logged: list[StepRecord] | bytes) -> Path:
 
 def number(value: float | str | None) -> float:
     return ABSENT if value is None else float(value)
-
-
-def matrix(text: str, columns: int) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), "<f8").reshape(columns, -1)
 
 
 ODD = [
@@ -127,12 +124,12 @@ def test_every_number_is_the_records(tmp_path: Path, statistic: str) -> None:
     assert [run["run"] for run in tab.get("/runs")] == ["run"]
     whole = tab.get("/matrix", run="run", statistic=statistic)
     assert whole["first"] == whole["last"] == [0, 1, 2, 3, 4, 5] and whole["high"] is None
-    cells = matrix(whole["low"], 6)
+    cells = whole["low"]
     for place, found in enumerate(records):
         want = logged(found, statistic)
         profile = tab.get("/profile", run="run", statistic=statistic, step=found.step)
         assert profile["step"] == found.step
-        for name, value in zip(profile["rows"], profile["values"], strict=True):
+        for name, value in zip(profile["rows"], profile["low"], strict=True):
             assert np.array_equal(number(value), want.get(name, ABSENT), equal_nan=True), name
         for name, value in zip(whole["rows"], cells[place], strict=True):
             assert np.array_equal(value, want.get(name, ABSENT), equal_nan=True), name
@@ -143,7 +140,7 @@ def test_relative_to_the_last_row(tmp_path: Path) -> None:
     write(tmp_path / "run", [record(3, deep(2, backward=0.25))])
     profile = Tab(tmp_path).get("/profile", run="run", relative="true")
     assert profile["rows"] == ["0", "1", "2", "3", "4"]
-    assert profile["values"] == pytest.approx([1 / 16, 1 / 16, 1 / 4, 1 / 4, 1])
+    assert profile["low"] == pytest.approx([1 / 16, 1 / 16, 1 / 4, 1 / 4, 1])
 
 
 numbers = st.sampled_from([ABSENT, 0.0, 1e-30, 0.5, 1.0, 2e9, math.inf, math.nan])
@@ -160,7 +157,7 @@ def test_merged_columns_hide_nothing(
 ) -> None:
     grid, steps = Grid(), np.cumsum(gaps)[: len(values)]
     for step, row in zip(steps.tolist(), values, strict=True):
-        grid.add(step, ("a", "b"), np.array(row))
+        grid.add([Part(np.array([step]), ("a", "b"), np.array([row]))])
     columns = grid.columns(width, axis)
     assert len(columns.first) <= width
     assert columns.first[0] == steps[0] and columns.last[-1] == steps[-1]
@@ -199,19 +196,19 @@ def test_what_was_logged_after_a_restart_counts(tmp_path: Path) -> None:
     write(tmp_path / "run", [record(s, deep(2, backward=0.5)) for s in (3, 4, 6)])
     tab.reload()
     assert tab.get("/matrix", run="run")["first"] == [0, 1, 2, 3, 4, 6]
-    assert tab.get("/profile", run="run", step=2)["values"][0] == 1
-    assert tab.get("/profile", run="run", step=3)["values"][0] == 0.25
+    assert tab.get("/profile", run="run", step=2)["low"][0] == 1
+    assert tab.get("/profile", run="run", step=3)["low"][0] == 0.25
     assert tab.get("/findings", run="run")["records"] == 6
 
 
 def test_only_new_blocks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
-    def counted(block: bytes, decode: Callable[[bytes], Any] = blocks.decode) -> Any:
+    def counted(block: bytes, sheets: Callable[[bytes], Any] = blocks.sheets) -> Any:
         read.append(len(block))
-        return decode(block)
+        return sheets(block)
 
-    monkeypatch.setattr(blocks, "decode", counted)
+    monkeypatch.setattr(blocks, "sheets", counted)
     file = EventFile(tmp_path / "run")
     add = lambda step: file.add(about.records_event(encode([record(step, deep(2))]), step, step))  # noqa: E731
     for step in range(3):
@@ -223,8 +220,7 @@ def test_only_new_blocks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file.flush()
     file.close()
     tab.reload()
-    assert tab.get("/matrix", run="run", statistic="activation")["observed"] == 4
-    assert len(read) == 4
+    assert tab.get("/matrix", run="run")["observed"] == 4 and len(read) == 4
 
 
 def test_findings_are_those_of_the_diagnosis(tmp_path: Path) -> None:
@@ -286,8 +282,8 @@ def test_names_come_back_as_they_are(tmp_path: Path) -> None:
     ((run, _),) = [listed.values() for listed in tab.get("/runs")]
     assert run == str(folder.relative_to(tmp_path))
     response = tab.respond("/matrix", run=run)
-    assert response.content_type == "application/json"
-    assert json.loads(response.get_data())["rows"] == NAMES[:5]
+    assert response.content_type == "application/octet-stream"
+    assert tab.get("/matrix", run=run)["rows"] == NAMES[:5]
 
 
 def test_damaged_and_foreign_files_leave_the_rest(tmp_path: Path) -> None:
@@ -358,23 +354,27 @@ def test_tensorboard_starts_without_what_the_answers_need() -> None:
 def test_a_folded_module_keeps_the_extremes_of_its_layers() -> None:
     grid = Grid()
     names = ("stem", "blocks.0.a", "blocks.1.a", "blocks.0.b", "head")
-    grid.add(0, names, np.array([1, 2, 3, 4, 5.0]))
-    grid.add(1, names, np.array([1, ABSENT, 0, ABSENT, math.nan]))
-    one = grid.columns(10, fold=1)
+    values = np.array([[1, 2, 3, 4, 5.0], [1, ABSENT, 0, ABSENT, math.nan]])
+    grid.add([Part(np.array([0, 1]), names, values)])
+    one = grid.columns(10, fold=Fold(1))
     assert one.rows == ("stem", "blocks", "head")
     assert one.low[0].tolist() == [1, 2, 5] and one.high[0].tolist() == [1, 4, 5]
     assert one.low[1, 1] == one.high[1, 1] == 0 and math.isnan(one.low[1, 2])
-    two = grid.columns(10, fold=2)
+    two = grid.columns(10, fold=Fold(2))
     assert two.rows == ("stem", "blocks.0", "blocks.1", "head")
     assert two.high[1, 1] == ABSENT and two.high[0].tolist() == [1, 4, 3, 5]
-    merged = grid.columns(1, fold=1)
+    merged = grid.columns(1, fold=Fold(1))
     assert merged.low[0, 1] == 0 and merged.high[0, 1] == 4
+    assert grid.columns(1, fold=Fold(1, frozenset({"blocks"}))).rows == names
+    just_one = grid.columns(10, fold=Fold(0, frozenset({"blocks.0"})))
+    assert just_one.rows == ("stem", "blocks.0", "blocks.1.a", "head")
+    assert just_one.low[0].tolist() == [1, 2, 3, 5] and just_one.high[0].tolist() == [1, 4, 3, 5]
 
 
 def test_one_layer_has_none_to_be_compared_with(tmp_path: Path) -> None:
     write(tmp_path / "run", [record(0, [linear(gradient=0.25)])])
     answer = Tab(tmp_path).get("/matrix", run="run", relative="true")
-    assert matrix(answer["low"], 1).tolist() == [[0.25]] and answer["relative"] is False
+    assert answer["low"].tolist() == [[0.25]] and answer["relative"] is False
 
 
 def test_histograms_over_time_are_those_of_the_records(tmp_path: Path) -> None:
@@ -394,12 +394,31 @@ def test_histograms_over_time_are_those_of_the_records(tmp_path: Path) -> None:
     assert tab.respond("/histograms", width=0, **want).status_code == 400
 
 
+def test_the_histogram_of_a_module_is_the_sum_of_its_layers(tmp_path: Path) -> None:
+    made = record(0, deep(2)[:3])
+    counts = np.zeros((3, BINS), np.int64)
+    counts[0, 200], counts[1, [200, 512 + 210]], counts[2, 220] = 1000, [400, 600], 1000
+    table = replace(made.layers.gradients, names=("a.0", "a.1", "ab"), histograms=counts)
+    table = replace(table, moments=table.moments * [[1], [2], [1]])
+    layers = replace(made.layers, names=("input", *table.names), gradients=table)
+    write(tmp_path / "run", [replace(made, layers=layers)])
+    tab = Tab(tmp_path)
+    answer = tab.get("/histogram", run="run", row="a")
+    assert answer["bins"] == [200, 210] and answer["counts"] == [1400, 600]
+    assert answer["tensors"] == 2 and answer["count"] == 3000
+    one, two = (table[name] for name in ("a.0", "a.1"))
+    assert answer["rms"] == pytest.approx(math.hypot(one.norm, two.norm) / math.sqrt(3000))
+    assert answer["largest"] == two.max_abs
+    assert tab.get("/histogram", run="run", row="a.0")["bins"] == [200]
+    assert tab.get("/histograms", run="run", row="a")["counts"] == [[[200, 210], [1400, 600]]]
+
+
 def test_many_layers_get_fewer_columns_but_lose_no_spike() -> None:
     grid = Grid()
     for step in range(300):
         values = np.ones(1000)
         values[500] = 1e9 if step == 123 else 1.0
-        grid.add(step, tuple(map(str, range(1000))), values)
+        grid.add([Part(np.array([step]), tuple(map(str, range(1000))), values[None])])
     columns = grid.columns(4000)
     assert columns.low.size <= 200_000 and columns.high.max() == 1e9
     assert columns.first[0] == 0 and columns.last[-1] == 299

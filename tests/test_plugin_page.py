@@ -8,7 +8,6 @@ as in .ci/run, they fail.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -17,13 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from records_by_hand import deep, linear, record
-from tensorboard_server import serve
-from test_plugin import NAMES, ODD, STATISTICS, matrix, write
+from tensorboard_server import Server, serve
+from test_plugin import NAMES, ODD, STATISTICS, write
 
 from trainer.record import BINS, StepRecord
 
@@ -198,10 +196,10 @@ def test_folding_and_what_is_exported(browser: Any, address: str, tmp_path: Path
         page.frame.locator("#csv").press("Enter")
     with table.value.path().open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["row"] for row in rows[::5]] == ["stem", "=2+3", "blocks"]
+    assert [row["row"] for row in rows[::5]] == ["stem", "'=2+3", "blocks"], "no formula"
     assert [row["first_step"] for row in rows[:5]] == ["0", "10", "20", "30", "40"]
-    answer = json.load(urlopen(f"{address}/data/plugin/gradients/matrix?run=nested&fold=1"))
-    low, high = (matrix(answer[which], 5) for which in ("low", "high"))
+    answer = Server(address).get("plugin/gradients/matrix", run="nested", fold="1")
+    low, high = answer["low"], answer["high"]
     assert [float(row["smallest"]) for row in rows] == low.T.ravel().tolist()
     assert [float(row["largest"]) for row in rows] == high.T.ravel().tolist()
     assert (low < high).any(), "else nothing was folded"
@@ -209,6 +207,26 @@ def test_folding_and_what_is_exported(browser: Any, address: str, tmp_path: Path
         page.frame.locator("#png").press("Enter")
     content = picture.value.path().read_bytes()
     assert content.startswith(b"\x89PNG") and len(content) > 3000
+    assert not page.faults
+
+
+def test_a_module_is_folded_and_unfolded_by_itself(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="nested", relative="false", row="blocks.1", step=20)
+    page.expect("#histogram-title", "blocks.1")
+    page.expect("#histogram", "1,000 values")
+    rows = page.frame.locator(".map").first
+    rows.press("-")
+    playwright.expect(rows).to_have_attribute("aria-label", re.compile("4 rows"))
+    page.expect(".said", "blocks, step 20")
+    page.expect("#histogram", "2,000 values of 2 tensors")
+    page.expect("#profile", "blocks: ")
+    assert "turned%3Dblocks" in page.page.url
+    tall = (rows.bounding_box()["height"] - 20) / 4
+    rows.click(position={"x": 20, "y": 1.5 * tall})
+    playwright.expect(rows).to_have_attribute("aria-label", re.compile("3 rows"))
+    rows.click(position={"x": 20, "y": 2.5 * tall})
+    playwright.expect(rows).to_have_attribute("aria-label", re.compile("4 rows"))
+    page.expect("#histogram-title", "Gradient of blocks.0, values at step 20")
     assert not page.faults
 
 

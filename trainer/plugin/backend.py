@@ -15,11 +15,10 @@ from tensorboard.plugins.base_plugin import FrontendMetadata, TBPlugin
 from werkzeug import Request
 
 from trainer.plugin import questions
-from trainer.plugin.questions import LARGEST, Refused, number, text, whole
+from trainer.plugin.questions import LARGEST, Refused, number, whole
 from trainer.wire import PLUGIN, RECORDS_TAG
 
 if TYPE_CHECKING:  # imported at the first question: TensorBoard starts without them
-    from trainer.plugin.blocks import Block
     from trainer.plugin.run import Run
 
 STATIC = Path(__file__).parent / "static"
@@ -80,48 +79,48 @@ class Gradients(TBPlugin):  # type: ignore[misc]
         axis = request.args.get("axis", "even")
         if axis not in AXES:
             raise Refused(400, f"axis: expected one of {', '.join(AXES)}")
-        fold, relative = whole(request, "fold", 0), questions.relative(request)
-        run, blocks = self._asked_run(request)
-        with run.grids(blocks) as (grids, notes):
-            grid = questions.measure(request, grids.of)
+        fold, relative = questions.fold(request), questions.relative(request)
+        run = self._asked_run(request)
+        with run.measured(questions.measure(request)) as (measured, notes):
+            grid = measured.grid
             columns = grid.columns(width, axis, first, last, relative, fold)
             steps = grid.steps
-            return {
+            about = {
                 "rows": columns.rows,
+                "modules": columns.modules,
                 "relative": relative and grid.wide,
                 "first": columns.first.tolist(),
                 "last": columns.last.tolist(),
-                "low": text(columns.low),
-                "high": None if columns.high is columns.low else text(columns.high),
                 "steps": [int(steps[0]), int(steps[-1])] if len(steps) else None,
                 "observed": len(steps),
                 "notes": notes + ([run.note] if run.note else []),
             }
+        both = [columns.low] if columns.high is columns.low else [columns.low, columns.high]
+        return questions.packed(about, *both)
 
     def _profile(self, request: Request) -> Any:
         step = whole(request, "step", LARGEST)
-        run, blocks = self._asked_run(request)
-        with run.grids(blocks) as (grids, _):
-            found = questions.measure(request, grids.of).at(step, questions.relative(request))
+        fold, relative = questions.fold(request), questions.relative(request)
+        with self._asked_run(request).measured(questions.measure(request)) as (measured, _):
+            found = measured.grid.at(step, relative, fold)
             if found is None:
-                return {"step": None, "rows": [], "values": []}
-            values = [number(value) for value in found.low[0].tolist()]
-            return {"step": int(found.first[0]), "rows": found.rows, "values": values}
+                return {"step": None, "rows": [], "low": [], "high": []}
+            low, high = ([number(v) for v in side[0].tolist()] for side in (found.low, found.high))
+            return {"step": int(found.first[0]), "rows": found.rows, "low": low, "high": high}
 
     def _histogram(self, request: Request) -> Any:
-        from trainer.plugin.measures import MEASURES
-        from trainer.plugin.run import histogram, magnitudes
+        from trainer.plugin import spectrum
 
         step, row = whole(request, "step", LARGEST), request.args.get("row", "")
-        measure = questions.measure(request, {name: name for name in MEASURES})
-        _, blocks = self._asked_run(request)
-        found = histogram(blocks, measure, row, step)
+        table = questions.table(request)
+        found = spectrum.newest(self._asked_run(request).blocks.held, table, row, step)
         if found is None:
             return {"step": None}
-        at, statistics = found
-        bins, counts = magnitudes(statistics)
+        at, statistics, tensors = found
+        bins, counts = spectrum.magnitudes(statistics)
         return {
             "step": at,
+            "tensors": tensors,
             "bins": bins,
             "counts": counts,
             "count": statistics.count,
@@ -133,26 +132,23 @@ class Gradients(TBPlugin):  # type: ignore[misc]
         }
 
     def _histograms(self, request: Request) -> Any:
-        from trainer.plugin.measures import MEASURES
-        from trainer.plugin.run import histograms, magnitudes
+        from trainer.plugin import spectrum
 
         row, width = request.args.get("row", ""), whole(request, "width", 60)
         if not 1 <= width <= MAX_HISTOGRAMS:
             raise Refused(400, f"width: expected 1 to {MAX_HISTOGRAMS}")
-        measure = questions.measure(request, {name: name for name in MEASURES})
-        run, blocks = self._asked_run(request)
-        with run.grids(blocks) as (grids, _):
-            steps = questions.evenly(grids.with_histograms, width)
-        found = histograms(blocks, measure, row, steps)
+        table, run = questions.table(request), self._asked_run(request)
+        with run.measured(questions.measure(request)) as (measured, _):
+            steps = questions.evenly(measured.with_histograms, width)
+        found = spectrum.over_time(run.blocks.held, table, row, steps)
         return {
-            "steps": [step for step, _ in found],
-            "counts": [magnitudes(statistics) for _, statistics in found],  # bins, their counts
-            "count": [statistics.count for _, statistics in found],
+            "steps": [step for step, _, _ in found],
+            "counts": [spectrum.magnitudes(one) for _, one, _ in found],  # bins, their counts
+            "count": [statistics.count for _, statistics, _ in found],
         }
 
     def _findings(self, request: Request) -> Any:
-        run, blocks = self._asked_run(request)
-        with run.judged(blocks) as (judged, _):
+        with self._asked_run(request).judged() as (judged, _):
             return judged.tree()
 
     def _listed(self, request: Request, run: str | None) -> Any:
@@ -163,8 +159,8 @@ class Gradients(TBPlugin):  # type: ignore[misc]
             run_tag_filter=RunTagFilter([run] if run else None, [RECORDS_TAG]),
         )
 
-    def _asked_run(self, request: Request) -> tuple[Run, list[Block]]:
-        from trainer.plugin.blocks import in_order
+    def _asked_run(self, request: Request) -> Run:
+        from trainer.plugin.blocks import Logged
 
         name = request.args.get("run", "")
         listed = self._listed(request, name).get(name, {}).get(RECORDS_TAG)
@@ -182,9 +178,10 @@ class Gradients(TBPlugin):  # type: ignore[misc]
                     downsample=LARGEST,
                     run_tag_filter=RunTagFilter([name], [RECORDS_TAG]),
                 )
-                held.blocks = in_order([_block(d) for d in read[name][RECORDS_TAG]])
+                logged = read[name][RECORDS_TAG]
+                held.run.blocks.renew(Logged(d.step, d.wall_time, _content(d)) for d in logged)
                 held.version = version
-            return held.run, held.blocks
+            return held.run
 
     def _hold(self, experiment: str, name: str) -> _Held:
         from trainer.plugin.run import Run
@@ -201,17 +198,14 @@ class Gradients(TBPlugin):  # type: ignore[misc]
 
 
 class _Held:
-    """A run with its blocks as they were last read."""
+    """A run, and which version of it was read."""
 
     def __init__(self, run: Run) -> None:
         self.lock = threading.Lock()
         self.run = run
         self.version: tuple[int, float] | None = None
-        self.blocks: list[Block] = []
 
 
-def _block(datum: Any) -> Block:
-    from trainer.plugin.blocks import Block
-
+def _content(datum: Any) -> bytes:
     content = datum.numpy.item() if datum.numpy.size == 1 else b""
-    return Block(datum.step, datum.wall_time, content if isinstance(content, bytes) else b"")
+    return content if isinstance(content, bytes) else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,28 @@ ABSENT = -1.0
 MOST_CELLS = 200_000  # of a picture: what is sent and painted within a second
 LEAST_COLUMNS = 100
 AXES = ("even", "linear", "log")  # steps one by one, by their number, by its logarithm
+
+
+class Fold(NamedTuple):
+    """Which modules are one row: those at a depth of the path, except that a module in `turned`
+    is not where it would be, and is where it would not."""
+
+    depth: int = 0  # 0: none
+    turned: frozenset[str] = frozenset()
+
+    def row(self, name: str) -> str:
+        """The outermost folded module around a layer or parameter, or else its own name."""
+        if not self.depth and not self.turned:
+            return name
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            module = ".".join(parts[:depth])
+            if (depth == self.depth) != (module in self.turned):
+                return module
+        return name
+
+
+UNFOLDED = Fold()
 
 
 class Columns(NamedTuple):
@@ -26,17 +49,24 @@ class Columns(NamedTuple):
     last: NDArray[np.int64]  # (C,) the last
     low: NDArray[np.float64]  # (C, R)
     high: NDArray[np.float64]  # (C, R); the same object as `low` where no steps share a column
+    modules: tuple[str, ...] = ()  # those of the rows that are folded modules
+
+
+class Part(NamedTuple):
+    """Steps that name the same rows."""
+
+    steps: NDArray[np.int64]  # (R,)
+    names: Sequence[str]
+    values: NDArray[np.float64]  # (R, N); ABSENT where there is none
 
 
 class Grid:
-    """Grows by a step at a time; rows keep the order in which a step named them."""
+    """Grows by some steps at a time; rows keep the order in which a step named them."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
-        self._names: tuple[str, ...] = ()  # of the newest step
-        self._places: NDArray[np.intp] | slice = np.zeros(0, np.intp)
-        self._steps = np.zeros(0, np.int64)
-        self._values = np.zeros((0, 0))
+        self._steps = np.empty(0, np.int64)
+        self._values = np.empty((0, 0))
         self._length = 0
 
     @property
@@ -49,23 +79,36 @@ class Grid:
         """Whether there is more than one row: one has none to be compared with."""
         return len(self._rows) > 1
 
-    def add(self, step: int, names: tuple[str, ...], values: NDArray[np.float64]) -> None:
-        """Appends a step; one value for each name, ABSENT where there is none."""
-        if names != self._names or not self._length:
-            for name in names:
-                self._rows.setdefault(name, len(self._rows))
-            self._names = names
-            self._places = np.array([self._rows[name] for name in names], np.intp)
-        if self._length == len(self._steps) or len(self._rows) > self._values.shape[1]:
-            self._grow()
-        self._steps[self._length] = step
-        self._values[self._length, self._places] = values
-        self._length += 1
+    @property
+    def size_bytes(self) -> int:
+        """What it takes of memory."""
+        return self._length * 8 * (1 + len(self._rows))
 
-    def _grow(self) -> None:
-        capacity = max(64, self._length * 3 // 2)
-        steps, values = np.zeros(capacity, np.int64), np.full((capacity, len(self._rows)), ABSENT)
+    def add(self, parts: Sequence[Part]) -> None:
+        """Appends the steps of all parts, which come after those that are here."""
+        order = np.argsort(np.concatenate([part.steps for part in parts]), kind="stable")
+        places = np.empty(len(order), np.intp)
+        places[order] = np.arange(self._length, self._length + len(order))
+        for name in (name for part in parts for name in part.names):
+            self._rows.setdefault(name, len(self._rows))
+        self._make_room(self._length + len(order))
+        self._values[self._length : self._length + len(order)] = ABSENT
+        start = 0
+        for steps, names, values in parts:
+            where = places[start : start + len(steps)]
+            start += len(steps)
+            self._steps[where] = steps
+            self._values[where[:, None], [self._rows[name] for name in names]] = values
+        self._length += len(order)
+
+    def _make_room(self, length: int) -> None:
+        rows = len(self._rows)
+        if length <= len(self._steps) and rows == self._values.shape[1]:
+            return
+        capacity = max(length, len(self._steps) * 3 // 2)
+        steps, values = np.empty(capacity, np.int64), np.empty((capacity, rows))
         steps[: self._length] = self.steps
+        values[: self._length] = ABSENT
         values[: self._length, : self._values.shape[1]] = self._values[: self._length]
         self._steps, self._values = steps, values
 
@@ -76,11 +119,11 @@ class Grid:
         first: int | None = None,
         last: int | None = None,
         relative: bool = False,
-        fold: int = 0,
+        fold: Fold = UNFOLDED,
     ) -> Columns:
         """The steps from `first` to `last` in at most `width` columns that are equally wide on the
         axis; with `relative`, every value over that of the last row at the same step, unless it is
-        the only one; with `fold`, one row for all whose first so many parts of the path agree."""
+        the only one; what `fold` folds in one row, with the extremes of its layers."""
         steps = self.steps
         start = 0 if first is None else int(np.searchsorted(steps, first))
         end = len(steps) if last is None else int(np.searchsorted(steps, last, side="right"))
@@ -99,13 +142,13 @@ class Grid:
         lasts = steps[np.append(starts[1:], 0) - 1]
         return _folded(Columns(tuple(names), steps[starts], lasts, low, high), fold)
 
-    def at(self, step: int, relative: bool = False) -> Columns | None:
+    def at(self, step: int, relative: bool = False, fold: Fold = UNFOLDED) -> Columns | None:
         """The newest observed step up to `step`, else the first; None when there is none."""
         if not self._length:
             return None
         index = max(0, int(np.searchsorted(self.steps, step, side="right")) - 1)
         found = int(self.steps[index])
-        return self.columns(1, first=found, last=found, relative=relative)
+        return self.columns(1, first=found, last=found, relative=relative, fold=fold)
 
 
 def _relative(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,13 +171,15 @@ def _starts(steps: NDArray[np.int64], width: int, axis: str) -> NDArray[np.intp]
     return np.unique(column, return_index=True)[1]
 
 
-def _folded(columns: Columns, parts: int) -> Columns:
+def _folded(columns: Columns, fold: Fold) -> Columns:
     """The rows of a module in one, at the place of its first: smallest and largest of them all."""
-    modules = [".".join(name.split(".")[:parts]) for name in columns.rows]
-    places = {module: place for place, module in enumerate(dict.fromkeys(modules))}
-    if not parts or len(places) == len(modules):
-        return columns
-    which = np.array([places[module] for module in modules])
+    rows = [fold.row(name) for name in columns.rows]
+    folded = dict.fromkeys(row for row, name in zip(rows, columns.rows, strict=True) if row != name)
+    columns = columns._replace(modules=tuple(folded))
+    places = {row: place for place, row in enumerate(dict.fromkeys(rows))}
+    if len(places) == len(rows):
+        return columns._replace(rows=tuple(rows))
+    which = np.array([places[row] for row in rows])
     order = np.argsort(which, kind="stable")
     starts = np.searchsorted(which[order], np.arange(len(places)))
     low, high = _extremes(columns.low[:, order], columns.high[:, order], starts, 1)

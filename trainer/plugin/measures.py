@@ -1,66 +1,73 @@
-"""The statistics that the tab can show, and how each is read from a record."""
+"""The statistics that the tab can show, and how each is read from the records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.plugin.grid import ABSENT
-from trainer.record import LayerTable, StepRecord, TensorStatistics, TensorTable
+from trainer.wire import OF_LAYERS, OF_PARAMETERS, Sheet
 
-Values = tuple[tuple[str, ...], NDArray[np.float64]]  # one for each name; ABSENT where none
+COUNT, NORM, NANS, INFINITIES = 0, 1, 5, 6  # among the MOMENTS
 
-
-def _rms(table: TensorTable) -> NDArray[np.float64]:
-    """(N,) NaN with any NaN, infinite with any infinity, ABSENT of a tensor without values."""
-    count = table.moments[:, 0]
-    return np.where(count > 0, table.norms() / np.sqrt(np.maximum(count, 1)), ABSENT)
+Names = tuple[str, ...]
+Values = NDArray[np.float64]  # (R, N) of R records and N names; ABSENT where there is none
 
 
-def _activation_gradients(layers: LayerTable) -> NDArray[np.float64]:
-    place = {name: row for row, name in enumerate(layers.gradients.names)}
-    which = [place.get(name, -1) for name in layers.names]
-    return np.append(_rms(layers.gradients), ABSENT)[which]
+class Measure(NamedTuple):
+    """A statistic: `values` is None of records that were not looked at so far; a row's gradient
+    has its histogram in `table`."""
+
+    values: Callable[[Sheet], tuple[Names, Values] | None]
+    table: int
 
 
-def _of_layers(read: Callable[[LayerTable], NDArray[np.float64]]) -> Callable[..., Values | None]:
-    def values(record: StepRecord) -> Values | None:
-        layers = record.layers
-        if layers is None:
+def _rms(sheet: Sheet, part: str) -> Values:
+    """NaN with any NaN, infinite with any infinity, ABSENT of a tensor without values."""
+    count, norm = sheet.moment(part, COUNT), sheet.moment(part, NORM)
+    for which, value in ((INFINITIES, np.inf), (NANS, np.nan)):
+        if sheet.any(part, which):
+            norm = np.where(sheet.moment(part, which) > 0, value, norm)
+    return np.where(count > 0, norm / np.sqrt(np.maximum(count, 1)), ABSENT)
+
+
+def _activation_gradient(sheet: Sheet) -> Values:
+    place = {name: row for row, name in enumerate(sheet.layout.reached)}
+    which = [place.get(name, -1) for name in sheet.layout.layers or ()]
+    absent = np.full((len(sheet.steps), 1), ABSENT)
+    return np.hstack([_rms(sheet, "layer_moments"), absent])[:, which]
+
+
+def _zero_fraction(sheet: Sheet) -> Values:
+    fraction = sheet.part("zero_fraction")
+    return np.where(np.isnan(fraction), ABSENT, fraction)
+
+
+def _of_layers(read: Callable[[Sheet], Values]) -> Measure:
+    def values(sheet: Sheet) -> tuple[Names, Values] | None:
+        layout = sheet.layout
+        if layout.layers is None:
             return None
-        start = int(layers.has_input)
-        return layers.names[start:], read(layers)[start:]
+        start = int(layout.has_input)
+        return layout.layers[start:], read(sheet)[:, start:]
 
-    return values
-
-
-def _update_ratio(record: StepRecord) -> Values:
-    ratio = np.where(record.parameter_rms == 0, ABSENT, record.update_ratio)
-    return record.parameters, ratio
+    return Measure(values, OF_LAYERS)
 
 
-# Of layers in order of execution, or of parameters; None where a step was not looked at so far.
-MEASURES: dict[str, Callable[[StepRecord], Values | None]] = {
-    "activation_gradient": _of_layers(_activation_gradients),
-    "parameter_gradient": lambda record: (record.gradients.names, _rms(record.gradients)),
-    "update_ratio": _update_ratio,
-    "activation": _of_layers(lambda layers: layers.rms),
-    "zero_fraction": _of_layers(
-        lambda layers: np.where(np.isnan(layers.zero_fraction), ABSENT, layers.zero_fraction)
+def _update_ratio(sheet: Sheet) -> tuple[Names, Values]:
+    ratio = np.where(sheet.part("parameter_rms") == 0, ABSENT, sheet.part("update_ratio"))
+    return sheet.layout.parameters, ratio
+
+
+MEASURES = {  # of layers in order of execution, or of parameters
+    "activation_gradient": _of_layers(_activation_gradient),
+    "parameter_gradient": Measure(
+        lambda sheet: (sheet.layout.gradients, _rms(sheet, "moments")), OF_PARAMETERS
     ),
+    "update_ratio": Measure(_update_ratio, OF_PARAMETERS),
+    "activation": _of_layers(lambda sheet: sheet.part("rms")),
+    "zero_fraction": _of_layers(_zero_fraction),
 }
-
-
-def gradient(record: StepRecord, measure: str, row: str) -> TensorStatistics | None:
-    """The gradient behind a row of a statistic, with its histogram, or the first within a module
-    of this name; None where there is none."""
-    table: TensorTable | None = record.gradients
-    if measure not in ("parameter_gradient", "update_ratio"):
-        table = record.layers.gradients if record.layers else None
-    if table is None or table.histograms is None:
-        return None
-    if row not in table.names:
-        row = next((name for name in table.names if name.startswith(f"{row}.")), "")
-    return table[row] if row in table.names else None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tensorboard.backend import http_util
 from werkzeug import Request, Response
+
+if TYPE_CHECKING:  # imported at the first question
+    from trainer.plugin.grid import Fold
 
 TYPES = {".js": "application/javascript", ".css": "text/css"}  # of the files of the page
 LARGEST = (1 << 31) - 1  # number that can be asked for
@@ -29,12 +31,28 @@ class Refused(Exception):
         self.status = status
 
 
-def measure(request: Request, known: Mapping[str, T]) -> T:
-    """What is known under the name of the statistic that is asked for."""
+def measure(request: Request) -> str:
+    """The name of the statistic that is asked for."""
+    from trainer.plugin.measures import MEASURES
+
     name = request.args.get("statistic", "activation_gradient")
-    if name not in known:
-        raise Refused(400, f"statistic: expected one of {', '.join(known)}")
-    return known[name]
+    if name not in MEASURES:
+        raise Refused(400, f"statistic: expected one of {', '.join(MEASURES)}")
+    return name
+
+
+def table(request: Request) -> int:
+    """Where the histograms of its gradients are."""
+    from trainer.plugin.measures import MEASURES
+
+    return MEASURES[measure(request)].table
+
+
+def fold(request: Request) -> Fold:
+    """Which modules are asked for as one row."""
+    from trainer.plugin.grid import Fold
+
+    return Fold(whole(request, "fold", 0), frozenset(request.args.getlist("turned")))
 
 
 def relative(request: Request) -> bool:
@@ -61,9 +79,15 @@ def evenly(steps: Sequence[T], most: int) -> Sequence[T]:
     return [steps[place] for place in places]
 
 
-def text(matrix: NDArray[np.float64]) -> str:
-    """The float64 numbers, little-endian and row by row, in base64."""
-    return base64.b64encode(np.ascontiguousarray(matrix, "<f8").tobytes()).decode()
+def packed(about: Any, *matrices: NDArray[np.float64]) -> bytes:
+    """JSON, filled up with blanks to a multiple of 8 bytes, after its length in 8 bytes; then the
+    numbers of the matrices row by row, as float64. All is little-endian.
+
+    Text would be compressed by TensorBoard, which takes longer than to send it."""
+    text = json.dumps(about, allow_nan=False).encode()
+    text += b" " * (-len(text) % 8)
+    numbers = [np.ascontiguousarray(matrix, "<f8").tobytes() for matrix in matrices]
+    return b"".join([len(text).to_bytes(8, "little"), text, *numbers])
 
 
 def number(value: float) -> float | str | None:
@@ -73,23 +97,27 @@ def number(value: float) -> float | str | None:
     return str(value)
 
 
-def _respond(request: Request, content: str, content_type: str, code: int = 200) -> Response:
+def _respond(
+    request: Request, content: str | bytes, content_type: str, code: int = 200
+) -> Response:
     response: Response = http_util.Respond(request, content, content_type, code=code)
     return response
 
 
 def answer(ask: Callable[[Request], Any]) -> Application:
-    """A route that answers with JSON, or with a line that says why not."""
+    """A route that answers with JSON, or bytes as they are, or with a line that says why not."""
 
     @Request.application
     def application(request: Request) -> Response:
         if request.method != "GET":
             return _respond(request, "only GET is answered", "text/plain", 405)
         try:
-            content = json.dumps(ask(request), allow_nan=False)
+            content = ask(request)
         except Refused as error:
             return _respond(request, str(error), "text/plain", error.status)
-        return _respond(request, content, "application/json")
+        if isinstance(content, bytes):
+            return _respond(request, content, "application/octet-stream")
+        return _respond(request, json.dumps(content, allow_nan=False), "application/json")
 
     return application
 

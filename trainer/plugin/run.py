@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from trainer.config import ConfigError
 from trainer.config.file import read
 from trainer.diagnosis import Diagnosis
-from trainer.plugin.blocks import Block, Follower
-from trainer.plugin.grid import Grid
-from trainer.plugin.measures import MEASURES, gradient
-from trainer.record import MAGNITUDES, SIGN, StepRecord, TensorStatistics
+from trainer.plugin.blocks import Block, Blocks, Follower
+from trainer.plugin.grid import Grid, Part
+from trainer.plugin.measures import MEASURES, Measure
 from trainer.summary import Summary, overrides
 
 
-class Grids:
-    """The grids of all statistics."""
+class Measured:
+    """A statistic at all steps, and the steps at which its gradients have histograms."""
 
-    def __init__(self) -> None:
-        self.of = {measure: Grid() for measure in MEASURES}
-        self.with_histograms: list[int] = []  # the steps
+    def __init__(self, measure: Measure) -> None:
+        self.grid = Grid()
+        self.with_histograms: list[int] = []
+        self._measure = measure
 
-    def add(self, record: StepRecord) -> None:
-        """Takes the next record."""
-        tables = [record.gradients, *([record.layers.gradients] if record.layers else [])]
-        if any(table.histograms is not None for table in tables):
-            self.with_histograms.append(record.step)
-        for measure, values in MEASURES.items():
-            if (found := values(record)) is not None:
-                self.of[measure].add(record.step, *found)
+    def add(self, block: Block) -> int:
+        """Takes the next block."""
+        step, parts, with_histograms = block.step, [], []
+        for sheet in block.sheets():
+            holds = sheet.steps < block.end
+            steps = sheet.steps[holds]
+            step = max(step, *steps.tolist())
+            if len(steps) and (found := self._measure.values(sheet)) is not None:
+                names, values = found
+                parts.append(Part(steps, names, values[holds]))
+            if sheet.histograms[self._measure.table] is not None:
+                with_histograms += steps.tolist()
+        if parts:
+            self.grid.add(parts)
+        self.with_histograms += sorted(with_histograms)
+        return step
 
 
 class Judged:
@@ -43,10 +50,14 @@ class Judged:
     def __init__(self, configuration: dict[str, Any] | None) -> None:
         self._diagnosis, self._summary = Diagnosis(configuration), Summary()
 
-    def add(self, record: StepRecord) -> None:
-        """Takes the next record."""
-        self._diagnosis.add(record)
-        self._summary.add(record)
+    def add(self, block: Block) -> int:
+        """Takes the next block."""
+        step = block.step
+        for record in block.records():
+            self._diagnosis.add(record)
+            self._summary.add(record)
+            step = record.step
+        return step
 
     def tree(self) -> dict[str, Any]:
         """The findings and the layers as values of JSON, the change of each as it is typed."""
@@ -58,20 +69,35 @@ class Judged:
 
 
 class Run:
-    """The numbers of a run, each read once; `folder` is where its `config.yaml` may be."""
+    """The numbers of a run; `folder` is where its `config.yaml` may be."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._grids = Follower(Grids)
-        self._configuration, self.note = _configuration(folder)
-        self._judged = Follower(lambda: Judged(self._configuration))
+        self.blocks = Blocks()
+        self._measured: OrderedDict[str, Follower[Measured]] = OrderedDict()
+        self._lock = threading.Lock()
+        configuration, self.note = _configuration(folder)
+        self._judged = Follower(lambda: Judged(configuration))
 
-    def grids(self, blocks: Sequence[Block]) -> AbstractContextManager[tuple[Grids, list[str]]]:
-        """The statistics, with notes on blocks that could not be read."""
-        return self._grids.following(blocks)
+    @contextmanager
+    def measured(self, name: str) -> Iterator[tuple[Measured, list[str]]]:
+        """One of the MEASURES, with notes on blocks that could not be read. It stays in memory,
+        and those that were asked for before as long as all are no larger than the blocks."""
+        with self._lock:
+            follower = self._measured.pop(name, None) or Follower(lambda: Measured(MEASURES[name]))
+            self._measured[name] = follower
+        with follower.following(self.blocks.held) as found:
+            with self._lock:
+                room = sum(block.length for block in self.blocks.held)
+                while len(self._measured) > 1 and self._size_bytes() > room:
+                    self._measured.popitem(last=False)
+            yield found
 
-    def judged(self, blocks: Sequence[Block]) -> AbstractContextManager[tuple[Judged, list[str]]]:
+    def _size_bytes(self) -> int:
+        return sum(follower.made.grid.size_bytes for follower in self._measured.values())
+
+    def judged(self) -> AbstractContextManager[tuple[Judged, list[str]]]:
         """The findings, with the same notes."""
-        return self._judged.following(blocks)
+        return self._judged.following(self.blocks.held)
 
 
 def _configuration(folder: Path | None) -> tuple[dict[str, Any] | None, str | None]:
@@ -82,43 +108,3 @@ def _configuration(folder: Path | None) -> tuple[dict[str, Any] | None, str | No
         return read(folder / "config.yaml", []).tree, None
     except (ConfigError, OSError, ValueError) as error:
         return None, f"changes are proposed without the run's config.yaml: {error}"
-
-
-def histogram(
-    blocks: Sequence[Block], measure: str, row: str, step: int
-) -> tuple[int, TensorStatistics] | None:
-    """The newest histogram of a row's gradient up to `step`, else the first after it."""
-    after: tuple[int, TensorStatistics] | None = None
-    for block in reversed(blocks):
-        try:
-            records = block.records()
-        except ValueError:
-            continue
-        for record in reversed(records):
-            if (found := gradient(record, measure, row)) is not None:
-                after = record.step, found
-                if record.step <= step:
-                    return after
-    return after
-
-
-def histograms(
-    blocks: Sequence[Block], measure: str, row: str, steps: Sequence[int]
-) -> list[tuple[int, TensorStatistics]]:
-    """The histograms of a row's gradient at those of these steps that have one; only blocks that
-    hold one of the steps are read."""
-    wanted, found = set(steps), []
-    starts = [block.step for block in blocks]
-    for place in sorted({bisect_right(starts, step) - 1 for step in steps}):
-        for record in blocks[place].records():
-            if record.step in wanted and (one := gradient(record, measure, row)) is not None:
-                found.append((record.step, one))
-    return found
-
-
-def magnitudes(statistics: TensorStatistics) -> tuple[list[int], list[int]]:
-    """The bins of |value| that hold something, both signs together, and their counts."""
-    assert statistics.histogram is not None
-    counts = statistics.histogram[:MAGNITUDES] + statistics.histogram[SIGN : SIGN + MAGNITUDES]
-    used = np.flatnonzero(counts)
-    return used.tolist(), counts[used].tolist()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.record import MOMENTS, SIGNALS, StepRecord, TensorTable
+from trainer.record import INPUT, MOMENTS, SIGNALS, StepRecord, TensorTable
 
 # A block is MAGIC and a zlib stream, little-endian, of the length of a JSON list and the number of
 # records (uint32), the list (layouts that occur), each record's layout (uint32), step (int64), and
@@ -47,6 +47,11 @@ class Layout(NamedTuple):
         if self.layers is None:
             return own
         return [*own, *[len(self.layers)] * SIGNALS, MOMENTS * len(self.reached)]
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the first of the layers is the network's input."""
+        return self.kinds[:1] == (INPUT,)
 
     def tables(self) -> list[tuple[tuple[str, ...], bool]]:
         """The rows of each table of gradients, and whether it has histograms."""

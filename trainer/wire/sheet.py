@@ -43,6 +43,18 @@ class Sheet:
     octets: NDArray[np.uint8]  # (8, W, R) the bytes of the numbers
     histograms: tuple[Bins | None, Bins | None]  # OF_PARAMETERS and OF_LAYERS
 
+    def histogram(self, table: int, row: int) -> NDArray[np.int64]:
+        """(R, BINS) those of one row of a table; LookupError where it has none."""
+        bins, (names, _) = self.histograms[table], self.layout.tables()[table]
+        if bins is None:
+            raise LookupError("the table has no histograms")
+        ends = np.cumsum(bins.used, dtype=np.int64)
+        full = np.zeros((len(self.steps), BINS), np.int64)
+        for record, place in enumerate(range(row, len(bins.used), len(names))):
+            used = slice(ends[place] - bins.used[place], ends[place])
+            full[record, bins.bins[used]] = bins.counts[used]
+        return full
+
     def part(self, name: str) -> NDArray[np.float64]:
         """(R, width) the numbers of one of the PARTS that the layout has."""
         return self._numbers(self._octets(name))

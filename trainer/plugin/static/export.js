@@ -15,7 +15,8 @@ export function csv(panels) {
   return new Blob([lines.join('\n'), '\n'], {type: 'text/csv'});
 }
 
-const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+// A text that a spreadsheet would take for a formula is marked as a text.
+const quoted = (text) => `"${text.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
 const number = (value) => (value === -1 ? '' : String(value)); // nothing was observed
 
 // The maps of all panels under each other, each with its run and verdict, and the legend:

@@ -1,17 +1,24 @@
 // The picture of a run: layers from top to bottom, steps from left to right.
 
 import {inWords} from './measures.js';
-import {AXIS, paint} from './picture.js';
+import {AXIS, LEVEL, paint} from './picture.js';
 
 const TALLEST = 30; // pixels of a row
 const LEAST = 3;
 const DRAG = 6; // pixels from which a press is no click
 
+// Where a layer is among rows: itself, or the module that it is folded into, or else the first of
+// its own layers. -1 where there is none of them.
+export function placeOf(row, names) {
+  const place = row ? names.findIndex((name) => row === name || row.startsWith(`${name}.`)) : -1;
+  return place < 0 && row ? names.findIndex((name) => name.startsWith(`${row}.`)) : place;
+}
+
 export class Heatmap {
-  // `picked(row, step)` is told of a click or an arrow key, `zoomed(first, last)` of a drag.
-  constructor(parent, picked, zoomed) {
-    this.picked = picked;
-    this.zoomed = zoomed;
+  // `picked(row, step)` is told of a click or an arrow key, `zoomed(first, last)` of a drag,
+  // `turned(module)` of one that is to be folded or unfolded.
+  constructor(parent, {picked, zoomed, turned}) {
+    Object.assign(this, {picked, zoomed, turned});
     this.map = document.createElement('canvas');
     this.cursor = document.createElement('canvas');
     this.said = document.createElement('div');
@@ -58,13 +65,24 @@ export class Heatmap {
     const column = this.edges.findLastIndex((edge) => edge <= x);
     const line = Math.floor(y / this.tall);
     const {matrix, rows} = this.view;
-    const inside = column >= 0 && column < matrix.first.length && line >= 0 && line < rows.length;
-    return {x, column, line, inside};
+    const on = line >= 0 && line < rows.length;
+    const inside = on && column >= 0 && column < matrix.first.length;
+    const module = on && x < this.left ? this.module(matrix.rows[rows[line]], Math.floor(x / LEVEL) + 1) : null;
+    return {x, column, line, inside, module};
+  }
+
+  // What a click beside the map at this depth would turn: the module whose bar is there, or else
+  // the one that the row is, or is in. Null where there is none.
+  module(row, depth) {
+    const path = row.split('.').slice(0, -1);
+    if (depth <= this.levels) return depth <= path.length ? path.slice(0, depth).join('.') : null;
+    return this.view.matrix.modules.includes(row) ? row : path.join('.') || null;
   }
 
   move(event) {
     const place = this.at(event);
-    this.hover = place.inside ? place : null;
+    this.hover = place.inside || place.module ? place : null;
+    this.frame.style.cursor = place.module ? 'pointer' : '';
     this.dragged = event.buttons ? place.x : null;
     if (this.waiting) return;
     this.waiting = true;
@@ -82,6 +100,7 @@ export class Heatmap {
     if (from === null || from === undefined) return;
     if (Math.abs(place.x - from) < DRAG) {
       if (place.inside) this.pick(place.column, place.line);
+      else if (place.module) this.turned(place.module);
       return;
     }
     const {first, last} = this.view.matrix;
@@ -99,10 +118,13 @@ export class Heatmap {
 
   key(event) {
     const move = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
-    if (!move) return;
-    event.preventDefault();
     const {matrix, rows} = this.view;
     const {column, line} = this.chosen();
+    const row = matrix.rows[rows[Math.max(line, 0)]];
+    if (event.key === '+' && matrix.modules.includes(row)) this.turned(row);
+    if (event.key === '-' && row?.includes('.')) this.turned(row.split('.').slice(0, -1).join('.'));
+    if (!move) return;
+    event.preventDefault();
     this.pick(Math.max(0, Math.min(matrix.first.length - 1, column + move[0])),
         Math.max(0, Math.min(rows.length - 1, Math.max(line, 0) + move[1])));
   }
@@ -111,8 +133,7 @@ export class Heatmap {
     const {matrix, rows, row, step} = this.view;
     const column = step === null ? matrix.first.length - 1 :
       Math.max(0, matrix.first.findLastIndex((first) => first <= step));
-    return {column, line: rows.findIndex((number) =>
-      row && (row === matrix.rows[number] || row.startsWith(`${matrix.rows[number]}.`)))};
+    return {column, line: placeOf(row, rows.map((number) => matrix.rows[number]))};
   }
 
   words(column, line) {
@@ -152,7 +173,11 @@ export class Heatmap {
   tell() {
     if (!this.view.matrix.first.length || !this.view.rows.length) return;
     const {column, line} = this.chosen();
-    this.said.textContent = this.hover ? this.words(this.hover.column, this.hover.line) :
-      line >= 0 ? this.words(column, line) : 'click a layer at a step; drag to zoom';
+    const {hover} = this;
+    const words = hover?.module ?
+      `click to ${this.view.matrix.modules.includes(hover.module) ? 'unfold' : 'fold'} ${hover.module}` :
+      hover ? this.words(hover.column, hover.line) :
+      line >= 0 ? this.words(column, line) : 'click a layer at a step; drag to zoom; click a name to fold its module';
+    if (this.said.textContent !== words) this.said.textContent = words;
   }
 }

@@ -36,7 +36,8 @@ export function histogram(parent, answer) {
     text(svg, x(limit) + 4, PLOT.top + 8, `${format}: 0 to the left`);
   }
   const lost = bins.reduce((sum, bin, at) => sum + (edge(bin + 1) <= FORMATS[0][1] ? counts[at] : 0), 0);
-  const parts = [`${count.toLocaleString('en')} value${count === 1 ? '' : 's'}`];
+  const parts = [`${count.toLocaleString('en')} value${count === 1 ? '' : 's'}` +
+    (answer.tensors > 1 ? ` of ${answer.tensors} tensors` : '')];
   if (zeros) parts.push(`${zeros.toLocaleString('en')} zero`);
   if (nans + infinities) parts.push(`${(nans + infinities).toLocaleString('en')} NaN or infinite`);
   if (lost) parts.push(`${+(100 * lost / count).toPrecision(3)} % would be zero in float16`);

@@ -3,7 +3,7 @@
 import {ask, matrix} from './answers.js';
 import {list, ordered, verdict} from './findings.js';
 import {csv, picture, save as download} from './export.js';
-import {Heatmap} from './heatmap.js';
+import {Heatmap, placeOf} from './heatmap.js';
 import {histogram} from './histogram.js';
 import {legend} from './marks.js';
 import {MEASURES, meaning, scaleOf} from './measures.js';
@@ -64,8 +64,9 @@ export async function render() {
   for (const [id, {label}] of Object.entries(MEASURES)) find('statistic').append(new Option(label, id));
   if (!(state.statistic in MEASURES)) state.statistic = Object.keys(MEASURES)[0];
   for (const id of ['run', 'other', 'statistic', 'relative', 'axis', 'fold']) {
-    find(id).addEventListener('change', ({target}) => change(
-        {[id]: target.type === 'checkbox' ? target.checked : target.value}));
+    find(id).addEventListener('change', ({target}) => change({
+      [id]: target.type === 'checkbox' ? target.checked : target.value,
+      ...(id === 'fold' ? {turned: []} : {})}));
   }
   find('filter').addEventListener('input', ({target}) => change({filter: target.value}, draw));
   find('whole').addEventListener('click', () => change({first: null, last: null}));
@@ -121,6 +122,8 @@ function change(changes, then = refresh) {
 const asks_relative = () => state.relative && !MEASURES[state.statistic].fraction;
 const relative = () => asks_relative() && panels.some(({matrix: columns}) => columns.relative);
 
+const folding = () => ({fold: state.fold, turned: state.turned});
+
 async function refresh() {
   const mine = ++asked;
   const names = [state.run, state.other].filter((name) => listed.some(({run}) => run === name));
@@ -131,7 +134,7 @@ async function refresh() {
   const width = Math.max(100, Math.min(4000, find('maps').clientWidth - 100));
   try {
     const matrices = await Promise.all(names.map((run) => matrix({run, statistic: state.statistic,
-      relative: asks_relative(), width, axis: state.axis, fold: state.fold,
+      relative: asks_relative(), width, axis: state.axis, ...folding(),
       first: state.first, last: state.last})));
     const waiting = Promise.all(names.map((run) => ask('findings', {run})));
     waiting.catch(() => {}); // told below
@@ -179,9 +182,15 @@ function panel() {
   const [section, title, said] = ['section', 'h2', 'div'].map((tag) => document.createElement(tag));
   section.append(title, said);
   find('maps').append(section);
-  const heatmap = new Heatmap(section, (row, step) => change({row, step}, draw),
-      (first, last) => change({first, last}));
+  const heatmap = new Heatmap(section, {picked: (row, step) => change({row, step}, draw),
+    zoomed: (first, last) => change({first, last}), turned});
   return {section, title, verdict: said, heatmap};
+}
+
+// Folds a module or unfolds it, whatever the others are.
+function turned(module) {
+  const others = state.turned.filter((name) => name !== module);
+  change({turned: others.length < state.turned.length ? others : [...others, module], row: module});
 }
 
 // To the place and the first step of a finding; a zoom that does not show it ends.
@@ -227,22 +236,23 @@ let detailed = 0;
 async function details() {
   const mine = ++detailed;
   const last = panels[0].matrix.steps?.[1] ?? 0;
-  const query = {statistic: state.statistic, relative: asks_relative()};
+  const query = {statistic: state.statistic, relative: asks_relative(), ...folding()};
   const step = state.step ?? last;
-  const {run} = panels[0];
-  const start = {run, step: state.beside ?? panels[0].matrix.steps?.[0], ...query};
-  const row = state.row || panels[0].matrix.rows[0] || '';
+  const {run, matrix: {rows}} = panels[0];
+  const row = rows[placeOf(state.row, rows)] ?? (state.row || rows[0] || '');
+  const at = (shown, when) => ask('profile', {run: shown.run, step: when, ...query});
   try {
-    const [counts, over_time, first, ...lines] = await Promise.all([
+    const [counts, over_time, now, before] = await Promise.all([
       ask('histogram', {run, statistic: state.statistic, row, step}),
       spread_of({run, statistic: state.statistic, row}),
-      ask('profile', start),
-      ...panels.map((shown) => ask('profile', {run: shown.run, step, ...query})),
+      Promise.all(panels.map((shown) => at(shown, step))),
+      Promise.all(panels.map((shown) => at(shown, state.beside ?? shown.matrix.steps?.[0] ?? 0))),
     ]);
     if (mine !== detailed) return;
-    const named = lines.map((line, number) => ({...line, name: panels[number].run, style: ['one', 'two'][number]}));
-    profile(find('profile'), [...named, {...first, name: state.beside === null ? 'start:' : 'compared:', style: 'faint'}], state.statistic,
-        row, (name) => change({row: name}, draw));
+    const lines = now.map((line, number) => ({...line, name: panels[number].run, style: ['one', 'two'][number]}));
+    const earlier = before.map((line, number) => ({...line, style: ['faint', 'faint two'][number],
+      name: state.beside === null ? 'start:' : 'compared:'}));
+    profile(find('profile'), [...lines, ...earlier], state.statistic, row, (name) => change({row: name}, draw));
     find('profile-title').textContent =
       `Over depth at step ${lines[0].step ?? '–'}${relative() ? ', relative to the last row' : ''}`;
     histogram(find('histogram'), counts);

@@ -3,27 +3,32 @@
 import {pattern} from './marks.js';
 
 export const AXIS = 20; // pixels below the map
+export const LEVEL = 8; // pixels of a level of modules, left of the names
+const DEEPEST = 4;
 const LEVELS = {critical: '#e6007e', warning: '#ff9800', info: '#1e88e5'};
 const FONT = '11px Roboto, sans-serif';
 
-// Draws a view (see Heatmap.show); where its columns begin and how wide the names are, in pixels.
+// Draws a view (see Heatmap.show); where its columns begin and how wide what is left of them is, in
+// pixels, and how many levels of modules are shown there.
 export function paint(canvas, view, {width, tall, ratio, colour}) {
   const {matrix, rows} = view;
   const context = canvas.getContext('2d');
   context.scale(ratio, ratio);
   context.font = FONT;
   const named = rows.slice(0, 2000).map((row) => context.measureText(matrix.rows[row].slice(0, 60)).width);
-  const left = Math.min(Math.ceil(Math.max(0, ...named)) + 12, 200, width / 3);
+  const levels = Math.min(DEEPEST, Math.max(0, ...rows.map((row) => matrix.rows[row].split('.').length - 1)));
+  const left = levels * LEVEL + Math.min(Math.ceil(Math.max(0, ...named)) + 12, 200, width / 3);
   const edges = places(matrix, view.axis).map((x) => left + x * (width - left - 1));
   const height = tall * rows.length;
-  const sheet = {context, width, height, tall, left, edges, colour, taken: []};
+  const sheet = {context, width, height, tall, left, levels, edges, colour, taken: []};
   if (rows.length && matrix.first.length) {
     cells(sheet, view);
     names(sheet, view);
+    modules(sheet, view);
     steps(sheet, view);
     view.findings.forEach((finding, number) => outline(sheet, view, finding, number));
   }
-  return {left, edges};
+  return {left, levels, edges};
 }
 
 function cells({context, height, tall, edges}, {matrix, rows, scale}) {
@@ -60,14 +65,32 @@ function cells({context, height, tall, edges}, {matrix, rows, scale}) {
   }
 }
 
-function names({context, tall, left, colour}, {matrix, rows}) {
+// A bar along the rows of each module, the outermost on the left.
+function modules({context, tall, levels, colour}, {matrix, rows}) {
+  const paths = rows.map((row) => matrix.rows[row].split('.').slice(0, -1));
+  context.fillStyle = colour;
+  context.globalAlpha = 0.45;
+  for (let depth = 1; depth <= levels; depth++) {
+    let start = 0;
+    const module = paths.map((path) => (path.length < depth ? null : path.slice(0, depth).join('.')));
+    for (let line = 1; line <= module.length; line++) {
+      if (line < module.length && module[line] === module[start]) continue;
+      if (module[start] !== null) context.fillRect((depth - 1) * LEVEL + 2, start * tall + 1, 3, Math.max(1, (line - start) * tall - 2));
+      start = line;
+    }
+  }
+  context.globalAlpha = 1;
+}
+
+function names({context, tall, left, levels, colour}, {matrix, rows}) {
   const every = Math.ceil(11 / tall);
   context.fillStyle = colour;
   context.textAlign = 'right';
   context.textBaseline = 'middle';
   rows.forEach((row, line) => {
     if (line % every) return;
-    const name = shortened(context, matrix.rows[row], left - 8);
+    const name = shortened(context, matrix.modules.includes(matrix.rows[row]) ? `${matrix.rows[row]} +` : matrix.rows[row],
+        left - levels * LEVEL - 8);
     context.fillText(name, left - 6, (line + 0.5) * tall);
   });
 }

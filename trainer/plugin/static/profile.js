@@ -3,14 +3,15 @@
 import {MEASURES, inWords} from './measures.js';
 import {PLOT, chart, decades, element, text} from './svg.js';
 
-// lines: [{name, step, rows, values, style}]; the first is the one that `row` is chosen in.
+// lines: [{name, step, rows, low, high, style}]; the first is the one that `row` is chosen in. A
+// folded module stands there with the smallest and the largest value of its layers.
 export function profile(parent, lines, measure, row, picked) {
   const known = lines.filter((line) => line && line.rows.length);
   const svg = chart(parent, known.map((line) => words(line, measure)).join('; '));
   if (!known.length) return;
   const fraction = MEASURES[measure].fraction;
   const place = fraction ? (value) => value : Math.log10;
-  const shown = known.flatMap((line) => line.values)
+  const shown = known.flatMap((line) => [...line.low, ...line.high])
       .filter((value) => typeof value === 'number' && (fraction || value > 0)).map(place);
   let [low, high] = [Math.min(...shown), Math.max(...shown)];
   if (!shown.length) [low, high] = [-1, 1];
@@ -27,45 +28,62 @@ export function profile(parent, lines, measure, row, picked) {
   }
   const x = (line, at) => PLOT.left + 10 +
     (line.rows.length > 1 ? at / (line.rows.length - 1) : 0.5) * (PLOT.right - PLOT.left - 20);
+  const spot = (line, at, value) => ({at, value, x: x(line, at), bad: typeof value === 'string',
+    zero: value === 0 && !fraction});
   for (const line of [...known].reverse()) {
-    const points = line.values.map((value, at) => ({at, value, x: x(line, at),
-      bad: typeof value === 'string', zero: value === 0 && !fraction}));
-    let path = '';
-    let pen = 'M';
-    for (const point of points) {
-      if (point.value === null || point.bad || point.zero) pen = 'M';
-      else {
-        path += `${pen}${point.x} ${y(place(point.value))}`;
-        pen = 'L';
-      }
+    const [low, high] = [line.low, line.high].map((values) => values.map((value, at) => spot(line, at, value)));
+    const apart = high.filter(({at, value}) => value !== line.low[at]);
+    for (const points of apart.length ? [low, high] : [high]) {
+      svg.append(element('path', {d: path(points, (value) => y(place(value))), class: `line ${line.style}`}));
     }
-    svg.append(element('path', {d: path, class: `line ${line.style}`}));
-    for (const point of points.filter(({value}) => value !== null)) {
-      const at = point.bad ? PLOT.top : point.zero ? PLOT.bottom - 5 : y(place(point.value));
-      const kind = point.bad ? 'bad' : point.zero ? 'dead' : '';
-      const chosen = line === known[0] && line.rows[point.at] === row;
-      const few = line.rows.length <= 80;
-      if (!few && !kind && !chosen) continue;
-      const dot = element('circle', {cx: point.x, cy: at, r: chosen ? 6 : 3.5,
-        class: `dot ${line.style} ${kind}`});
-      dot.append(element('title', {}, `${line.rows[point.at]}: ${inWords(point.value, measure)}`));
-      dot.addEventListener('click', () => picked(line.rows[point.at]));
-      svg.append(dot);
-      if (kind) text(svg, point.x, at + (point.bad ? 16 : -8), point.bad ? '✕' : '0', {'text-anchor': 'middle', class: kind});
+    for (const {at, x} of apart) {
+      const [top, bottom] = [high[at], low[at]].map((point) => height(point));
+      svg.append(element('path', {d: `M${x} ${top}V${bottom}`, class: `range ${line.style}`}));
     }
+    for (const point of [...low.filter(({at}) => apart.some((other) => other.at === at)), ...high]) dot(line, point);
+  }
+  function height(point) {
+    return point.bad ? PLOT.top : point.zero || point.value === null ? PLOT.bottom - 5 : y(place(point.value));
+  }
+  function dot(line, point) {
+    if (point.value === null) return;
+    const at = height(point);
+    const kind = point.bad ? 'bad' : point.zero ? 'dead' : '';
+    const chosen = line === known[0] && line.rows[point.at] === row;
+    if (line.rows.length > 80 && !kind && !chosen) return;
+    const made = element('circle', {cx: point.x, cy: at, r: chosen ? 6 : 3.5, class: `dot ${line.style} ${kind}`});
+    made.append(element('title', {}, `${line.rows[point.at]}: ${inWords(point.value, measure)}`));
+    made.addEventListener('click', () => picked(line.rows[point.at]));
+    svg.append(made);
+    if (kind) text(svg, point.x, at + (point.bad ? 16 : -8), point.bad ? '✕' : '0', {'text-anchor': 'middle', class: kind});
   }
   text(svg, PLOT.left, PLOT.bottom + 15, `first: ${ending(known[0].rows[0])}`);
   text(svg, PLOT.right, PLOT.bottom + 15, `last: ${ending(known[0].rows.at(-1))}`, {'text-anchor': 'end'});
+  const room = Math.min(170, (PLOT.right - PLOT.left) / known.length);
   known.forEach((line, number) => {
-    const left = PLOT.left + number * 170;
+    const left = PLOT.left + number * room;
     svg.append(element('path', {d: `M${left} ${PLOT.bottom + 29}h22`, class: `line ${line.style}`}));
-    text(svg, left + 27, PLOT.bottom + 33, `${ending(line.name, 12)} step ${line.step}`);
+    text(svg, left + 27, PLOT.bottom + 33, `${ending(line.name, room < 150 ? 8 : 12)} step ${line.step}`);
   });
+}
+
+// Interrupted where there is no number to draw.
+function path(points, y) {
+  let drawn = '';
+  let pen = 'M';
+  for (const {x, value, bad, zero} of points) {
+    if (value === null || bad || zero) pen = 'M';
+    else {
+      drawn += `${pen}${x} ${y(value)}`;
+      pen = 'L';
+    }
+  }
+  return drawn;
 }
 
 const ending = (name, length = 30) => (name.length > length ? `…${name.slice(-length)}` : name);
 
 function words(line, measure) {
-  const [first, last] = [line.values[0], line.values.at(-1)].map((v) => inWords(v, measure));
+  const [first, last] = [line.low[0], line.low.at(-1)].map((v) => inWords(v, measure));
   return `${line.name} at step ${line.step}: ${line.rows[0]} ${first}, ${line.rows.at(-1)} ${last}`;
 }
