@@ -4,8 +4,11 @@
 
 The first run has that many layers at that many observed steps and is asked for over HTTP after its
 numbers were loaded once, then opened in headless Chromium (needs the extra `browser`). The second
-has ten layers at `--long` steps, and what TensorBoard takes for it beyond an empty folder is put
-beside the size of its event file. Runs are made up, with noise in every size of a gradient.
+has ten layers at `--long` steps, all observed: of TensorBoard's processes the resident memory is
+read after every statistic, the histograms and the findings were asked for, and that of one
+without the plugin, over the same folder, is taken from it. Beside it stands the event file's size.
+The start is timed from the command to the address, with and without the plugin by turns. Runs are
+made up, with noise in every size of a gradient.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ from trainer.wire import encode  # noqa: E402
 BLOCK = 50  # records
 ROUNDS = 15
 CURSOR_MOVES = 240
+LOADED_SECONDS = 20  # after which TensorBoard has read the folder
+STATISTICS = ("parameter_gradient", "update_ratio", "activation", "zero_fraction")
 
 
 def noise(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -88,6 +93,18 @@ def resident(process_of: str) -> int:
     """Bytes that the processes with this text in their command line hold now."""
     lines = subprocess.run(["ps", "-eo", "rss,args"], capture_output=True, text=True).stdout
     return sum(int(line.split()[0]) * 1024 for line in lines.splitlines() if process_of in line)
+
+
+def start_up(folder: Path, table: list[list[str]]) -> None:
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(ROUNDS):
+        for plugin in taken:
+            start = time.perf_counter()
+            with serve(folder, plugin=plugin):
+                taken[plugin].append(time.perf_counter() - start)
+    with_it, without = (statistics.median(taken[plugin]) for plugin in (True, False))
+    table.append(["start with the plugin", f"{with_it:.2f} s",
+                  f"{1000 * (with_it - without):+.0f} ms to one without; aim 100"])  # fmt: skip
 
 
 def answers(server: Server, table: list[list[str]]) -> None:
@@ -153,27 +170,28 @@ def page(server: Server, table: list[list[str]]) -> None:
 
 
 def memory(folder: Path, size: int, steps: int, table: list[list[str]]) -> None:
-    empty = folder.parent / "empty"
-    empty.mkdir()
-    taken = {}
-    for logdir in (empty, folder):
-        for fast in ("true", "false"):
-            with serve(logdir, f"--load_fast={fast}") as server:
-                if logdir is folder:
-                    answer = server.until(
-                        lambda answer: answer["observed"] == steps,
-                        "plugin/gradients/matrix",
-                        run="long",
-                    )
-                    assert answer["observed"] == steps, answer["observed"]
-                    server.get("plugin/gradients/findings", run="long")
-                else:
-                    server.until(lambda runs: True, "plugin/gradients/runs")
-                taken[logdir, fast] = resident(str(logdir))
     for fast in ("true", "false"):
-        grown = taken[folder, fast] - taken[empty, fast]
+        taken = {}
+        for plugin in (False, True):
+            with serve(folder, f"--load_fast={fast}", plugin=plugin) as server:
+                if plugin:
+                    ask_all(server, steps)
+                else:
+                    time.sleep(LOADED_SECONDS)
+                taken[plugin] = resident(str(folder))
+        grown = taken[True] - taken[False]
         table.append([f"memory of {steps} steps, load_fast={fast}", f"{grown / 1e6:.0f} MB",
                       f"{grown / size:.1f} times the {size / 1e6:.0f} MB file; aim 2"])  # fmt: skip
+
+
+def ask_all(server: Server, steps: int) -> None:
+    route = "plugin/gradients/"
+    seen = server.until(lambda answer: answer["observed"] == steps, route + "matrix", run="long")
+    assert seen["observed"] == steps, seen["observed"]
+    for statistic in STATISTICS:
+        server.get(route + "matrix", run="long", statistic=statistic)
+    server.get(route + "histograms", run="long", row="0")
+    server.get(route + "findings", run="long")
 
 
 def main() -> None:
@@ -190,12 +208,14 @@ def main() -> None:
         with serve(large) as server:
             start = time.perf_counter()
             server.until(lambda runs: bool(runs), "plugin/gradients/runs")
-            time.sleep(max(0, 20 - (time.perf_counter() - start)))  # until all is read
+            time.sleep(max(0, LOADED_SECONDS - (time.perf_counter() - start)))
             answers(server, table)
             page(server, table)
         for line in table:
             print("  ".join(part.ljust(40) for part in line).rstrip(), flush=True)
         done = len(table)
+        (Path(place) / "empty").mkdir()
+        start_up(Path(place) / "empty", table)
         size = write(long / "long", 10, arguments.long)
         memory(long, size, arguments.long, table)
         for line in table[done:]:

@@ -57,10 +57,17 @@ class Server:
             time.sleep(0.2)
 
 
+WITHOUT = (
+    "from tensorboard import default, main;default.get_dynamic_plugins = lambda: [];main.run_main()"
+)
+
+
 @contextmanager
-def serve(logdir: Path, *flags: str) -> Iterator[Server]:
-    """TensorBoard on a free port, looking at the folder every second."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port=0",
+def serve(logdir: Path, *flags: str, plugin: bool = True) -> Iterator[Server]:
+    """TensorBoard on a free port, looking at the folder every second; without `plugin`, with no
+    plugin but its own."""
+    started = ["-m", "tensorboard.main"] if plugin else ["-c", WITHOUT]
+    command = [sys.executable, *started, "--logdir", str(logdir), "--port=0",
                "--reload_interval=1", "--host=127.0.0.1", *flags]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer.config.file import read
-from trainer.config.problem import ConfigError, Problem
-from trainer.config.scalars import dump
-from trainer.config.schema import Config
-from trainer.config.source import Document
-from trainer.config.validation import Check, located, validate
+if TYPE_CHECKING:
+    from trainer.config.loading import load as load
+    from trainer.config.loading import resolved as resolved
+    from trainer.config.problem import ConfigError as ConfigError
+    from trainer.config.problem import Problem as Problem
+    from trainer.config.scalars import dump as dump
+    from trainer.config.schema import Config as Config
+    from trainer.config.validation import located as located
 
-__all__ = ["Config", "ConfigError", "Problem", "dump", "load", "located", "resolved"]
-
-
-def load(
-    path: Path, overrides: Sequence[str] = (), checks: Sequence[Check] = ()
-) -> tuple[Config, Document]:
-    """The configuration of a file with overrides applied, and where its keys stand.
-
-    Raises ConfigError that lists every problem as `file:line:column: path: what is wrong`.
-    """
-    document = read(path, overrides)
-    data = document.tree.get("data")
-    if isinstance(data, dict) and data.get("name") in ("csv", "text"):
-        file = data.get("file")
-        if isinstance(file, str) and file:
-            # A file beside the configuration is found from anywhere, also from the copy in a run.
-            overridden = any(o.startswith(("data.file=", "data=")) for o in overrides)
-            data["file"] = os.path.abspath((Path.cwd() if overridden else path.parent) / file)
-    return validate(document, checks), document
+# Name → its module, imported at first use: who only reads YAML or writes a value, as TensorBoard's
+# tab does, needs no pydantic and the 10 MB of memory that go with it.
+_PUBLIC = {
+    "Config": "schema",
+    "ConfigError": "problem",
+    "Problem": "problem",
+    "dump": "scalars",
+    "load": "loading",
+    "located": "validation",
+    "resolved": "loading",
+}
+__all__ = list(_PUBLIC)  # noqa: PLE0604
 
 
-def resolved(config: Config) -> dict[str, Any]:
-    """All keys with their values and defaults, as plain values that `dump` writes."""
-    tree = config.model_dump()
-    for key, section in tree.items():
-        if isinstance(section, dict) and "name" in section:
-            tree[key] = {"name": section["name"], **section}
-    return tree
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'trainer.config' has no attribute '{name}'")
+    import importlib
+
+    value = getattr(importlib.import_module(f"trainer.config.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value

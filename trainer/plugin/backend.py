@@ -160,7 +160,7 @@ class Gradients(TBPlugin):  # type: ignore[misc]
         )
 
     def _asked_run(self, request: Request) -> Run:
-        from trainer.plugin.blocks import Logged
+        from trainer.plugin.blocks import Logged, give_back
 
         name = request.args.get("run", "")
         listed = self._listed(request, name).get(name, {}).get(RECORDS_TAG)
@@ -181,6 +181,8 @@ class Gradients(TBPlugin):  # type: ignore[misc]
                 logged = read[name][RECORDS_TAG]
                 held.run.blocks.renew(Logged(d.step, d.wall_time, _content(d)) for d in logged)
                 held.version = version
+                del read, logged
+                give_back()
             return held.run
 
     def _hold(self, experiment: str, name: str) -> _Held:

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.config import ConfigError
 from trainer.config.file import read
+from trainer.config.problem import ConfigError
 from trainer.diagnosis import Diagnosis
 from trainer.plugin.blocks import Block, Blocks, Follower
 from trainer.plugin.grid import Grid, Part
@@ -81,13 +81,13 @@ class Run:
     @contextmanager
     def measured(self, name: str) -> Iterator[tuple[Measured, list[str]]]:
         """One of the MEASURES, with notes on blocks that could not be read. It stays in memory,
-        and those that were asked for before as long as all are no larger than the blocks."""
+        and those that were asked for before as long as all take half the bytes of the blocks."""
         with self._lock:
             follower = self._measured.pop(name, None) or Follower(lambda: Measured(MEASURES[name]))
             self._measured[name] = follower
         with follower.following(self.blocks.held) as found:
             with self._lock:
-                room = sum(block.length for block in self.blocks.held)
+                room = sum(block.length for block in self.blocks.held) // 2
                 while len(self._measured) > 1 and self._size_bytes() > room:
                     self._measured.popitem(last=False)
             yield found
