@@ -207,6 +207,19 @@ def test_the_newest_run_of_the_name_is_taken_up(capsys: pytest.CaptureFixture[st
     assert "all its steps are done" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("left", ["", "# This run's conf", "# This run's configuration with every"])
+def test_a_run_killed_at_its_first_file(left: str) -> None:
+    Path("run").mkdir()
+    Path("run/lock").touch()
+    Path("run/config.tmp").write_text(left)
+    assert trained("run", NETWORK, "--resume", "auto", "stop.steps=7") == 0
+    assert not Path("run/config.tmp").exists()
+    Path("other").mkdir()
+    Path("other/config.tmp").write_text("mine")
+    assert trained("other", NETWORK, "--resume", "auto", "stop.steps=7") == 2
+    assert Path("other/config.tmp").read_text() == "mine"
+
+
 def test_another_experiment_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert trained("run", NETWORK, "stop.steps=10") == 0
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}

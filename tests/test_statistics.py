@@ -66,7 +66,8 @@ def check(tensors: list[Tensor]) -> None:
         values = reference.as_float64(tensor)
         expected = reference.moments(values)
         np.testing.assert_array_equal(row[EXACT], expected[EXACT])
-        np.testing.assert_allclose(row[SUMS], expected[SUMS], rtol=1e-12)
+        # A sum of 70,000 float64 on one thread is right to some 1e-12.
+        np.testing.assert_allclose(row[SUMS], expected[SUMS], rtol=1e-11)
         np.testing.assert_array_equal(bins, reference.histogram(values))
     plain, nothing = statistics.summarize(tensors, histograms=False)
     assert nothing is None

@@ -121,12 +121,15 @@ def go_on(folder: Path, config: Config, step: int) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a run has begun there and has left no checkpoint."""
+    """Whether a run has begun there, were it only to write its first file, and has left no
+    checkpoint."""
+    whole = (folder / "config.yaml").exists()
     try:
-        with (folder / "config.yaml").open(encoding="utf-8") as file:
-            ours = file.readline().strip() == COMMENT
+        with (folder / ("config.yaml" if whole else "config.tmp")).open(encoding="utf-8") as file:
+            line = file.readline().strip()
     except (OSError, UnicodeError):
         return False
+    ours = line == COMMENT or not whole and COMMENT.startswith(line)
     return ours and not any((folder / "checkpoints").glob("step-*[0-9]"))
 
 
