@@ -52,6 +52,16 @@ def test_what_was_there_leaves_no_trace(tmp_path: Path) -> None:
         assert load_file(path)["a"].numel() == size
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_found(kind: torch.dtype, bad: float) -> None:
+    good = torch.linspace(-5, 5, 1000).abs().to(kind)
+    assert TensorFile({"a": good}).is_finite()
+    if (kind.is_floating_point or kind.is_complex) and kind.itemsize > 1:
+        good[77] = bad
+        assert not TensorFile({"b": torch.zeros(3), "a": good}).is_finite()
+
+
 def test_it_is_a_copy(tmp_path: Path) -> None:
     tensor = torch.ones(3)
     copy = TensorFile({"a": tensor})

@@ -60,6 +60,10 @@ class Snapshot:
         self.step, self.tree = step, packed(dict(tree), tensors)
         self.files = {WEIGHTS: TensorFile(weights), TENSORS: TensorFile(tensors)}
 
+    def is_finite(self) -> bool:
+        """Whether all weights are."""
+        return self.files[WEIGHTS].is_finite()
+
 
 def write(folder: Path, snapshot: Snapshot, **more: Any) -> Path:
     """Writes the checkpoint `step-<number>` into a folder, all on the disk before it has its name.

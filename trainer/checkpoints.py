@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from trainer import checkpoint, state
 from trainer.config.schema import Checkpoint as Section
@@ -94,10 +91,8 @@ class Checkpoints(Keeper):
         self.wait()
         try:
             weights = state.weights(self._experiment)
-            if not _finite(weights.values()):
-                self._say(f"no checkpoint at step {step}: weights are not finite any more")
-                return
-            snapshot = checkpoint.Snapshot(step, weights, state.capture(self._experiment, progress))
+            rest = state.capture(self._experiment, progress)
+            snapshot = checkpoint.Snapshot(step, weights, rest)
             self._leave(self._write, snapshot, ended, self._mark())
         except (OSError, TypeError, RuntimeError) as error:
             self._missed(step, ended, error)
@@ -123,6 +118,9 @@ class Checkpoints(Keeper):
         ended: str | None,
         mark: Callable[[], dict[str, Any]],
     ) -> None:
+        if not snapshot.is_finite():
+            self._say(f"no checkpoint at step {snapshot.step}: weights are not finite any more")
+            return
         try:
             if self._constant is None:
                 self._constant = state.constant(self._experiment)
@@ -183,11 +181,3 @@ def best(folder: Path) -> tuple[Path | None, float]:
     except (OSError, ValueError):
         pass
     return None, math.inf
-
-
-def _finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all values are, by one number that is read back to the host."""
-    floating = [t for t in tensors if t.is_floating_point() and t.itemsize > 1 and t.numel()]
-    largest = torch._foreach_norm(floating, math.inf) if floating else ()
-    together = [norm.double() for norm in largest]
-    return not together or bool(torch.isfinite(torch.stack(together)).all())

@@ -16,11 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
 import torch
 from torch import Tensor
 
 CHUNK_BYTES = 1 << 20
 ALIGNED_BYTES = 16  # so that every tensor starts at a multiple of its element's size
+BFLOAT16_EXPONENT = 0x7F80
 KINDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -46,13 +48,27 @@ class TensorFile:
         head, ends = _layout(tuple((name, t.dtype, t.shape) for name, t in ordered))
         content = torch.empty(ends[-1], dtype=torch.uint8)
         content[: len(head)] = torch.frombuffer(head, dtype=torch.uint8)
-        places = [
+        self._places = [
             content[start:end].view(tensor.dtype).view(tensor.shape)
             for (start, end), (_, tensor) in zip(itertools.pairwise(ends), ordered, strict=True)
         ]
-        if places:
-            torch._foreach_copy_(places, [tensor.detach() for _, tensor in ordered])
+        if self._places:
+            torch._foreach_copy_(self._places, [tensor.detach() for _, tensor in ordered])
         self._bytes = content.numpy()
+
+    def is_finite(self) -> bool:
+        """Whether all numbers of two bytes or more are; by numpy, which starts no threads."""
+        for place in self._places:
+            if place.dtype is torch.bfloat16:
+                bits = place.view(torch.int16).numpy()
+                finite = (bits & BFLOAT16_EXPONENT) != BFLOAT16_EXPONENT
+            elif place.dtype.itemsize > 1 and (place.is_floating_point() or place.is_complex()):
+                finite = np.isfinite(place.numpy())
+            else:
+                continue
+            if not finite.all():
+                return False
+        return True
 
     def write(self, path: Path) -> dict[str, int]:
         """Has the file on the disk; its size and CRC-32C. What was there is written over.
