@@ -98,13 +98,14 @@ def _signalled(
     """Sends the signals to a run; what came of it, and what is wrong with that."""
     process, wait = begins(config, folder)
     longest = seconds if begins is _begin else seconds + IMPORT_SECONDS
-    late = False
+    early = late = False
     for number in numbers:
         time.sleep(drawn.uniform(0.0, longest))
         longest = BETWEEN_SECONDS
         os.kill(process, signal.SIGSTOP)  # so that it does not end between the look and the signal
         os.waitid(os.P_PID, process, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        late |= "\nstopped" in log_of(folder).read_text()
+        told = log_of(folder).read_text()
+        early, late = early or "writing to" not in told, late or "\nstopped" in told
         os.kill(process, number)  # one that has ended is there until it is waited for
         os.kill(process, signal.SIGCONT)
     sent = time.monotonic()
@@ -122,6 +123,8 @@ def _signalled(
         outcome = "a checkpoint more"
     elif status == 0:
         outcome = "too late" if late or NOT_BEGUN in told or begins is _start else "IN VAIN"
+        if early and (numbers == (signal.SIGUSR1,) or begins is _begin):
+            outcome = "too early"  # SIGUSR1 then does nothing, and amid a fork Python drops others
         complaints += [outcome] if outcome.isupper() else []
     else:
         outcome = "before training"
@@ -181,13 +184,13 @@ def _workers(work: Path, times: int, drawn: random.Random) -> int:
     config.write_text(WITH_WORKERS)
     whole = work / "workers-whole"
     seconds = -time.monotonic()
-    assert start(config, whole).wait() == 0, log_of(whole).read_text()
+    assert start(config, whole, cwd=work).wait() == 0, log_of(whole).read_text()
     seconds += time.monotonic()
     expected = said(whole)
     for moment in range(times):
         kind, numbers = drawn.choice([*KINDS.items(), ("SIGKILL", (signal.SIGKILL,))])
         folder = work / f"workers-{moment}"
-        process = _started(config, folder, start_new_session=True)
+        process = _started(config, folder, start_new_session=True, cwd=work)
         longest = seconds
         for number in numbers:
             time.sleep(drawn.uniform(0.0, longest))
@@ -203,7 +206,7 @@ def _workers(work: Path, times: int, drawn: random.Random) -> int:
         if kind in ("SIGINT", "SIGTERM", "SIGUSR1"):
             complaints += half_written(folder)
         complaints += _orphans(process.pid)
-        if (again := start(config, folder).wait()) != 0:
+        if (again := start(config, folder, cwd=work).wait()) != 0:
             complaints.append(f"going on: status {again}")
         else:
             complaints += [f"differs in {part}" for part in different(expected, said(folder))]
