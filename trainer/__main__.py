@@ -77,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_intermixed_args(arguments)
     from trainer.config import ConfigError
-    from trainer.config.description import json_schema
 
     if given.overrides == ["schema"] and given.config is None:
+        from trainer.config.description import json_schema
+
         print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return DONE
     if given.config is None:

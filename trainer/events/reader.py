@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
 from trainer.record import StepRecord
@@ -44,6 +43,9 @@ def records(run_dir: Path, warn: Callable[[str], None]) -> Iterator[StepRecord]:
 
 def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
     """The first step and the bytes of each block of records in an event file."""
+    # Here, since it takes 50 ms to load and most runs only write.
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+
     for serialized in RawEventFileLoader(str(path)).Load():
         event = Event.FromString(serialized)
         for value in event.summary.value:
