@@ -66,7 +66,7 @@ def built(folder: Path, text: str, *overrides: str) -> Experiment:
 
 def kept(made: Experiment, folder: Path) -> Checkpoints:
     folder.mkdir(exist_ok=True)
-    return Checkpoints(folder, made, Signals(), lambda: dict, sys.exit)
+    return Checkpoints(folder, made, Signals(), lambda durable: dict, sys.exit)
 
 
 def seconds(made: Experiment, keeper: Keeper) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import checkpoint, run_dir
+from trainer import checkpoint, checkpoints, run_dir
 from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
 from trainer.events.reader import records
@@ -285,15 +286,104 @@ def test_damaged_checkpoints_are_passed_over(capsys: pytest.CaptureFixture[str])
         shutil.rmtree("broken")
 
 
+class Disk:
+    """What a power cut leaves: files and the names of checkpoints as they were last waited for.
+
+    Of a file that was written over since then nobody knows which half it has.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: dict[int, bytes] = {}
+        self.folders: dict[int, dict[str, int]] = {}
+        self._sync = os.fsync
+        monkeypatch.setattr(os, "fsync", self.sync)
+
+    def sync(self, descriptor: int) -> None:
+        self._sync(descriptor)
+        path, number = Path(f"/proc/self/fd/{descriptor}").resolve(), os.fstat(descriptor).st_ino
+        if path.is_dir():
+            self.folders[number] = {item.name: item.stat().st_ino for item in path.iterdir()}
+        else:
+            self.files[number] = path.read_bytes()
+
+    def cut(self, run: Path, copy: Path) -> None:
+        """Copies the folder of a run as it is found when the machine is started again."""
+        files = {path.stat().st_ino: path for path in run.rglob("*") if path.is_file()}
+        left = dict(self.files)
+        for number in left.keys() & files.keys():
+            now = files[number].read_bytes()
+            if not now.startswith(left[number]):
+                left[number] = now[: len(now) // 2] + left[number][len(now) // 2 :]
+        copy.mkdir()
+        for path in run.iterdir():
+            if path.is_file():
+                (copy / path.name).write_bytes(left.get(path.stat().st_ino, b""))
+        shutil.copy(run / "config.yaml", copy)  # written long before
+        self._copy(copy / "checkpoints", (run / "checkpoints").stat().st_ino, left)
+
+    def _copy(self, to: Path, number: int, left: dict[int, bytes]) -> None:
+        to.mkdir()
+        for name, item in self.folders.get(number, {}).items():
+            if item in self.folders:
+                self._copy(to / name, item, left)
+            else:
+                (to / name).write_bytes(left.get(item, b""))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc tells what a descriptor is")
+@pytest.mark.parametrize(("seconds", "newest"), [(0.0, [8, 16, 24]), (math.inf, [8, 8, 8])])
+def test_a_power_cut(
+    seconds: float,
+    newest: list[int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What nobody waited for is lost: the run goes on from the last one that was waited for."""
+    text = NETWORK.replace("{every_steps: 8}", "{every_steps: 8, keep: 1}")
+    text = text.replace("validation: {fraction: 0.2, every_steps: 10}\n", "")
+    monkeypatch.setattr(checkpoints, "DURABLE_SECONDS", seconds)
+    write, disk = checkpoint.write, Disk(monkeypatch)
+
+    def cut(folder: Path, snapshot: checkpoint.Snapshot, more: Any) -> Path:
+        path = write(folder, snapshot, more)
+        if snapshot.step in (8, 16, 24):
+            disk.cut(Path("run"), Path(f"cut-{snapshot.step}"))
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", cut)
+        assert trained("run", text) == 0
+    kept = [path.name for path in checkpoint.complete(Path("run/checkpoints"))]
+    assert kept == ["step-000000060"]
+    whole = said("run")
+    for step, from_ in zip((8, 16, 24), newest, strict=True):
+        capsys.readouterr()
+        assert trained(f"cut-{step}", text, "--resume", "auto") == 0
+        assert f"going on at step {from_} " in capsys.readouterr().err
+        assert said(f"cut-{step}") == whole
+
+
+def test_the_best_survives_a_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "DURABLE_SECONDS", math.inf)
+    disk = Disk(monkeypatch)
+    assert trained("run", NETWORK.replace("{every_steps: 8}", "{every_steps: 10}")) == 0
+    disk.cut(Path("run"), Path("cut"))
+    folder = Path("cut/checkpoints")
+    path, loss = checkpoints.best(folder)
+    assert path is not None and math.isfinite(loss)
+    assert {p.name for p in checkpoint.complete(folder)} >= {path.name, "step-000000060"}
+    assert checkpoint.read(path).step == checkpoint.step_of(path)
+
+
 def test_checkpoints_that_cannot_be_written_for_a_while(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = checkpoint.write
 
-    def full(folder: Path, snapshot: checkpoint.Snapshot, **more: Any) -> Path:
+    def full(folder: Path, snapshot: checkpoint.Snapshot, more: Any) -> Path:
         if 16 <= snapshot.step < 40:
             raise OSError(28, "No space left on device")
-        return write(folder, snapshot, **more)
+        return write(folder, snapshot, more)
 
     monkeypatch.setattr(checkpoint, "write", full)
     assert trained("run", NETWORK) == 0

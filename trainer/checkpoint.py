@@ -22,12 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.plain import packed, unpacked
-from trainer.tensor_file import TensorFile, checksum
+from trainer.plain import joined, packed, unpacked
+from trainer.tensor_file import TensorFile, checksum, overwriting
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS, TENSORS = "checkpoint.json", "model.safetensors", "training.safetensors"
 NEXT = "next"  # where one is written
+GONE = ".gone"  # ends the name of one that is being deleted
 MAX_DESCRIPTION_BYTES = 64 << 20
 NAME = re.compile(r"step-(\d{1,15})")
 READ_ERRORS = (
@@ -52,12 +53,15 @@ class Checkpoint:
 class Snapshot:
     """A copy of all that a checkpoint holds, which training no longer changes.
 
-    TypeError where there is something that it cannot hold.
+    A `durable` one is to survive a power cut, for which its writing waits for the disk; any other
+    one survives the death of the process. TypeError where there is something that it cannot hold.
     """
 
-    def __init__(self, step: int, weights: Mapping[str, Tensor], tree: Mapping[str, Any]) -> None:
+    def __init__(
+        self, step: int, weights: Mapping[str, Tensor], tree: Mapping[str, Any], durable: bool
+    ) -> None:
         tensors: dict[str, Tensor] = {}
-        self.step, self.tree = step, packed(dict(tree), tensors)
+        self.step, self.durable, self.tree = step, durable, packed(dict(tree), tensors)
         self.files = {WEIGHTS: TensorFile(weights), TENSORS: TensorFile(tensors)}
 
     def is_finite(self) -> bool:
@@ -65,31 +69,30 @@ class Snapshot:
         return self.files[WEIGHTS].is_finite()
 
 
-def write(folder: Path, snapshot: Snapshot, **more: Any) -> Path:
-    """Writes the checkpoint `step-<number>` into a folder, all on the disk before it has its name.
+def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
+    """Writes the checkpoint `step-<number>` into a folder, all of it before it has its name.
 
-    `more` are plain values of its tree that were not known yet when it was copied. OSError where
-    it cannot be written.
+    `more` is the rest of its tree, a packed dict. OSError where it cannot be written.
     """
     path, temporary = folder / f"step-{snapshot.step:09d}", folder / NEXT
-    tree = {"dict": snapshot.tree["dict"] + packed(more, {})["dict"]}
+    tree, durable = joined(snapshot.tree, more), snapshot.durable
     content = {"format": FORMAT, "step": snapshot.step, "tree": tree}
     folder.mkdir(exist_ok=True)
     temporary.mkdir(exist_ok=True)
     try:
         content["files"] = {
-            name: held.write(temporary / name) for name, held in snapshot.files.items()
+            name: held.write(temporary / name, durable) for name, held in snapshot.files.items()
         }
         text = json.dumps(content)
         signed = json.dumps({"crc32c": _checksum(text), "content": text})
-        with (temporary / DESCRIPTION).open("wb") as file:
-            file.write(signed.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        synced(temporary)
+        with overwriting(temporary / DESCRIPTION, durable) as write:
+            write(signed.encode())
+        if durable:
+            synced(temporary)
         remove(path)
         temporary.rename(path)
-        synced(folder)
+        if durable:
+            synced(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -107,8 +110,8 @@ def read(path: Path) -> Checkpoint:
 
 def complete(folder: Path) -> list[Path]:
     """The checkpoints in a folder that were written to the end, the newest first."""
-    found = [path for path in folder.glob("step-*") if NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of, reverse=True)
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted((folder / n for n in names if NAME.fullmatch(n)), key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:
@@ -118,9 +121,9 @@ def step_of(path: Path) -> int:
 
 def remove(path: Path) -> None:
     """Deletes a checkpoint; what is killed meanwhile leaves none that looks whole."""
-    gone = path.with_suffix(".gone")
-    shutil.rmtree(gone, ignore_errors=True)
     if path.exists():
+        gone = path.with_suffix(GONE)
+        shutil.rmtree(gone, ignore_errors=True)
         path.rename(gone)
         shutil.rmtree(gone)
 
@@ -137,24 +140,33 @@ def retire(path: Path) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Deletes what was kept for the next checkpoint."""
-    shutil.rmtree(folder / NEXT, ignore_errors=True)
+    """Deletes what was kept for the next checkpoint, and what is left of deleted ones."""
+    for path in (folder / NEXT, *folder.glob(f"*{GONE}")):
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def point(folder: Path, name: str, text: str) -> None:
+def point(folder: Path, name: str, text: str, durable: bool) -> None:
     """Lets the file `name` of a folder hold a line that names a checkpoint."""
     temporary = folder / f"{name}.tmp"
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(f"{text}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with overwriting(temporary, durable) as write:
+            write(f"{text}\n".encode())
         temporary.replace(folder / name)
     except OSError:
         with suppress(OSError):
             temporary.unlink()
         raise
-    synced(folder)
+    if durable:
+        synced(folder)
+
+
+def sync(path: Path) -> None:
+    """Has a checkpoint that is written on the disk."""
+    for name in (WEIGHTS, TENSORS, DESCRIPTION):
+        with (path / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    synced(path)
+    synced(path.parent)
 
 
 def synced(folder: Path) -> None:

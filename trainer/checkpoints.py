@@ -13,10 +13,12 @@ from typing import Any
 from trainer import checkpoint, state
 from trainer.config.schema import Checkpoint as Section
 from trainer.experiment import Experiment
+from trainer.plain import joined, packed
 from trainer.progress import Keeper, Progress
 from trainer.signals import Signals
 
 FOLDER = "checkpoints"
+DURABLE_SECONDS = 1.0  # after a checkpoint that survives a power cut the next one does
 CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the next step would repeat
 
 
@@ -24,9 +26,12 @@ class Checkpoints(Keeper):
     """Writes checkpoints where they are due, at the end, and when a signal asks for one.
 
     Training waits while the state is copied, and goes on while a thread writes the copy, or where
-    it cannot be written; one copy is held at a time. `LAST` and `BEST` hold the names of the newest
-    and of the one whose weights had the lowest validation loss. `mark` is asked for what else a
-    run needs to go on, which the thread waits for; `BEST` also has the loss.
+    it cannot be written; one copy is held at a time. A disk takes longer to be done than a file is
+    written, so that of checkpoints that follow each other closely one in a second is waited for,
+    and kept until another one is; so are the last and those that a signal asks for. `LAST` and
+    `BEST` hold the names of the newest and of the one whose weights had the lowest validation loss,
+    which is waited for as well; `BEST` also has the loss. `mark` is asked for what else a run needs
+    to go on, and told whether a power cut has to leave it there; the thread waits for the answer.
     """
 
     def __init__(
@@ -34,7 +39,7 @@ class Checkpoints(Keeper):
         run_dir: Path,
         experiment: Experiment,
         signals: Signals,
-        mark: Callable[[], Callable[[], dict[str, Any]]],
+        mark: Callable[[bool], Callable[[], dict[str, Any]]],
         say: Callable[[str], None],
     ) -> None:
         self.folder = run_dir / FOLDER
@@ -44,8 +49,10 @@ class Checkpoints(Keeper):
         self._tried: int | None = None
         self._told = False  # that none can be written
         self._best = best(self.folder)
+        self._durable: Path | None = next(iter(checkpoint.complete(self.folder)), None)
+        self._durable_at = -math.inf
         self._at = time.monotonic()
-        self._constant: dict[str, Any] | None = None  # is made when it is first needed
+        self._constant: Any = None  # is made when it is first needed
         self._thread = ThreadPoolExecutor(1, "trainer-checkpoints")
         self._writing: deque[Future[None]] = deque()
 
@@ -62,6 +69,7 @@ class Checkpoints(Keeper):
         ends = self._signals.ends
         self.wait()
         self._told = False  # who asks is told again
+        self._durable_at = -math.inf
         self.save(progress)
         self.wait()
         if self.saved == progress.step and not ends:
@@ -89,11 +97,13 @@ class Checkpoints(Keeper):
             return
         self._tried = step
         self.wait()
+        waited = time.monotonic() - self._durable_at
+        durable = ended is not None or waited >= DURABLE_SECONDS
         try:
             weights = state.weights(self._experiment)
             rest = state.capture(self._experiment, progress)
-            snapshot = checkpoint.Snapshot(step, weights, rest)
-            self._leave(self._write, snapshot, ended, self._mark())
+            snapshot = checkpoint.Snapshot(step, weights, rest, durable)
+            self._leave(self._write, snapshot, ended, self._mark(durable))
         except (OSError, TypeError, RuntimeError) as error:
             self._missed(step, ended, error)
         self._at = time.monotonic()
@@ -123,10 +133,10 @@ class Checkpoints(Keeper):
             return
         try:
             if self._constant is None:
-                self._constant = state.constant(self._experiment)
-            more = self._constant | {"mark": mark(), "ended": ended}
-            path = checkpoint.write(self.folder, snapshot, **more)
-            checkpoint.point(self.folder, "LAST", path.name)
+                self._constant = packed(state.constant(self._experiment), {})
+            more = joined(self._constant, packed({"mark": mark(), "ended": ended}, {}))
+            path = checkpoint.write(self.folder, snapshot, more)
+            checkpoint.point(self.folder, "LAST", path.name, snapshot.durable)
         except OSError as error:
             self._missed(snapshot.step, ended, error)
             return
@@ -134,6 +144,8 @@ class Checkpoints(Keeper):
             self._told = False
             self._say(f"checkpoint at step {snapshot.step}; they can be written again")
         self.saved = snapshot.step
+        if snapshot.durable:
+            self._durable, self._durable_at = path, time.monotonic()
         self._prune()
 
     def _missed(self, step: int, ended: str | None, error: Exception) -> None:
@@ -149,7 +161,10 @@ class Checkpoints(Keeper):
             return
         path = self.folder / f"step-{step:09d}"
         try:
-            checkpoint.point(self.folder, "BEST", f"{path.name} {loss!r}")
+            if path != self._durable:
+                checkpoint.sync(path)
+                self._durable, self._durable_at = path, time.monotonic()
+            checkpoint.point(self.folder, "BEST", f"{path.name} {loss!r}", durable=True)
         except OSError as error:
             self._say(f"{self.folder}: cannot be written: {error.strerror}")
             return
@@ -165,7 +180,7 @@ class Checkpoints(Keeper):
 
     def _prune(self) -> None:
         for path in checkpoint.complete(self.folder)[self._section.keep :]:
-            if path != self._best[0]:
+            if path not in (self._best[0], self._durable):
                 try:
                     checkpoint.retire(path)
                 except OSError as error:

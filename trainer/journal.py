@@ -34,17 +34,17 @@ class Journal:
         self._latest[finding.verdict, finding.where] = finding
         self._step = max(self._step, finding.steps[1])
 
-    def mark(self) -> Callable[[], int]:
-        """What has the file on the disk and tells how many bytes it had when marked."""
+    def mark(self, durable: bool) -> Callable[[], int]:
+        """What tells how many bytes the file had when marked; has them on the disk if `durable`."""
         size = self._path.stat().st_size if self._path.exists() else 0
 
-        def synced() -> int:
-            if size:
+        def written() -> int:
+            if size and durable:
                 with self._path.open("rb+") as file:
                     os.fsync(file.fileno())
             return size
 
-        return synced
+        return written
 
     def rewind(self, size: int) -> None:
         """Cuts the file to the size that it was marked with."""

@@ -36,6 +36,11 @@ def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     raise TypeError(f"{path} is a {type(tree).__name__}, which a checkpoint cannot hold")
 
 
+def joined(*dicts: Any) -> Any:
+    """The packed dict of what several packed dicts with different keys hold."""
+    return {"dict": [pair for each in dicts for pair in each["dict"]]}
+
+
 def unpacked(values: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The tree of which `packed` made the values; KeyError or ValueError where they are none."""
     if isinstance(values, list):

@@ -118,8 +118,9 @@ def _run(
         **config.monitor.model_dump(),
     )
 
-    def marked() -> Callable[[], dict[str, Any]]:
-        kernel, told, found = statistics.is_compiled(), events.mark(), journal.mark()
+    def marked(durable: bool) -> Callable[[], dict[str, Any]]:
+        kernel = statistics.is_compiled()
+        told, found = events.mark(durable), journal.mark(durable)
         return lambda: {"events": told(), "findings": found(), "kernel": kernel}
 
     checkpoints = Checkpoints(folder, experiment, signals, marked, console.say)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def _random_states(experiment: Experiment) -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state()
     version, numbers, spare = random.getstate()
     states: dict[str, Any] = {
-        "python": (version, torch.tensor(numbers), spare),
+        "python": (version, _tensor(numbers), spare),
         "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
         "torch": torch.get_rng_state(),
     }
@@ -102,6 +103,12 @@ def _random_states(experiment: Experiment) -> dict[str, Any]:
     if experiment.device.type == "mps":
         states["mps"] = torch.mps.get_rng_state()
     return states
+
+
+@lru_cache(maxsize=1)
+def _tensor(numbers: tuple[int, ...]) -> Tensor:
+    """The same as long as nobody draws."""
+    return torch.tensor(numbers)
 
 
 def _set_random_states(states: Mapping[str, Any]) -> None:

@@ -11,7 +11,8 @@ import itertools
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -58,37 +59,46 @@ class TensorFile:
 
     def is_finite(self) -> bool:
         """Whether all numbers of two bytes or more are; by numpy, which starts no threads."""
-        for place in self._places:
-            if place.dtype is torch.bfloat16:
-                bits = place.view(torch.int16).numpy()
-                finite = (bits & BFLOAT16_EXPONENT) != BFLOAT16_EXPONENT
-            elif place.dtype.itemsize > 1 and (place.is_floating_point() or place.is_complex()):
-                finite = np.isfinite(place.numpy())
-            else:
-                continue
-            if not finite.all():
-                return False
-        return True
+        return all(map(_is_finite, self._places))
 
-    def write(self, path: Path) -> dict[str, int]:
-        """Has the file on the disk; its size and CRC-32C. What was there is written over.
+    def write(self, path: Path, durable: bool = True) -> dict[str, int]:
+        """Writes the file; its size and CRC-32C. What was there is written over.
 
-        OSError where it cannot be written.
+        A `durable` one is on the disk afterwards, any other one with the operating system. OSError
+        where it cannot be written.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        try:
-            checksum = 0
+        checksum = 0
+        with overwriting(path, durable) as write:
             for start in range(0, len(self._bytes), CHUNK_BYTES):
                 chunk = self._bytes[start : start + CHUNK_BYTES]
                 checksum = google_crc32c.extend(checksum, chunk)
-                written = 0
-                while written < len(chunk):
-                    written += os.write(descriptor, chunk[written:].data)
-            os.ftruncate(descriptor, len(self._bytes))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+                write(chunk.data)
         return {"bytes": len(self._bytes), "crc32c": checksum}
+
+
+@contextmanager
+def overwriting(path: Path, durable: bool) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """What writes a file, over what was there, and cuts the rest off; `durable` as above.
+
+    Nothing is cut off before: a disk is faster with blocks that it has than with new ones.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    size = 0
+
+    def write(content: bytes | memoryview) -> None:
+        nonlocal size
+        rest = memoryview(content)
+        while rest:
+            written = os.write(descriptor, rest)
+            rest, size = rest[written:], size + written
+
+    try:
+        yield write
+        os.ftruncate(descriptor, size)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checksum(path: Path) -> int:
@@ -98,6 +108,18 @@ def checksum(path: Path) -> int:
         while chunk := file.read(CHUNK_BYTES):
             found = google_crc32c.extend(found, chunk)
     return found
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.dtype is torch.bfloat16:
+        bits = tensor.view(torch.int16).numpy()
+        return not ((bits & BFLOAT16_EXPONENT) == BFLOAT16_EXPONENT).any()
+    if tensor.dtype.itemsize == 1 or not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    values = tensor.numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A sum is quicker, but that of finite numbers may overflow.
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
 
 
 @lru_cache(maxsize=4)

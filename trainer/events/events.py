@@ -75,12 +75,12 @@ class Events:
             self._writer.put(event)
         self._writer.is_session = True
 
-    def mark(self) -> Callable[[], dict[str, Any]]:
-        """What tells, when all events until now are on the disk, where they end: for `resumed`.
+    def mark(self, durable: bool) -> Callable[[], dict[str, Any]]:
+        """What tells, when all events until now are written, where they end: for `resumed`.
 
-        Any thread may call it; it waits for the disk.
+        Any thread may call it; if `durable` it waits for the disk.
         """
-        mark = self._writer.mark()
+        mark = self._writer.mark(durable)
 
         def reached() -> dict[str, Any]:
             self._writer.wait(mark)

@@ -24,12 +24,14 @@ HELD_BYTES = 64 << 20  # of histograms, waiting for the thread or in one block
 
 
 class Mark:
-    """A place in what is written: once it is reached, all before it is on the disk.
+    """A place in what is written: once it is reached, all before it is with the operating system.
 
-    `sizes` are then those of the folder's event files, and `curves` the counts of the curves.
+    If it is `durable` it is on the disk. `sizes` are then those of the folder's event files, and
+    `curves` the counts of the curves.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, durable: bool) -> None:
+        self.durable = durable
         self.reached = threading.Event()
         self.sizes: dict[str, int] = {}
         self.curves: list[int] = []
@@ -63,9 +65,9 @@ class Writer:
                 self._wait(_histogram_bytes(item))
             self._waiting.append(item)
 
-    def mark(self) -> Mark:
+    def mark(self, durable: bool) -> Mark:
         """A mark behind what was put until now."""
-        mark = Mark()
+        mark = Mark(durable)
         self._waiting.append(mark)
         self._wake.set()
         return mark
@@ -140,7 +142,8 @@ class Writer:
             self._flush_if_due()
             if mark is not None:
                 self._flush()
-                self._file.sync()
+                if mark.durable:
+                    self._file.sync()
                 self._reach(mark)
 
     def _reach(self, mark: Mark) -> None:
