@@ -59,126 +59,158 @@ def run(
                 console.say(f"{error.filename}: cannot be written: {error.strerror}")
                 return 1
         signals = held.enter_context(Signals())
-        return _run(
-            experiment, config_path, folder, wanted, varied, console, progress, found, signals
+        # All experiments share one view, unless the folder was chosen by hand.
+        logdir = folder if wanted else folder.parent.parent
+        watch = f"tensorboard --logdir {shlex.quote(str(logdir))}"
+        try:
+            session = Session(experiment, folder, progress, console, signals, found)
+        except OSError as error:
+            console.say(f"{folder}: cannot be written: {error.strerror}")
+            return 1
+        console.say(f"writing to {folder}; watch with: {watch}")
+        session.begin(varied)
+        result = session.train()
+        return session.end(result, watch, config_path)
+
+
+class Session:
+    """A run in its folder: what it writes, who watches it, and what is told of it.
+
+    It begins anew, or goes on from the checkpoint `found`, whose state the experiment and the
+    progress have already. OSError where the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        progress: Progress,
+        console: Console,
+        signals: Signals,
+        found: Checkpoint | None,
+    ) -> None:
+        config = experiment.config
+        parameters = sum(p.numel() for p in experiment.model.parameters())
+        console.say(
+            f"{config.name}: {config.model.name}, {parameters:,} parameters on {experiment.device}"
         )
-
-
-def _run(
-    experiment: Experiment,
-    config_path: Path,
-    folder: Path,
-    wanted: Path | None,
-    varied: Sequence[str],
-    console: Console,
-    progress: Progress,
-    found: Checkpoint | None,
-    signals: Signals,
-) -> int:
-    config = experiment.config
-    parameters = sum(p.numel() for p in experiment.model.parameters())
-    # All experiments share one view, unless the folder was chosen by hand.
-    logdir = folder if wanted else folder.parent.parent
-    watch = f"tensorboard --logdir {shlex.quote(str(logdir))}"
-    console.say(
-        f"{config.name}: {config.model.name}, {parameters:,} parameters on {experiment.device}"
-    )
-    mark: dict[str, Any] | None = None if found is None else found.tree["mark"]
-    left = None if mark is None else (progress.step, mark["events"])
-    try:
+        self._experiment, self._folder, self._progress = experiment, folder, progress
+        self._console, self._signals, self._found = console, signals, found
+        self._mark: dict[str, Any] | None = None if found is None else found.tree["mark"]
         if found is not None:
             console.say(f"going on at step {progress.step} from {found.path}")
             run_dir.go_on(folder, config, progress.step)
-        events = Events(folder, console.say, left)
-        journal = Journal(folder, events)
-        if mark is not None:
-            journal.rewind(mark["findings"])
-    except OSError as error:
-        console.say(f"{folder}: cannot be written: {error.strerror}")
-        return 1
-    console.say(f"writing to {folder}; watch with: {watch}")
-    if found is None or found.tree["config"] != resolved(config):
-        events.text("config", f"```yaml\n{dump(resolved(config))}```", progress.step)
-    validated = config.metrics if experiment.validation else []
-    metrics = [f"{name}/validation" for name in validated]
-    events.hyperparameters(outcome.hyperparameters(experiment, varied), metrics, varied)
-    seen = Summary()
+        left = None if self._mark is None else (progress.step, self._mark["events"])
+        self._events = Events(folder, console.say, left)
+        self._journal = Journal(folder, self._events)
+        if self._mark is not None:
+            self._journal.rewind(self._mark["findings"])
+        self._seen = Summary()
+        self._monitor = Monitor(
+            experiment.model,
+            sinks=[self._events.write, self._seen.add],
+            found=self._tell,
+            configuration=resolved(config),
+            **config.monitor.model_dump(),
+        )
+        self._checkpoints = Checkpoints(folder, experiment, signals, self._marked, console.say)
 
-    def tell(finding: Finding) -> None:
-        journal.write(finding)
+    def begin(self, varied: Sequence[str]) -> None:
+        """Tells TensorBoard of the run, and the monitor of its steps before, if there are any.
+
+        `varied` are the keys by which it is compared with other runs, besides the usual ones.
+        """
+        config, events, step = self._experiment.config, self._events, self._progress.step
+        if self._found is None or self._found.tree["config"] != resolved(config):
+            events.text("config", f"```yaml\n{dump(resolved(config))}```", step)
+        validated = config.metrics if self._experiment.validation else []
+        metrics = [f"{name}/validation" for name in validated]
+        compared = outcome.hyperparameters(self._experiment, varied)
+        events.hyperparameters(compared, metrics, varied)
+        if self._mark:
+            self._checkpoints.resume(step)
+            if self._mark.get("kernel"):
+                statistics.use_compiled()  # from the same step on as in the unbroken run
+            before = _each(records(self._folder, self._console.say), self._seen)
+            self._monitor.resume(step, before, self._journal.remember)
+
+    def train(self) -> loop.Result:
+        """Trains to the end, and has all that was left to threads written whatever happens."""
+        console, events, checkpoints = self._console, self._events, self._checkpoints
+        self._started = time.monotonic()
+        console.start(self._experiment.config.stop.steps)
+        failed = True
+        try:
+            result = loop.run(
+                self._experiment,
+                self._monitor,
+                console,
+                events.scalars,
+                self._progress,
+                checkpoints,
+            )
+            checkpoints.close()
+            failed = STATUS.get(result.reason) != 0
+        except KeyboardInterrupt:
+            console.stop()
+            console.say(f"interrupted at once; what was kept is in {self._folder}")
+            events.close(failed, AT_ONCE_SECONDS)
+            raise
+        except Exception:
+            checkpoints.close()
+            raise
+        finally:
+            console.stop()
+            events.close(failed)
+        return result
+
+    def end(self, result: loop.Result, watch: str, config_path: Path) -> int:
+        """Keeps the result and tells of it; the exit status."""
+        console, experiment = self._console, self._experiment
+        findings = self._monitor.findings
+        interrupted = result.reason == "interrupted"
+        status = self._signals.status if interrupted else STATUS[result.reason]
+        if not interrupted:
+            try:
+                what = outcome.outcome(result, findings)
+                run_dir.write_json(self._folder / "result.json", what)
+            except OSError as error:
+                console.say(f"{self._folder}: the result cannot be written: {error.strerror}")
+                status = status or 1
+        kept = self._checkpoints.saved == result.steps
+        if not kept and experiment.config.checkpoint.keep:
+            status = status or 1  # nobody has the weights
+        last = self._checkpoints.folder / f"step-{result.steps:09d}"
+        console.table(
+            [
+                *outcome.values(experiment),
+                ("cost", f"{result.training.cost:.8g}"),
+                *outcome.evaluated(result),
+                ("steps", str(result.steps)),
+                *([("skipped", f"{result.skipped} steps, not finite")] if result.skipped else []),
+                ("stopped", outcome.reason(result, experiment)),
+                ("time", f"{time.monotonic() - self._started:.2f} s"),
+                *([("checkpoint", str(last))] if kept else []),
+                ("curves", watch),
+            ]
+        )
+        if experiment.config.monitor.diagnose:
+            console.found(self._seen.lines(findings))
+        if interrupted and kept:
+            run, path = shlex.quote(str(self._folder)), shlex.quote(str(config_path))
+            console.say(f"to go on: python -m trainer --config {path} --resume {run}")
+        return status
+
+    def _tell(self, finding: Finding) -> None:
+        self._journal.write(finding)
         if finding.alarm:
             change = "" if finding.resolved else overrides(finding)
-            console.found([str(finding), *([f"  try {change}"] if change else [])])
+            self._console.found([str(finding), *([f"  try {change}"] if change else [])])
 
-    monitor = Monitor(
-        experiment.model,
-        sinks=[events.write, seen.add],
-        found=tell,
-        configuration=resolved(config),
-        **config.monitor.model_dump(),
-    )
-
-    def marked(durable: bool) -> Callable[[], dict[str, Any]]:
+    def _marked(self, durable: bool) -> Callable[[], dict[str, Any]]:
         kernel = statistics.is_compiled()
-        told, found = events.mark(durable), journal.mark(durable)
+        told, found = self._events.mark(durable), self._journal.mark(durable)
         return lambda: {"events": told(), "findings": found(), "kernel": kernel}
-
-    checkpoints = Checkpoints(folder, experiment, signals, marked, console.say)
-    if mark:
-        checkpoints.resume(progress.step)
-        if mark.get("kernel"):
-            statistics.use_compiled()  # from the same step on as in the unbroken run
-        before = _each(records(folder, console.say), seen)
-        monitor.resume(progress.step, before, journal.remember)
-    started = time.monotonic()
-    console.start(config.stop.steps)
-    failed = True
-    try:
-        result = loop.run(experiment, monitor, console, events.scalars, progress, checkpoints)
-        checkpoints.close()
-        failed = STATUS.get(result.reason) != 0
-    except KeyboardInterrupt:
-        console.stop()
-        console.say(f"interrupted at once; what was kept is in {folder}")
-        events.close(failed, AT_ONCE_SECONDS)
-        raise
-    except Exception:
-        checkpoints.close()
-        raise
-    finally:
-        console.stop()
-        events.close(failed)
-    interrupted = result.reason == "interrupted"
-    status = signals.status if interrupted else STATUS[result.reason]
-    if not interrupted:
-        try:
-            run_dir.write_json(folder / "result.json", outcome.outcome(result, monitor.findings))
-        except OSError as error:
-            console.say(f"{folder}: the result cannot be written: {error.strerror}")
-            status = status or 1
-    kept = checkpoints.saved == result.steps
-    if not kept and config.checkpoint.keep:
-        status = status or 1  # nobody has the weights
-    last = checkpoints.folder / f"step-{result.steps:09d}"
-    console.table(
-        [
-            *outcome.values(experiment),
-            ("cost", f"{result.training.cost:.8g}"),
-            *outcome.evaluated(result),
-            ("steps", str(result.steps)),
-            *([("skipped", f"{result.skipped} steps, not finite")] if result.skipped else []),
-            ("stopped", outcome.reason(result, experiment)),
-            ("time", f"{time.monotonic() - started:.2f} s"),
-            *([("checkpoint", str(last))] if kept else []),
-            ("curves", watch),
-        ]
-    )
-    if config.monitor.diagnose:
-        console.found(seen.lines(monitor.findings))
-    if interrupted and kept:
-        again = f"--config {shlex.quote(str(config_path))} --resume {shlex.quote(str(folder))}"
-        console.say(f"to go on: python -m trainer {again}")
-    return status
 
 
 def _each(found: Iterable[StepRecord], seen: Summary) -> Iterator[StepRecord]:
