@@ -248,3 +248,22 @@ def test_events_load_no_torch_and_no_tensorflow() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                             check=True, cwd=Path(__file__).parent.parent)  # fmt: skip
     assert result.stdout == "set()\n"
+
+
+def test_any_file_is_read_as_tensorboard_reads_it(tmp_path: Path) -> None:
+    """Whole, cut anywhere, and with any byte changed."""
+    path = tmp_path / "events.out.tfevents.1"
+    with path.open("wb") as opened:
+        writing = RecordWriter(opened)
+        for event in (b"one", b"", b"another event"):
+            writing.write(event)
+    whole = path.read_bytes()
+    assert list(file.serialized(path)) == [b"one", b"", b"another event"]
+    cut = [whole[:size] for size in range(len(whole))]
+    changed = [bytes([*whole[:at], whole[at] ^ 0x41, *whole[at + 1 :]]) for at in range(len(whole))]
+    for content in cut + changed:
+        path.write_bytes(content)
+        assert list(file.serialized(path)) == list(RawEventFileLoader(str(path)).Load())
+    length = file.LENGTH.pack(2**63)
+    path.write_bytes(length + file._masked_crc(length) + whole)
+    assert list(file.serialized(path)) == [], "no memory is asked for what cannot be there"

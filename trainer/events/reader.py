@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 
+from trainer.events.file import serialized
 from trainer.record import StepRecord
 from trainer.wire import PLUGIN, RECORDS_TAG, decode
 
@@ -43,11 +44,8 @@ def records(run_dir: Path, warn: Callable[[str], None]) -> Iterator[StepRecord]:
 
 def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
     """The first step and the bytes of each block of records in an event file."""
-    # Here, since it takes 50 ms to load and most runs only write.
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-
-    for serialized in RawEventFileLoader(str(path)).Load():
-        event = Event.FromString(serialized)
+    for each in serialized(path):
+        event = Event.FromString(each)
         for value in event.summary.value:
             if value.tag == RECORDS_TAG and value.metadata.plugin_data.plugin_name == PLUGIN:
                 yield event.step, value.tensor.string_val[0]
