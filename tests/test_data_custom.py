@@ -226,3 +226,52 @@ def test_workers_outlive_a_signal_meant_for_the_trainer() -> None:
         timeout=60,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
+
+
+BROKEN = """
+import os
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+class Rows(Dataset):
+    def __len__(self):
+        return 200
+    def __getitem__(self, i):
+        if i == 150 and get_worker_info():
+            {fault}
+        return torch.ones(4), torch.ones(1)
+"""
+READ_BY_WORKERS = """
+name: broken
+data: {name: "broken:Rows", batch_size: 5, workers: 2}
+model: {name: mlp, depth: 2, width: 8}
+loss: {name: half_squared_error}
+optimizer: {name: sgd, lr: 0.01}
+stop: {steps: 500}
+"""
+MEMORY = ", as a system does that runs out of memory: use fewer workers or smaller batches"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("os.kill(os.getpid(), 9)", f"was killed by SIGKILL{MEMORY}; go on with --resume auto"),
+        ("os._exit(7)", "ended with status 7; go on with --resume auto"),
+        ("raise ZeroDivisionError('row 150')", "ZeroDivisionError: row 150"),
+    ],
+)
+def test_a_worker_that_fails_ends_the_run(tmp_path: Path, fault: str, said: str) -> None:
+    """A lost process in one line, a mistake of the user's own code with its traceback."""
+    (tmp_path / "broken.py").write_text(BROKEN.format(fault=fault))
+    (tmp_path / "broken.yaml").write_text(READ_BY_WORKERS)
+    ended = subprocess.run(
+        [sys.executable, "-m", "trainer", "--config", "broken.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.rstrip().endswith(said)
+    assert ("Traceback" in ended.stderr) == ("row 150" in said)

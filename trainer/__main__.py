@@ -90,6 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return USAGE
+    except Exception:
+        from trainer.data import workers
+
+        lost = workers.lost()
+        if lost is None:
+            raise
+        print(f"{lost}; go on with --resume auto", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         if own:
             signals.end_at_once(INTERRUPTED)

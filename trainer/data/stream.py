@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import signal
-import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
+from trainer.data import workers
 from trainer.data.table import Part, Shape, Table, empty_split, split_rows
 
 
@@ -51,7 +49,7 @@ class Stream:
     def parts(self, order: Iterable[Tensor]) -> Iterator[Part]:
         """The samples of each list of their numbers (n,), in this order."""
         parts = self._read(order)
-        _OPEN.add(parts)
+        workers.reading(parts)
         return parts
 
     def _read(self, order: Iterable[Tensor]) -> Generator[Part, None, None]:
@@ -59,12 +57,14 @@ class Stream:
             self.dataset,
             batch_sampler=(rows.tolist() for rows in order),
             num_workers=self.workers,
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=workers.outlive_signals,
             collate_fn=collated,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator().manual_seed(0),  # leaves the global numbers alone
         )
-        for x, y, weights in loader:
+        with workers.Started():
+            samples = iter(loader)
+        for x, y, weights in samples:
             x, y, weights = arranged(x, y, weights)
             yield self._moved(x), self._moved(y), None if weights is None else self._moved(weights)
 
@@ -129,25 +129,3 @@ def count(name: str, indices: Tensor) -> int:
             "(use floating-point numbers for quantities)"
         )
     return int(indices.max()) + 1
-
-
-def _outlive_signals(worker: int) -> None:
-    """Leaves it to the trainer to end, which may still need its workers to do so in good order.
-
-    A signal to all processes of a job reaches the workers too. The second SIGTERM ends them, so
-    that one that hangs can be ended.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-
-
-# Python's own ending of child processes is a SIGTERM and an endless wait, so ours ends them first.
-_OPEN: weakref.WeakSet[Generator[Part, None, None]] = weakref.WeakSet()
-
-
-@atexit.register
-def _close() -> None:
-    for parts in list(_OPEN):
-        parts.close()

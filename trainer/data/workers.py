@@ -1,0 +1,77 @@
+"""The processes that read samples: that signals spare them, that they end, and what killed one."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import multiprocessing.connection
+import signal
+import weakref
+from collections.abc import Generator
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+OUT_OF_MEMORY = ", as a system does that runs out of memory: use fewer workers or smaller batches"
+DYING_SECONDS = 1.0  # from what a trainer notices to the end of the process
+_READING: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+_WORKERS: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+
+
+class Started:
+    """The context in which workers are started: `lost` then knows of them."""
+
+    def __enter__(self) -> None:
+        self._before = multiprocessing.active_children()
+
+    def __exit__(self, *_: object) -> None:
+        _WORKERS.update(
+            each for each in multiprocessing.active_children() if each not in self._before
+        )
+
+
+def reading(parts: Generator[Any, None, None]) -> None:
+    """Has what reads samples closed when Python ends, if it is not at its end then."""
+    _READING.add(parts)
+
+
+def lost() -> str | None:
+    """What is to be told if a worker has died, which makes the trainer fail in many ways; or None.
+
+    The user's own mistakes reach the trainer as they are, and leave the worker alive.
+    """
+    workers = list(_WORKERS)
+    multiprocessing.connection.wait([each.sentinel for each in workers], DYING_SECONDS)
+    for worker in workers:
+        code = worker.exitcode
+        if code:
+            how = f"ended with status {code}"
+            if code < 0:
+                how = f"was killed by {signal.Signals(-code).name}"
+            if code == -9:
+                how += OUT_OF_MEMORY
+            return f"data.workers: process {worker.pid}, which read samples, {how}"
+    return None
+
+
+def outlive_signals(worker: int) -> None:
+    """In a worker: leaves it to the trainer to end, which may need it to do so in good order.
+
+    A signal to all processes of a job reaches the workers too. The second SIGTERM ends them, so
+    that one that hangs can be ended.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+@atexit.register
+def _close() -> None:
+    """Python's own ending of child processes is one SIGTERM and an endless wait."""
+    for parts in list(_READING):
+        parts.close()
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own handler would complain
+    for worker in list(_WORKERS):  # where an error has kept what read them from its end
+        if worker.is_alive():
+            worker.kill()
