@@ -151,20 +151,25 @@ numbers = st.sampled_from([ABSENT, 0.0, 1e-30, 0.5, 1.0, 2e9, math.inf, math.nan
     width=st.integers(1, 12),
     axis=st.sampled_from(AXES),
     gaps=st.lists(st.integers(1, 50), min_size=40, max_size=40),
+    relative=st.booleans(),
 )
 def test_merged_columns_hide_nothing(
-    values: list[list[float]], width: int, axis: str, gaps: list[int]
+    values: list[list[float]], width: int, axis: str, gaps: list[int], relative: bool
 ) -> None:
     grid, steps = Grid(), np.cumsum(gaps)[: len(values)]
     for step, row in zip(steps.tolist(), values, strict=True):
         grid.add([Part(np.array([step]), ("a", "b"), np.array([row]))])
-    columns = grid.columns(width, axis)
-    assert len(columns.first) <= width
+    single = grid.columns(len(values), relative=relative)
+    if not relative:
+        want = np.array(values)[:, ["ab".index(name) for name in single.rows]]
+        assert np.array_equal(single.low, want, equal_nan=True) and single.high is single.low
+    columns = grid.columns(width, axis, relative=relative)
+    assert len(columns.first) <= width and columns.rows == single.rows
     assert columns.first[0] == steps[0] and columns.last[-1] == steps[-1]
     for column, (first, last) in enumerate(zip(columns.first, columns.last, strict=True)):
-        inside = np.array(values)[(steps >= first) & (steps <= last)]
-        for place, name in enumerate(columns.rows):
-            there = [v for v in inside[:, "ab".index(name)].tolist() if v != ABSENT]
+        inside = single.low[(steps >= first) & (steps <= last)]
+        for place in range(len(columns.rows)):
+            there = [v for v in inside[:, place].tolist() if v != ABSENT]
             low, high = columns.low[column, place], columns.high[column, place]
             if any(math.isnan(value) for value in there):
                 assert math.isnan(low) and math.isnan(high)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 ABSENT = -1.0
 MOST_CELLS = 200_000  # of a picture: what is sent and painted within a second
 LEAST_COLUMNS = 100
+AT_ONCE = 100_000  # cells
 AXES = ("even", "linear", "log")  # steps one by one, by their number, by its logarithm
 
 
@@ -128,19 +129,15 @@ class Grid:
         start = 0 if first is None else int(np.searchsorted(steps, first))
         end = len(steps) if last is None else int(np.searchsorted(steps, last, side="right"))
         steps, values = steps[start:end], self._values[start:end]
-        observed = (values != ABSENT).any(axis=0)
-        names = [name for name, row in self._rows.items() if observed[row]]
-        if not observed.all():
-            values = values[:, observed]
-        width = min(width, max(LEAST_COLUMNS, MOST_CELLS // max(1, len(names))))
-        if relative and self.wide and names:
-            values = _relative(values)
-        if len(steps) <= width:
-            return _folded(Columns(tuple(names), steps, steps, values, values), fold)
-        starts = _starts(steps, width, axis)
-        low, high = _extremes(values, values, starts, 0)
-        lasts = steps[np.append(starts[1:], 0) - 1]
-        return _folded(Columns(tuple(names), steps[starts], lasts, low, high), fold)
+        width = min(width, max(LEAST_COLUMNS, MOST_CELLS // max(1, len(self._rows))))
+        alone = len(steps) <= width
+        starts = np.arange(len(steps)) if alone else _starts(steps, width, axis)
+        ends = np.append(starts, len(steps))[1:]
+        whole, observed = _merged(values, starts, ends, relative and self.wide)
+        low, high = (side if observed.all() else side[:, observed] for side in whole)
+        names = tuple(name for name, row in self._rows.items() if observed[row])
+        high = low if alone else high
+        return _folded(Columns(names, steps[starts], steps[ends - 1], low, high), fold)
 
     def at(self, step: int, relative: bool = False, fold: Fold = UNFOLDED) -> Columns | None:
         """The newest observed step up to `step`, else the first; None when there is none."""
@@ -151,14 +148,36 @@ class Grid:
         return self.columns(1, first=found, last=found, relative=relative, fold=fold)
 
 
-def _relative(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    reference = values[:, -1:]
+def _merged(
+    values: NDArray[np.float64], starts: NDArray[np.intp], ends: NDArray[np.intp], relative: bool
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]:
+    """(C, R) the extremes of the columns from start to end, and (R,) which rows were observed; as
+    many steps at a time as stay in the processor's cache."""
+    low, high = np.empty((2, len(starts), values.shape[1]))
+    observed = np.zeros(values.shape[1], bool)
+    reference = _last_observed(values) if relative else None
+    columns = max(1, AT_ONCE * len(starts) // max(1, values.size))
+    for at in range(0, len(starts), columns):
+        some = slice(at, at + columns)
+        part = values[starts[at] : ends[some][-1]]
+        observed |= (part != ABSENT).any(axis=0)
+        if reference is not None:
+            part = _relative(part, part[:, reference, None])
+        low[some], high[some] = _extremes(part, part, starts[some] - starts[at], 0)
+    return (low, high), observed
+
+
+def _last_observed(values: NDArray[np.float64]) -> int | None:
+    rows = reversed(range(values.shape[1]))
+    return next((row for row in rows if (values[:, row] != ABSENT).any()), None)
+
+
+def _relative(values: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sizes over the reference of their step, ABSENT where that is none; what is no size stays."""
+    known = (reference > 0) & (reference < np.inf)
     with np.errstate(all="ignore"):
-        ratio = np.where(values > 0, values / reference, values)
-    unknown = (values > 0) & np.isfinite(values) & ~((reference > 0) & np.isfinite(reference))
-    ratio[unknown] = ABSENT
-    ratio[~np.isfinite(values)] = values[~np.isfinite(values)]
-    return ratio
+        ratio = np.where(known, values / reference, ABSENT)
+    return np.where((values > 0) & (values < np.inf), ratio, values)
 
 
 def _starts(steps: NDArray[np.int64], width: int, axis: str) -> NDArray[np.intp]:
