@@ -30,6 +30,7 @@ from trainer.plugin import blocks
 from trainer.plugin.backend import Gradients
 from trainer.plugin.grid import ABSENT, AXES, Fold, Grid, Part
 from trainer.plugin.loader import Loader
+from trainer.plugin.run import MOST_ENDED
 from trainer.record import BINS, StepRecord
 from trainer.wire import PLUGIN, encode
 
@@ -241,6 +242,27 @@ def test_findings_are_those_of_the_diagnosis(tmp_path: Path) -> None:
     assert [one["headline"] for one in told] == [one.headline for one in diagnosis.findings]
     assert [one["remedy"] for one in told] == [one.remedy for one in diagnosis.findings]
     assert [one["change"] for one in told] == [dict(one.change) for one in diagnosis.findings]
+
+
+def test_of_findings_without_end_the_gravest_and_latest_are_told(tmp_path: Path) -> None:
+    records = [record(0, deep(2))]
+    for step in range(1, 300):  # gradients that pile up at times, then a loss that jumps
+        grave = {"carried": 3.0 * (step // 3 % 2)} if step < 30 else {}
+        calm = step < 30 or step % 6
+        records.append(record(step, deep(2), loss=1 if calm else 9, **grave))
+    diagnosis = Diagnosis()
+    for found in records:
+        diagnosis.add(found)
+    spikes = [one.headline for one in diagnosis.findings if one.level == "info"]
+    grave = [one.headline for one in diagnosis.findings if one.level == "critical"]
+    assert len(spikes) > MOST_ENDED and len(grave) > 2, "else nothing is left out"
+    assert all(one.resolved for one in diagnosis.findings)
+    write(tmp_path / "run", records[:100], records[100:])
+    told = Tab(tmp_path).get("/findings", run="run")
+    assert [one["headline"] for one in told["findings"]] == [
+        *grave, *spikes[len(grave) - MOST_ENDED :]
+    ]  # fmt: skip
+    assert told["more"] == len(spikes) + len(grave) - MOST_ENDED
 
 
 def test_a_configuration_that_cannot_be_read_is_noted(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ class Diagnosis:
                         changed.append(self._raise(verdict, case, case.symptom))
         return changed
 
+    def forget(self) -> list[Finding]:
+        """Those that have ended, which are then remembered no more: they have no bound."""
+        ended, self._ended = self._ended, []
+        return ended
+
     def _judge(self, verdict: str, symptom: Symptom | None) -> list[Finding]:
         step = self._history.record.step
         case = self._cases.get(verdict)

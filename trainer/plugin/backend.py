@@ -112,8 +112,10 @@ class Gradients(TBPlugin):  # type: ignore[misc]
         from trainer.plugin import spectrum
 
         step, row = whole(request, "step", LARGEST), request.args.get("row", "")
-        table = questions.table(request)
-        found = spectrum.newest(self._asked_run(request).blocks.held, table, row, step)
+        table, run = questions.table(request), self._asked_run(request)
+        with run.measured(questions.measure(request)) as (measured, _):
+            steps = measured.with_histograms[:]
+        found = spectrum.newest(run.blocks.held, table, row, step, steps)
         if found is None:
             return {"step": None}
         at, statistics, tensors = found
@@ -160,7 +162,7 @@ class Gradients(TBPlugin):  # type: ignore[misc]
         )
 
     def _asked_run(self, request: Request) -> Run:
-        from trainer.plugin.blocks import Logged, give_back
+        from trainer.plugin.blocks import Logged
 
         name = request.args.get("run", "")
         listed = self._listed(request, name).get(name, {}).get(RECORDS_TAG)
@@ -181,8 +183,6 @@ class Gradients(TBPlugin):  # type: ignore[misc]
                 logged = read[name][RECORDS_TAG]
                 held.run.blocks.renew(Logged(d.step, d.wall_time, _content(d)) for d in logged)
                 held.version = version
-                del read, logged
-                give_back()
             return held.run
 
     def _hold(self, experiment: str, name: str) -> _Held:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import tempfile
 import threading
 import weakref
@@ -98,13 +96,6 @@ class Blocks:
             self.held.append(Block(step, wall_time, len(content), self._store, place, end))
 
 
-def give_back() -> None:
-    """Has freed memory returned to the system, where glibc would keep it for this thread."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
-
-
 class Takes(Protocol):
     """What can be made of blocks one by one."""
 
@@ -140,13 +131,10 @@ class Follower(Generic[T]):
             if keys[:known] != self._read or replaced:
                 self._start()
                 known = 0
-            new = list(zip(blocks[known:], keys[known:], strict=True))
-            for block, key in new:
+            for block, key in zip(blocks[known:], keys[known:], strict=True):
                 try:
                     self._last_step = self.made.add(block)
                 except ValueError as error:
                     self._notes.append(f"left out what follows step {block.step}: {error}")
                 self._read.append(key)
-            if new:
-                give_back()
             yield self.made, self._notes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 from trainer.config.file import read
 from trainer.config.problem import ConfigError
 from trainer.diagnosis import Diagnosis
+from trainer.finding import LEVELS, Finding
 from trainer.plugin.blocks import Block, Blocks, Follower
 from trainer.plugin.grid import Grid, Part
 from trainer.plugin.measures import MEASURES, Measure
-from trainer.summary import Summary, overrides
+from trainer.summary import overrides
+
+MOST_ENDED = 30  # findings of a run that are told
 
 
 class Measured:
@@ -45,27 +49,40 @@ class Measured:
 
 
 class Judged:
-    """The findings of a run and the state of its layers, derived from its records anew."""
+    """The findings of a run, derived from its records anew."""
 
     def __init__(self, configuration: dict[str, Any] | None) -> None:
-        self._diagnosis, self._summary = Diagnosis(configuration), Summary()
+        self._diagnosis, self._records = Diagnosis(configuration), 0
+        self._ended = {level: deque[Finding](maxlen=MOST_ENDED) for level in reversed(LEVELS)}
+        self._number_ended = 0
 
     def add(self, block: Block) -> int:
         """Takes the next block."""
         step = block.step
         for record in block.records():
             self._diagnosis.add(record)
-            self._summary.add(record)
             step = record.step
+            self._records += 1
+            for finding in self._diagnosis.forget():
+                self._ended[finding.level].append(finding)
+                self._number_ended += 1
         return step
 
     def tree(self) -> dict[str, Any]:
-        """The findings and the layers as values of JSON, the change of each as it is typed."""
-        findings = self._diagnosis.findings
-        tree = self._summary.tree(findings)
-        for finding, told in zip(findings, tree["findings"], strict=True):
-            told |= {"headline": finding.headline, "overrides": overrides(finding)}
-        return tree
+        """The findings as values of JSON, the change of each as it is typed, and how many more
+        there are: of those that have ended only the gravest are told, the latest among them."""
+        ended = [one for of_level in self._ended.values() for one in reversed(of_level)]
+        told = sorted(ended[:MOST_ENDED], key=lambda finding: finding.steps)
+        findings = [*told, *self._diagnosis.findings]
+        return {
+            "records": self._records,
+            "findings": [
+                json.loads(finding.to_json())
+                | {"headline": finding.headline, "overrides": overrides(finding)}
+                for finding in findings
+            ],
+            "more": self._number_ended - len(told),
+        }
 
 
 class Run:

@@ -17,10 +17,13 @@ from trainer.wire import OF_LAYERS, Sheet
 Found = tuple[int, TensorStatistics, int]  # step, the values, of how many tensors
 
 
-def newest(blocks: Sequence[Block], table: int, row: str, step: int) -> Found | None:
-    """That of the newest step up to `step` that has one, else of the first after it."""
+def newest(
+    blocks: Sequence[Block], table: int, row: str, step: int, steps: Sequence[int]
+) -> Found | None:
+    """That of the newest step up to `step` that has one, else of the first after it; only blocks
+    that hold one of the `steps` are read."""
     after: Found | None = None
-    for block in reversed(blocks):
+    for block in reversed(_holding(blocks, steps)):
         for found in reversed(list(_of_block(block, table, row))):
             after = found
             if found[0] <= step:
@@ -30,10 +33,14 @@ def newest(blocks: Sequence[Block], table: int, row: str, step: int) -> Found | 
 
 def over_time(blocks: Sequence[Block], table: int, row: str, steps: Sequence[int]) -> list[Found]:
     """Those at these steps that have one; only blocks that hold one of the steps are read."""
-    wanted, starts = set(steps), [block.step for block in blocks]
-    places = sorted({bisect_right(starts, step) - 1 for step in steps})
-    found = (one for place in places for one in _of_block(blocks[place], table, row))
+    wanted = set(steps)
+    found = (one for block in _holding(blocks, steps) for one in _of_block(block, table, row))
     return [one for one in found if one[0] in wanted]
+
+
+def _holding(blocks: Sequence[Block], steps: Sequence[int]) -> list[Block]:
+    starts = [block.step for block in blocks]
+    return [blocks[place] for place in sorted({bisect_right(starts, step) - 1 for step in steps})]
 
 
 def magnitudes(statistics: TensorStatistics) -> tuple[list[int], list[int]]:

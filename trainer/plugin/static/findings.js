@@ -37,7 +37,8 @@ export function verdict(parent, tree, findings) {
   parent.replaceChildren(sign(level), head, words);
 }
 
-export function list(parent, findings, go) {
+// `more`: how many there are that are over and not listed.
+export function list(parent, findings, more, go) {
   const items = findings.map((finding, number) => {
     const item = document.createElement('li');
     item.className = `${finding.level}${finding.resolved ? ' resolved' : ''}`;
@@ -52,6 +53,11 @@ export function list(parent, findings, go) {
     if (seen.length) item.append(paragraph('seen', seen.join(', ')));
     return item;
   });
+  if (more) {
+    const rest = document.createElement('li');
+    rest.textContent = `and ${more.toLocaleString('en')} more that are over: findings.jsonl in the run’s folder has all`;
+    items.push(rest);
+  }
   parent.replaceChildren(...items);
 }
 

@@ -167,10 +167,10 @@ function arrange(answers) {
     panels[number].title.textContent = answer.run;
     verdict(panels[number].verdict, answer.tree, findings);
   });
-  const lists = panels.map(({run, findings}) => {
+  const lists = panels.map(({run, findings, tree}) => {
     const [part, title, items] = ['section', 'h3', 'ol'].map((tag) => document.createElement(tag));
     title.textContent = run;
-    if (findings.length) list(items, findings, (finding) => go(run, finding));
+    if (findings.length) list(items, findings, tree.more, (finding) => go(run, finding));
     else items.textContent = 'nothing';
     part.append(...(panels.length > 1 ? [title] : []), items);
     return part;

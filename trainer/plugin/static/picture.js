@@ -26,7 +26,9 @@ export function paint(canvas, view, {width, tall, ratio, colour}) {
     names(sheet, view);
     modules(sheet, view);
     steps(sheet, view);
-    view.findings.forEach((finding, number) => outline(sheet, view, finding, number));
+    view.findings.forEach((finding, number) => {
+      if (!finding.resolved || finding.level !== 'info') outline(sheet, view, finding, number);
+    });
   }
   return {left, levels, edges};
 }
