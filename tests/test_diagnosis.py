@@ -15,7 +15,7 @@ from torch import nn
 from trainer import Monitor
 from trainer.diagnosis import Diagnosis
 from trainer.diagnosis.history import History
-from trainer.diagnosis.view import RECTIFIERS
+from trainer.diagnosis.order import RECTIFIERS
 from trainer.finding import Finding
 from trainer.record import StepRecord, TensorTable
 

@@ -45,15 +45,20 @@ class Summary:
         self.steps: tuple[int, int] | None = None  # of the first and the last record
         self._executed: dict[str, None] = {}
         self._owners: dict[str, str] = {}  # the layer of each parameter
+        # What the newest records named: nearly always the same.
+        self._layers: tuple[tuple[str, ...], ...] = ()
+        self._parameters: tuple[str, ...] = ()
 
     def add(self, record: StepRecord) -> None:
         """Takes the next record."""
         self.records += 1
         self.steps = (self.steps or (record.step,))[0], record.step
-        if record.layers is not None:
-            names = record.layers.names
-            self._executed |= dict.fromkeys(names[row] for row in record.layers.rows)
-        if not self._owners.keys() >= set(record.parameters):
+        layers = record.layers
+        if layers is not None and (layers.names, layers.kinds) != self._layers:
+            self._layers = layers.names, layers.kinds
+            self._executed |= dict.fromkeys(layers.names[row] for row in layers.rows)
+        if record.parameters != self._parameters:
+            self._parameters = record.parameters
             self._owners |= {name: owner(name) for name in record.parameters}
 
     def states(self, findings: Iterable[Finding]) -> list[State]:

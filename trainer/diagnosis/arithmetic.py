@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from trainer.diagnosis.history import History
+from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import ACTIVATIONS, EXPONENTIALS, RECURRENT
 
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way

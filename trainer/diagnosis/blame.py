@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.diagnosis.view import ACTIVATIONS, RECTIFIERS, RECURRENT, View
+from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT
+from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
 DOMINANT = 0.4  # share of the whole from which one layer is named alone

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.diagnosis.view import Array, View
 from trainer.record import StepRecord
@@ -90,10 +92,7 @@ class History:
     @staticmethod
     def _updates(record: StepRecord) -> Array:
         """The update ratios of matrices; biases start at zero and norms at one."""
-        matrix = np.array([len(shape) > 1 for shape in record.shapes], dtype=bool)
-        if not matrix.any():
-            matrix[:] = True
-        return np.where(matrix, record.update_ratio, np.nan)
+        return np.where(_matrices(record.shapes), record.update_ratio, np.nan)
 
     @property
     def path(self) -> float:
@@ -171,3 +170,10 @@ class History:
         now, then = self.mark, self.half_way
         pairs = (now.signal, then.signal), (now.flow_ratio, then.flow_ratio)
         return max(a / b if b > 0 else (math.inf if a > 0 else 0.0) for a, b in pairs)
+
+
+@lru_cache(maxsize=8)  # the same for most records of a run
+def _matrices(shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:
+    """Which of the parameters are; all, where none is."""
+    matrix = np.array([len(shape) > 1 for shape in shapes], dtype=bool)
+    return matrix if matrix.any() else np.ones(len(shapes), bool)

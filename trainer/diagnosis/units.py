@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from trainer.diagnosis.history import History
+from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import RECTIFIERS, SATURATING
 
 JUDGED_FROM_STEP = 10  # whether the loss falls
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -10,24 +9,12 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.record import TIME_STEPS, LayerTable
+from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
+from trainer.record import LayerTable
 
 Array = NDArray[np.float64]
 
-RECTIFIERS = frozenset({"ReLU", "ReLU6", "Threshold"})
-EXPONENTIALS = frozenset({"Exponential", "Exp"})
-# The largest slope of activations that flatten out on both sides.
-SATURATING = {"Tanh": 1.0, "Sigmoid": 0.25, "Hardtanh": 1.0, "Hardsigmoid": 1 / 6, "Softsign": 1.0}
-ACTIVATIONS = (
-    RECTIFIERS
-    | SATURATING.keys()
-    | {"LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus"}
-    | {"Hardswish", "LogSigmoid", "Tanhshrink", "Softshrink", "Hardshrink"}
-    | EXPONENTIALS
-)
-RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
 NO_MOMENTS = np.full((1, 7), np.nan)
-SOFT = frozenset({"Softmax", "LogSoftmax", "Softmin"})
 
 
 @dataclass(frozen=True)
@@ -37,30 +24,29 @@ class View:
     table: LayerTable
 
     @cached_property
-    def rows(self) -> list[int]:
-        """Their numbers in the table, where the network's input and the ends of sequences stand
-        as well."""
-        return self.table.rows
+    def order(self) -> Order:
+        """Of the layers."""
+        return order(self.table)
 
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.table.names[row] for row in self.rows)
+    @property
+    def names(self) -> Names:
+        return self.order.names
 
-    @cached_property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(self.table.kinds[row] for row in self.rows)
+    @property
+    def kinds(self) -> Names:
+        return self.order.kinds
 
     @cached_property
     def rms(self) -> Array:
-        return self.table.rms[self.rows]
+        return self.table.rms[self.order.rows]
 
     @cached_property
     def signal(self) -> Array:
-        return self.table.signal_fraction[self.rows]
+        return self.table.signal_fraction[self.order.rows]
 
     @cached_property
     def dead(self) -> Array:
-        return self.table.dead_fraction[self.rows]
+        return self.table.dead_fraction[self.order.rows]
 
     @cached_property
     def input_rms(self) -> float:
@@ -70,12 +56,8 @@ class View:
     @cached_property
     def _moments(self) -> Array:
         """(L, MOMENTS) of the activation gradients; NaN where none came."""
-        gradients = self.table.gradients
-        place = {name: row for row, name in enumerate(gradients.names)}
-        # A module called `input` has the same name as the input's row, which no gradient reaches.
-        which = [place.get(name, -1) for name in self.names]
-        moments: Array = np.concatenate([gradients.moments, NO_MOMENTS])[which]
-        return moments
+        moments: Array = np.concatenate([self.table.gradients.moments, NO_MOMENTS])
+        return moments[self.order.gradients]
 
     @cached_property
     def gradient_rms(self) -> Array:
@@ -103,7 +85,7 @@ class View:
     @cached_property
     def flow_ratio(self) -> float:
         """The flow at the first quarter of the layers over that at the last; NaN without."""
-        flow = [value for value in self.flow.tolist() if math.isfinite(value)]
+        flow = self.flow[np.isfinite(self.flow)].tolist()
         if len(flow) < 2:
             return np.nan
         quarter = max(1, len(flow) // 4)
@@ -114,23 +96,13 @@ class View:
     def time_ratio(self) -> float:
         """The gradient's RMS at the first steps of a recurrent layer's input over that at the last
         ones, of the layer where it is smallest; NaN without."""
-        gradients = self.table.gradients
-        rms = {
-            name: row[1] / np.sqrt(row[0])
-            for name, row in zip(gradients.names, gradients.moments, strict=True)
-        }
-        ratios = [
-            rms[first] / rms[last]
-            for first, last in self._ends
-            if first in rms and rms.get(last, 0) > 0
-        ]
+        ends = self.order.ends
+        if not ends:
+            return np.nan
+        moments = self.table.gradients.moments
+        rms = moments[:, 1] / np.sqrt(moments[:, 0])
+        ratios = [rms[first] / rms[last] for first, last in ends if rms[last] > 0]
         return float(min(ratios, default=np.nan))
-
-    @cached_property
-    def _ends(self) -> list[tuple[str, str]]:
-        names, kinds = self.table.names, self.table.kinds
-        ends = [name for name, kind in zip(names, kinds, strict=True) if kind == TIME_STEPS]
-        return list(zip(ends[::2], ends[1::2], strict=True))
 
     @cached_property
     def recurrent(self) -> str | None:
@@ -142,32 +114,32 @@ class View:
     def output_signal(self) -> float:
         """The signal fraction of the last layer: how much of it depends on the sample. 0 where it
         is zero throughout."""
-        for kind, signal, rms in zip(
-            reversed(self.kinds), self.signal[::-1], self.rms[::-1], strict=True
-        ):
-            if kind not in SOFT:
-                return 0.0 if np.isnan(signal) and rms == 0 else float(signal)
-        return np.nan
+        row = self.order.last_hard
+        if row is None:
+            return np.nan
+        signal = float(self.signal[row])
+        return 0.0 if np.isnan(signal) and self.rms[row] == 0 else signal
 
     @cached_property
     def forward_ratio(self) -> float:
         """The RMS of the output, before its own activation, over that of the input (of the first
         layer for tokens). Blind to scales that one layer gives and the next takes back."""
-        bounded = ACTIVATIONS | SOFT
-        outputs = [row for row, kind in enumerate(self.kinds) if kind not in bounded]
+        output = self.order.last_unbounded
         start = self.input_rms if self.table.has_input else self.rms[:1].sum()
-        if not outputs or not start > 0:
+        if output is None or not start > 0:
             return np.nan
-        return float(self.rms[outputs[-1]] / start)
+        return float(self.rms[output] / start)
 
     @cached_property
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""
         lost, reached = self.gradient_lost, ~np.isnan(self.gradient_rms)
-        for row, kind in enumerate(self.kinds):
-            if kind in RECTIFIERS and self.dead[row] == 1.0 and (row == 0 or self.rms[row - 1] > 0):
-                if (lost[:row] | ~reached[:row]).all() and (row == 0 or lost[:row].any()):
-                    return row
+        rectifiers = self.order.rectifiers
+        for row in rectifiers[self.dead[rectifiers] == 1.0].tolist():
+            if row > 0 and not self.rms[row - 1] > 0:
+                continue
+            if (lost[:row] | ~reached[:row]).all() and (row == 0 or lost[:row].any()):
+                return int(row)
         # Functions that no module tells of: a gradient arrives at a layer, none at the one before.
         alive = np.flatnonzero(reached & ~lost)
         if any(kind in ACTIVATIONS for kind in self.kinds) or not len(alive):
@@ -176,10 +148,10 @@ class View:
             return None
         return int(alive[0]) - 1
 
-    @cached_property
+    @property
     def normalised(self) -> bool:
         """Whether some layer normalises."""
-        return any("Norm" in kind for kind in self.kinds)
+        return self.order.normalised
 
     @cached_property
     def gains(self) -> Array:

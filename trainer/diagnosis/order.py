@@ -1,0 +1,106 @@
+"""Which layers a record names, in order of execution, and of what kinds they are."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.record import INPUT, TIME_STEPS, LayerTable
+
+RECTIFIERS = frozenset({"ReLU", "ReLU6", "Threshold"})
+EXPONENTIALS = frozenset({"Exponential", "Exp"})
+# The largest slope of activations that flatten out on both sides.
+SATURATING = {"Tanh": 1.0, "Sigmoid": 0.25, "Hardtanh": 1.0, "Hardsigmoid": 1 / 6, "Softsign": 1.0}
+ACTIVATIONS = (
+    RECTIFIERS
+    | SATURATING.keys()
+    | {"LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus"}
+    | {"Hardswish", "LogSigmoid", "Tanhshrink", "Softshrink", "Hardshrink"}
+    | EXPONENTIALS
+)
+RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
+SOFT = frozenset({"Softmax", "LogSoftmax", "Softmin"})
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the records of a run have in common as long as they name the same layers."""
+
+    all_names: Names  # of a LayerTable
+    all_kinds: Names
+    reached: Names  # the rows that have a gradient
+
+    @cached_property
+    def rows(self) -> NDArray[np.intp]:
+        """(L,) the rows of the table that layers put out; the network's input and the ends of
+        sequences stand there as well."""
+        named = enumerate(self.all_kinds)
+        return np.array([row for row, kind in named if kind not in (INPUT, TIME_STEPS)], np.intp)
+
+    @cached_property
+    def names(self) -> Names:
+        """(L,)"""
+        return tuple(self.all_names[row] for row in self.rows.tolist())
+
+    @cached_property
+    def kinds(self) -> Names:
+        """(L,)"""
+        return tuple(self.all_kinds[row] for row in self.rows.tolist())
+
+    @cached_property
+    def gradients(self) -> NDArray[np.intp]:
+        """(L,) the place of each layer's gradient; -1 where none came."""
+        # A module called `input` has the same name as the input's row, which no gradient reaches.
+        return np.array([self._place.get(name, -1) for name in self.names], np.intp)
+
+    @cached_property
+    def ends(self) -> list[tuple[int, int]]:
+        """The places of the gradients at the first and the last steps of recurrent layers."""
+        pairs = zip(self.all_names, self.all_kinds, strict=True)
+        ends = [self._place.get(name) for name, kind in pairs if kind == TIME_STEPS]
+        both = zip(ends[::2], ends[1::2], strict=True)
+        return [(one, two) for one, two in both if one is not None and two is not None]
+
+    @cached_property
+    def rectifiers(self) -> NDArray[np.intp]:
+        """The numbers of the layers that are."""
+        return np.array([row for row, kind in enumerate(self.kinds) if kind in RECTIFIERS], np.intp)
+
+    @cached_property
+    def normalised(self) -> bool:
+        """Whether some layer normalises."""
+        return any("Norm" in kind for kind in self.kinds)
+
+    @cached_property
+    def last_hard(self) -> int | None:
+        """The last layer that is no softmax."""
+        return self._last_without(SOFT)
+
+    @cached_property
+    def last_unbounded(self) -> int | None:
+        """The last layer that is neither a softmax nor another activation."""
+        return self._last_without(SOFT | ACTIVATIONS)
+
+    def _last_without(self, kinds: Set[str]) -> int | None:
+        rows = reversed(range(len(self.kinds)))
+        return next((row for row in rows if self.kinds[row] not in kinds), None)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.reached)}
+
+
+@lru_cache(maxsize=8)
+def _known(names: Names, kinds: Names, reached: Names) -> Order:
+    return Order(names, kinds, reached)
+
+
+def order(table: LayerTable) -> Order:
+    """That of the table; the same one as long as the names are the same."""
+    return _known(table.names, table.kinds, table.gradients.names)
