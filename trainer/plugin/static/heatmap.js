@@ -3,8 +3,9 @@
 import {inWords} from './measures.js';
 import {AXIS, LEVEL, paint} from './picture.js';
 
-const TALLEST = 30; // pixels of a row
+const TALLEST = 48; // pixels of a row
 const LEAST = 3;
+const MAP = 0.44; // of the height of the window
 const DRAG = 6; // pixels from which a press is no click
 
 // Where a layer is among rows: itself, or the module that it is folded into, or else the first of
@@ -46,7 +47,7 @@ export class Heatmap {
     const ratio = window.devicePixelRatio || 1;
     const width = this.frame.clientWidth;
     if (!width) return; // the tab is not the one in front
-    const tall = Math.max(LEAST, Math.min(TALLEST, Math.floor((0.5 * window.innerHeight - AXIS) / (view.rows.length || 1))));
+    const tall = Math.max(LEAST, Math.min(TALLEST, Math.floor((MAP * window.innerHeight - AXIS) / (view.rows.length || 1))));
     Object.assign(this, {width, tall, ratio, height: tall * view.rows.length});
     for (const canvas of [this.map, this.cursor]) {
       canvas.width = width * ratio;

@@ -252,12 +252,12 @@ async function details() {
     const lines = now.map((line, number) => ({...line, name: panels[number].run, style: ['one', 'two'][number]}));
     const earlier = before.map((line, number) => ({...line, style: ['faint', 'faint two'][number],
       name: state.beside === null ? 'start:' : 'compared:'}));
+    find('spread').parentElement.hidden = !over_time.steps.length;
     profile(find('profile'), [...lines, ...earlier], state.statistic, row, (name) => change({row: name}, draw));
     find('profile-title').textContent =
       `Over depth at step ${lines[0].step ?? '–'}${relative() ? ', relative to the last row' : ''}`;
     histogram(find('histogram'), counts);
     find('spread-title').textContent = over_time.steps.length ? `The same over time, at ${over_time.steps.length} steps` : '';
-    find('spread').parentElement.hidden = !over_time.steps.length;
     spread(find('spread'), over_time, step, (chosen) => change({step: chosen}, draw));
     find('histogram-title').textContent = counts.step === null ? `Histogram of ${row}` :
       `Gradient of ${row}, values at step ${counts.step}`;

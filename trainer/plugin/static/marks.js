@@ -31,7 +31,7 @@ function tile(mark) {
 
 // The scale with its marks, drawn into a canvas.
 export function legend(canvas, scale, dark) {
-  const [width, height, bar] = [560, 34, 300];
+  const [width, height, bar] = [480, 34, 220];
   const ratio = window.devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
@@ -52,8 +52,8 @@ export function legend(canvas, scale, dark) {
     context.fillText(tick.label, x, 29);
   }
   context.textAlign = 'left';
-  for (const [x, mark, text] of [[345, 'dead', scale.dead ? 'all zeros' : 'exactly 0'],
-    [445, 'bad', 'NaN or infinite']]) {
+  for (const [x, mark, text] of [[265, 'dead', scale.dead ? 'all zeros' : 'exactly 0'],
+    [365, 'bad', 'NaN or infinite']]) {
     context.fillStyle = pattern(context, mark);
     context.fillRect(x, 2, 16, 13);
     context.fillStyle = dark ? '#ddd' : '#333';

@@ -97,7 +97,7 @@ export function inWords(value, measure) {
 // What the two ends of the scale say, for who sees it for the first time.
 export function meaning(relative, measure) {
   if (relative && measure.endsWith('gradient')) {
-    return 'blue: the gradient shrinks on its way back to the first layers; red: it grows';
+    return 'blue: the gradient shrinks towards the first layers; red: it grows';
   }
   if (relative) return 'blue: smaller than in the last row; red: larger';
   if (measure === 'update_ratio') return 'blue: hardly learns; red: changes more than a thousandth a step';

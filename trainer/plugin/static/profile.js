@@ -1,13 +1,14 @@
 // One step as a curve over depth: the straight falling line of a vanishing gradient.
 
 import {MEASURES, inWords} from './measures.js';
-import {PLOT, chart, decades, element, text} from './svg.js';
+import {chart, decades, element, text} from './svg.js';
 
 // lines: [{name, step, rows, low, high, style}]; the first is the one that `row` is chosen in. A
 // folded module stands there with the smallest and the largest value of its layers.
 export function profile(parent, lines, measure, row, picked) {
   const known = lines.filter((line) => line && line.rows.length);
-  const svg = chart(parent, known.map((line) => words(line, measure)).join('; '));
+  const drawn = chart(parent, known.map((line) => words(line, measure)).join('; '));
+  const {svg, plot} = drawn;
   if (!known.length) return;
   const fraction = MEASURES[measure].fraction;
   const place = fraction ? (value) => value : Math.log10;
@@ -17,17 +18,17 @@ export function profile(parent, lines, measure, row, picked) {
   if (!shown.length) [low, high] = [-1, 1];
   if (fraction) [low, high] = [0, 1];
   else if (high - low < 4) [low, high] = [(low + high) / 2 - 2, (low + high) / 2 + 2];
-  const y = (value) => PLOT.bottom - ((value - low) / (high - low)) * (PLOT.bottom - PLOT.top - 8);
+  const y = (value) => plot.bottom - ((value - low) / (high - low)) * (plot.bottom - plot.top - 8);
   if (fraction) {
     for (const part of [0, 0.5, 1]) {
-      svg.append(element('line', {x1: PLOT.left, x2: PLOT.right, y1: y(part), y2: y(part), class: 'grid'}));
-      text(svg, PLOT.left - 6, y(part) + 4, `${part * 100} %`, {'text-anchor': 'end'});
+      svg.append(element('line', {x1: plot.left, x2: plot.right, y1: y(part), y2: y(part), class: 'grid'}));
+      text(svg, plot.left - 6, y(part) + 4, `${part * 100} %`, {'text-anchor': 'end'});
     }
   } else {
-    decades(svg, low, high, y, true);
+    decades(drawn, low, high, y, true);
   }
-  const x = (line, at) => PLOT.left + 10 +
-    (line.rows.length > 1 ? at / (line.rows.length - 1) : 0.5) * (PLOT.right - PLOT.left - 20);
+  const x = (line, at) => plot.left + 10 +
+    (line.rows.length > 1 ? at / (line.rows.length - 1) : 0.5) * (plot.right - plot.left - 20);
   const spot = (line, at, value) => ({at, value, x: x(line, at), bad: typeof value === 'string',
     zero: value === 0 && !fraction});
   for (const line of [...known].reverse()) {
@@ -43,7 +44,7 @@ export function profile(parent, lines, measure, row, picked) {
     for (const point of [...low.filter(({at}) => apart.some((other) => other.at === at)), ...high]) dot(line, point);
   }
   function height(point) {
-    return point.bad ? PLOT.top : point.zero || point.value === null ? PLOT.bottom - 5 : y(place(point.value));
+    return point.bad ? plot.top : point.zero || point.value === null ? plot.bottom - 5 : y(place(point.value));
   }
   function dot(line, point) {
     if (point.value === null) return;
@@ -57,13 +58,13 @@ export function profile(parent, lines, measure, row, picked) {
     svg.append(made);
     if (kind) text(svg, point.x, at + (point.bad ? 16 : -8), point.bad ? '✕' : '0', {'text-anchor': 'middle', class: kind});
   }
-  text(svg, PLOT.left, PLOT.bottom + 15, `first: ${ending(known[0].rows[0])}`);
-  text(svg, PLOT.right, PLOT.bottom + 15, `last: ${ending(known[0].rows.at(-1))}`, {'text-anchor': 'end'});
-  const room = Math.min(170, (PLOT.right - PLOT.left) / known.length);
+  text(svg, plot.left, plot.bottom + 15, `first: ${ending(known[0].rows[0])}`);
+  text(svg, plot.right, plot.bottom + 15, `last: ${ending(known[0].rows.at(-1))}`, {'text-anchor': 'end'});
+  const room = Math.min(260, (plot.right - plot.left) / known.length);
   known.forEach((line, number) => {
-    const left = PLOT.left + number * room;
-    svg.append(element('path', {d: `M${left} ${PLOT.bottom + 29}h22`, class: `line ${line.style}`}));
-    text(svg, left + 27, PLOT.bottom + 33, `${ending(line.name, room < 150 ? 8 : 12)} step ${line.step}`);
+    const left = plot.left + number * room;
+    svg.append(element('path', {d: `M${left} ${plot.bottom + 29}h22`, class: `line ${line.style}`}));
+    text(svg, left + 27, plot.bottom + 33, `${ending(line.name, Math.max(6, Math.floor((room - 85) / 6)))} step ${line.step}`);
   });
 }
 
