@@ -37,6 +37,13 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 HOSTILE = "<img src=x onerror=alert(1)>"
+RUNS = [  # names of folders
+    "\u202eright to left",
+    "/".join(["long" * 60] * 10),
+    "a \"quoted\" 'run' & more",
+    "🔥",
+    "%3Cb%3E #?=+",
+]
 
 
 def nested(step: int) -> StepRecord:
@@ -49,12 +56,18 @@ def nested(step: int) -> StepRecord:
     return replace(made, layers=replace(made.layers, names=("input", *names), gradients=gradients))
 
 
-def named() -> StepRecord:
-    """Of layers with names that nobody would give."""
+def named(place: int) -> StepRecord:
+    """Of layers with names that nobody would give, one of which is the first that has a NaN."""
     made = record(0, deep(2))
     gradients = replace(made.layers.gradients, names=tuple(NAMES[:5]))
-    layers = replace(made.layers, names=("input", *NAMES[:5]), gradients=gradients)
+    rms = np.where(np.arange(6) > place, np.nan, made.layers.rms)
+    layers = replace(made.layers, names=("input", *NAMES[:5]), gradients=gradients, rms=rms)
     return replace(made, layers=layers)
+
+
+def jumping(step: int) -> StepRecord:
+    """Of one layer, with a loss that jumps at times."""
+    return record(step, [linear(gradient=0.25)], loss=9 if step % 6 == 5 else 1)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +77,10 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "sick", [record(step, sick) for step in range(30)])
     write(folder / "well", [record(step, deep(3)) for step in range(40)])
     write(folder / HOSTILE, [record(0, deep(1))])
-    write(folder / "single", [record(0, [linear(gradient=0.25)])])
+    write(folder / "single", [jumping(step) for step in range(400)])
     write(folder / "odd", [record(step, ODD) for step in range(3)], b"GRAD\x02 and no more")
-    write(folder / "named", [named()])
+    for place, run in enumerate(RUNS):
+        write(folder / "named" / run, [named(place)])
     (folder / "foreign").mkdir()
     (folder / "foreign" / "events.out.tfevents.1.x").write_bytes(bytes(range(256)) * 8)
     write(folder / "nested", [nested(step) for step in range(0, 50, 10)])
@@ -76,7 +90,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(logdir: Path) -> Iterator[str]:
     with serve(logdir) as server:
-        server.until(lambda runs: len(runs) == 7, "plugin/gradients/runs")
+        server.until(lambda runs: len(runs) == 11, "plugin/gradients/runs")
         yield server.address
 
 
@@ -141,6 +155,8 @@ def test_two_runs_and_the_address(browser: Any, address: str) -> None:
     page.expect("#profile-title", "step 29")
     page.frame.locator("#findings button").first.click()
     page.expect(".said", "step 0")
+    page.frame.locator("#pin").press("Enter")
+    page.frame.locator("#profile text", has_text="compared: step 0").nth(1).wait_for()
     url = page.page.url
     again = Page(browser, address)
     again.page.goto("about:blank")
@@ -149,6 +165,7 @@ def test_two_runs_and_the_address(browser: Any, address: str) -> None:
     assert again.frame.locator("#statistic").input_value() == "update_ratio"
     assert again.frame.locator("#axis").input_value() == "log"
     again.expect("#profile-title", "step 0")
+    again.frame.locator("#profile text", has_text="compared: step 0").nth(1).wait_for()
     assert not page.faults and not again.faults
 
 
@@ -243,15 +260,22 @@ def test_histograms_over_time_and_an_earlier_step(browser: Any, address: str) ->
     assert not page.faults
 
 
-def test_one_layer_is_shown_by_its_own_numbers(browser: Any, address: str) -> None:
+def test_one_layer_is_shown_by_its_own_numbers_and_many_findings_cut(
+    browser: Any, address: str
+) -> None:
     page = Page(browser, address, run="single")
+    page.expect("#findings li:last-child", "more that are over")
+    assert page.frame.locator("#findings button").count() < 40
     assert page.frame.locator("#meaning").inner_text() == ""
     assert not page.faults
 
 
 @pytest.mark.parametrize("place", range(5))
-def test_any_name_of_a_layer_is_text(browser: Any, address: str, place: int) -> None:
-    page = Page(browser, address, run="named", row=NAMES[place])
+def test_any_name_of_a_run_or_a_layer_is_text(browser: Any, address: str, place: int) -> None:
+    page = Page(browser, address, run=f"named/{RUNS[place]}")
+    page.expect("section h2", RUNS[place])
+    page.expect(".verdict", f"non_finite in {NAMES[place]}")
+    page.frame.locator("#findings button").first.press("Enter")
     page.expect(".said", NAMES[place])
     page.expect("#histogram-title", NAMES[place])
     assert page.frame.locator("body script").count() == 0

@@ -3,12 +3,15 @@
 import {MEASURES, inWords} from './measures.js';
 import {chart, decades, element, text} from './svg.js';
 
+const LINE = 16; // pixels of a line of the legend
+
 // lines: [{name, step, rows, low, high, style}]; the first is the one that `row` is chosen in. A
 // folded module stands there with the smallest and the largest value of its layers.
 export function profile(parent, lines, measure, row, picked) {
   const known = lines.filter((line) => line && line.rows.length);
   const drawn = chart(parent, known.map((line) => words(line, measure)).join('; '));
   const {svg, plot} = drawn;
+  plot.bottom -= LINE * (Math.ceil(known.length / 2) - 1);
   if (!known.length) return;
   const fraction = MEASURES[measure].fraction;
   const place = fraction ? (value) => value : Math.log10;
@@ -60,11 +63,12 @@ export function profile(parent, lines, measure, row, picked) {
   }
   text(svg, plot.left, plot.bottom + 15, `first: ${ending(known[0].rows[0])}`);
   text(svg, plot.right, plot.bottom + 15, `last: ${ending(known[0].rows.at(-1))}`, {'text-anchor': 'end'});
-  const room = Math.min(260, (plot.right - plot.left) / known.length);
+  const room = Math.min(260, (plot.right - plot.left) / 2);
   known.forEach((line, number) => {
-    const left = plot.left + number * room;
-    svg.append(element('path', {d: `M${left} ${plot.bottom + 29}h22`, class: `line ${line.style}`}));
-    text(svg, left + 27, plot.bottom + 33, `${ending(line.name, Math.max(6, Math.floor((room - 85) / 6)))} step ${line.step}`);
+    const left = plot.left + (number % 2) * room;
+    const down = plot.bottom + 33 + LINE * Math.floor(number / 2);
+    svg.append(element('path', {d: `M${left} ${down - 4}h22`, class: `line ${line.style}`}));
+    text(svg, left + 27, down, `${ending(line.name, Math.floor((room - 85) / 6))} step ${line.step}`);
   });
 }
 
