@@ -112,7 +112,52 @@ class TestVanishing:
 
         assert said("SGD", 1e-3)[:1] == said("SGD", 1e-3, start=1000)[:1] == [50]
         assert said("SGD", 1e-6)[:1] == [6]  # they stand still
-        assert said("Adam", 1e-3)[:1] == [200]  # what is more than rounding, it follows
+        assert said("Adam", 1e-3)[:1] == [100]  # what is more than rounding, it follows
+
+    def test_a_rate_that_lost_a_signal_is_to_blame(self) -> None:
+        """Not where it was lost from the start, nor where no update was large."""
+
+        def cause(start: float, update: float) -> str:
+            first = record(0, deep(8, backward=start, signal=start, update=update))
+            rest = [record(s, deep(8, backward=0.4, signal=0.4, update=0.02)) for s in STEPS[1:]]
+            return diagnosed([first, *rest])["vanishing"].cause.partition(":")[0]
+
+        assert cause(1.0, 0.5) == "learning rate"
+        assert cause(0.4, 0.5) == cause(1.0, 0.02) == "initialisation"
+
+    def test_is_no_alarm_where_the_signal_will_soon_be_back(self) -> None:
+        """Gains alike of a signal that is far from enough, and of one that is near."""
+
+        def gains(start: float) -> set[str]:
+            powers = [start * (1 + step) ** 0.04 for step in STEPS]
+            return alarms(
+                record(step, deep(8, "Tanh", backward=0.3, signal=x, update=0.02))
+                for step, x in zip(STEPS, powers, strict=True)
+            )
+
+        assert gains(0.25) == {"vanishing"}
+        assert gains(0.45) == set()
+
+    def test_a_signal_that_grows_is_no_recovery_where_the_first_layers_stand_still(self) -> None:
+        """The last ones can make more of it; a flow that grows reaches the first ones as well."""
+
+        def grown(first: float, signal: float, flow: float) -> set[str]:
+            records = []
+            for step in STEPS:
+                shares = {
+                    "signal": 0.3 * (1 + step) ** signal,
+                    "backward": 0.3 * (1 + step) ** flow,
+                }
+                rows = [
+                    replace(k, update=first if n < 10 else 0.02)
+                    for n, k in enumerate(deep(8, "Tanh", **shares))
+                ]
+                records.append(record(step, rows))
+            return alarms(records)
+
+        assert grown(1e-6, 0.11, 0.0) == {"vanishing"}
+        assert grown(1e-6, 0.11, 0.11) == set()
+        assert grown(1e-3, 0.11, 0.0) == set()
 
     def test_is_no_alarm_while_an_adaptive_optimizer_may_enlarge_it(self) -> None:
         records = run(deep(12, "Sigmoid", backward=0.2, signal=0.2), optimizer="Adam")
@@ -195,6 +240,14 @@ class TestOverTime:
         falls = [self.layers(1e-12, 0.9**n, step) for n, step in enumerate(STEPS)]
         assert alarms(falls) == set()
         assert alarms(self.layers(1e-8, 1.0, step) for step in STEPS) == set()
+
+    def test_a_gradient_that_grows_on_its_way_through_the_sequence(self) -> None:
+        found = diagnosed(self.layers(1e5, 1.0, step) for step in STEPS)["exploding"]
+        assert found.where == "0" and found.cause.startswith("recurrence: ")
+        assert found.level == "critical" and found.steps[0] == 10
+        falls = [self.layers(1e5, 0.9**n, step) for n, step in enumerate(STEPS)]
+        assert alarms(falls) == set()
+        assert alarms(self.layers(300.0, 1.0, step) for step in STEPS) == set()
 
 
 class TestForward:

@@ -339,13 +339,13 @@ def test_an_exception_in_the_step_passes_through() -> None:
 
 def test_cadences() -> None:
     keys = {"every_steps": 30, "histogram_every_steps": 60, "activation_every_steps": None}
-    _, records = train(mlp, steps=125, **keys)
-    assert [r.step for r in records] == sorted({*FIRST_STEPS, 30, 60, 90, 120})
+    _, records = train(mlp, steps=185, **keys)
+    assert [r.step for r in records] == sorted({*FIRST_STEPS, *range(0, 185, 30)})
     with_histograms = [r.step for r in records if r.gradients.histograms is not None]
-    assert with_histograms == sorted({*FIRST_STEPS, 60, 120})
+    assert with_histograms == sorted({*FIRST_STEPS, 60, 120, 180})
     assert all(r.layers is None for r in records)
-    _, records = train(mlp, steps=80, every_steps=40, activation_every_steps=70)
-    assert [r.step for r in records if r.layers is not None] == sorted({*FIRST_STEPS, 70})
+    _, records = train(mlp, steps=160, every_steps=40, activation_every_steps=70)
+    assert [r.step for r in records if r.layers is not None] == sorted({*FIRST_STEPS, 70, 140})
 
 
 def test_patterns() -> None:

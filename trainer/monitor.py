@@ -34,7 +34,7 @@ Found = Callable[[Finding], None]
 logger = logging.getLogger("trainer")
 
 # Where problems start: these steps are looked at whatever the cadence.
-FIRST_STEPS = frozenset([*range(11), 20, 30, 40, 50])
+FIRST_STEPS = frozenset([*range(11), 20, 30, 40, 50, 100, 150])
 
 _UNOBSERVED = Unobserved()
 

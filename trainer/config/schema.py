@@ -99,7 +99,7 @@ class Checkpoint(Section):
 
 
 class Monitor(Section):
-    """Which steps are looked at, besides steps 0 to 10, 20, 30, 40 and 50, where problems start."""
+    """Which steps are looked at, besides 0 to 10, 20, 30, 40, 50, 100 and 150: the beginning."""
 
     every_steps: Count = 50
     """Statistics of the loss, of gradients and of updates are recorded at each multiple of this."""

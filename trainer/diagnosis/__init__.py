@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.diagnosis import arithmetic, course, depth, mistakes, remedies, units
+from trainer.diagnosis import arithmetic, course, depth, exploding, mistakes, remedies, units
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Rule, Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -16,13 +16,14 @@ from trainer.finding import LEVELS, Finding
 from trainer.record import StepRecord
 
 OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
-    depth.vanishing, depth.vanishing_over_time, depth.signal_collapse, depth.signal_blow_up,
+    depth.vanishing, depth.vanishing_over_time, depth.signal_collapse, exploding.signal_blow_up,
     units.dead_units, units.saturated, course.constant_output,
 )  # fmt: skip
 OF_STEPS: tuple[Rule, ...] = (
-    arithmetic.non_finite, depth.exploding, arithmetic.underflow, mistakes.accumulating_gradients,
-    mistakes.starved_update, mistakes.unused_parameter, course.learning_rate_too_high,
-    course.diverging, course.loss_spike, course.oscillating, course.stalled,
+    arithmetic.non_finite, exploding.exploding, arithmetic.underflow,
+    mistakes.accumulating_gradients, mistakes.starved_update, mistakes.unused_parameter,
+    course.learning_rate_too_high, course.diverging, course.loss_spike, course.oscillating,
+    course.stalled,
 )  # fmt: skip
 ENDED_AFTER = 3  # records in a row without the symptom
 # What led to numbers that are not finite is no longer in doubt.

@@ -63,7 +63,7 @@ class History:
         known = self.updates[~np.isnan(self.updates)].tolist()
         self.update = median(known) if known else math.nan
         self._walk(before)
-        self.view = None if record.layers is None else View(record.layers)
+        self.view = None if record.layers is None else View(record.layers, record.parameters)
         self.first_view = self.first_view or self.view
         if math.isfinite(record.loss):
             self.losses = [*self.losses[-KEPT:], record.loss]
@@ -165,11 +165,20 @@ class History:
         way = self.mark.path / 2
         return max((mark for mark in self.marks if mark.path <= way), key=lambda mark: mark.path)
 
-    def growth(self) -> float:
-        """What signal or flow gained over the second half of the way: what gained most."""
-        now, then = self.mark, self.half_way
-        pairs = (now.signal, then.signal), (now.flow_ratio, then.flow_ratio)
-        return max(a / b if b > 0 else (math.inf if a > 0 else 0.0) for a, b in pairs)
+    def doublings_of_signal(self, enough: float) -> float:
+        """How often the way has to double until the signal is enough, if it goes on to gain what
+        it gained over the second half; infinite where it gained nothing."""
+        return _doublings(self.mark.signal, self.half_way.signal, enough)
+
+    def doublings_of_flow(self, enough: float) -> float:
+        """The same of the flow."""
+        return _doublings(self.mark.flow_ratio, self.half_way.flow_ratio, enough)
+
+
+def _doublings(now: float, then: float, enough: float) -> float:
+    if now >= enough or now > 0 and then == 0:
+        return 0.0
+    return math.log(enough / now) / math.log(now / then) if now > then else math.inf
 
 
 @lru_cache(maxsize=8)  # the same for most records of a run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -35,6 +34,7 @@ class Order:
     all_names: Names  # of a LayerTable
     all_kinds: Names
     reached: Names  # the rows that have a gradient
+    parameters: Names  # which begin with the names of their layers
 
     @cached_property
     def rows(self) -> NDArray[np.intp]:
@@ -80,16 +80,15 @@ class Order:
     @cached_property
     def last_hard(self) -> int | None:
         """The last layer that is no softmax."""
-        return self._last_without(SOFT)
+        rows = reversed(range(len(self.kinds)))
+        return next((row for row in rows if self.kinds[row] not in SOFT), None)
 
     @cached_property
-    def last_unbounded(self) -> int | None:
-        """The last layer that is neither a softmax nor another activation."""
-        return self._last_without(SOFT | ACTIVATIONS)
-
-    def _last_without(self, kinds: Set[str]) -> int | None:
-        rows = reversed(range(len(self.kinds)))
-        return next((row for row in rows if self.kinds[row] not in kinds), None)
+    def last_with_parameters(self) -> int | None:
+        """The last layer that has parameters of its own."""
+        owners = {name.rpartition(".")[0] for name in self.parameters}
+        rows = reversed(range(len(self.names)))
+        return next((row for row in rows if self.names[row] in owners), None)
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -97,10 +96,10 @@ class Order:
 
 
 @lru_cache(maxsize=8)
-def _known(names: Names, kinds: Names, reached: Names) -> Order:
-    return Order(names, kinds, reached)
+def _known(names: Names, kinds: Names, reached: Names, parameters: Names) -> Order:
+    return Order(names, kinds, reached, parameters)
 
 
-def order(table: LayerTable) -> Order:
+def order(table: LayerTable, parameters: Names) -> Order:
     """That of the table; the same one as long as the names are the same."""
-    return _known(table.names, table.kinds, table.gradients.names)
+    return _known(table.names, table.kinds, table.gradients.names, parameters)

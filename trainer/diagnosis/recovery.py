@@ -10,7 +10,7 @@ from trainer.diagnosis.view import View
 
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 FLOOR = 4  # roundings above which a signal can be told from them
-SETTLED = 200  # steps after which one look is enough
+SETTLED = 2 * PATIENCE_STEPS  # steps after which one look is enough
 
 
 def lost(view: View, thresholds: Thresholds) -> bool:
@@ -44,6 +44,17 @@ def had_its_way(history: History, thresholds: Thresholds) -> bool:
     return history.path >= thresholds.moved_path or history.record.step >= SETTLED and enough
 
 
+def doublings(history: History, thresholds: Thresholds, of_signal: bool = True) -> float:
+    """How often the way has to double until signal or flow are no longer lost.
+
+    `of_signal` is false where the first layers stand still: the last ones can make more of a signal
+    that those are not told of.
+    """
+    flow = history.doublings_of_flow(thresholds.lost_gradient)
+    signal = history.doublings_of_signal(thresholds.lost_signal)
+    return min(flow, signal) if of_signal else flow
+
+
 def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
     """Whether weights still follow what is left of the signal, however little that is.
 
@@ -52,6 +63,6 @@ def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
     """
     followed = not is_rounding(view, 10)
     if history.adaptive:
-        return history.steps < (4 if followed else 1) * PATIENCE_STEPS
+        return history.steps < (2 if followed else 1) * PATIENCE_STEPS
     moving = first_layers_update(history) > thresholds.starved_update
     return followed and moving and history.steps < PATIENCE_STEPS

@@ -14,7 +14,7 @@ class Thresholds:
     lost_signal: float = 1e-2  # signal fraction of the output
     lost_in_time: float = 1e-9  # gradient at the first steps of a sequence / at the last ones
     moved_path: float = 0.3  # relative way of a weight matrix after which recovery is judged
-    recovery_growth: float = 1.6  # of signal or flow over the second half of the way
+    recovery_doublings: float = 4.0  # of the way, in which signal or flow are to be back
     starved_update: float = 1e-5  # update ratio below which the first layers stand still
     collapsed_forward: float = 1e-4  # RMS of the output / of the input, at the start
     blown_up_forward: float = 1e3  # the same, the other way

@@ -22,11 +22,12 @@ class View:
     """The rows that layers put out, and the gradients beside them."""
 
     table: LayerTable
+    parameters: tuple[str, ...] = ()  # their names, which begin with those of their layers
 
     @cached_property
     def order(self) -> Order:
         """Of the layers."""
-        return order(self.table)
+        return order(self.table, self.parameters)
 
     @property
     def names(self) -> Names:
@@ -96,13 +97,21 @@ class View:
     def time_ratio(self) -> float:
         """The gradient's RMS at the first steps of a recurrent layer's input over that at the last
         ones, of the layer where it is smallest; NaN without."""
+        return float(min(self._time_ratios, default=np.nan))
+
+    @cached_property
+    def largest_time_ratio(self) -> float:
+        """The same, of the layer where it is largest."""
+        return float(max(self._time_ratios, default=np.nan))
+
+    @cached_property
+    def _time_ratios(self) -> list[float]:
         ends = self.order.ends
         if not ends:
-            return np.nan
+            return []
         moments = self.table.gradients.moments
         rms = moments[:, 1] / np.sqrt(moments[:, 0])
-        ratios = [rms[first] / rms[last] for first, last in ends if rms[last] > 0]
-        return float(min(ratios, default=np.nan))
+        return [rms[first] / rms[last] for first, last in ends if rms[last] > 0]
 
     @cached_property
     def recurrent(self) -> str | None:
@@ -122,9 +131,10 @@ class View:
 
     @cached_property
     def forward_ratio(self) -> float:
-        """The RMS of the output, before its own activation, over that of the input (of the first
-        layer for tokens). Blind to scales that one layer gives and the next takes back."""
-        output = self.order.last_unbounded
+        """The RMS of what the last layer with weights puts out over that of the input (of the
+        first layer for tokens). Blind to scales that one layer gives and the next takes back, and
+        to what is done to the output after it, such as to bring it into the targets' units."""
+        output = self.order.last_with_parameters
         start = self.input_rms if self.table.has_input else self.rms[:1].sum()
         if output is None or not start > 0:
             return np.nan

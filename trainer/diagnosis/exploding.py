@@ -1,0 +1,129 @@
+"""Do signal and gradient grow, over layers, over a sequence or over steps, until that hurts?"""
+
+from __future__ import annotations
+
+from statistics import median
+
+import numpy as np
+
+from trainer.diagnosis import blame
+from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
+from trainer.diagnosis.thresholds import Thresholds
+
+JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
+FAR = 100  # times the blow-up that a loss which falls a little is no comfort for
+
+
+def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The output is a thousand times the input from the start, still is, and that hurts: updates
+    throw the weights away, or the loss does not fall; or, from a hundred thousand times on, it has
+    not come down by as much in the steps that an adaptive optimizer is given."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or first.normalised:
+        return None
+    ratio, now = first.forward_ratio, view.forward_ratio
+    if first.output_signal <= thresholds.lost_signal:
+        return None  # biases beside tiny inputs
+    if not ratio >= thresholds.blown_up_forward or now < thresholds.blown_up_forward:
+        return None
+    found = blame.amplification(first, history.record)
+    step = history.record.step
+    hurts = (
+        history.update >= thresholds.thrown_update
+        or step >= JUDGED_FROM_STEP
+        and history.stuck
+        or ratio >= FAR * thresholds.blown_up_forward
+        and step >= PATIENCE_STEPS
+        and history.loss_rise > 1 / ratio
+    )
+    return Symptom(
+        "signal_blow_up",
+        "warning" if history.adaptive else "critical",
+        found.where,
+        found.category,
+        f"the output starts {ratio:.1g} times as large as the input",
+        {"forward_ratio": ratio, "activation_gain": found.activation_gain,
+         "weight_gain": found.weight_gain},
+        sightings=2 if hurts else UNCONFIRMED,
+    )  # fmt: skip
+
+
+def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
+    """The gradient grows towards the first layers or the first steps of a sequence, or its size
+    throws the weights away, or it has grown a hundredfold while the loss rose."""
+    return (
+        _on_its_way(history, thresholds)
+        or _in_one_update(history, thresholds)
+        or _over_steps(history, thresholds)
+    )
+
+
+def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
+    view, record = history.view, history.record
+    if view is None or record.step < JUDGED_FROM_STEP:
+        return None
+    over_time = view.largest_time_ratio >= thresholds.grown_gradient
+    if not (over_time or view.flow_ratio >= thresholds.grown_gradient):
+        return None
+    thrown = history.update >= thresholds.thrown_update
+    if not (history.stuck or thrown or record.clip_coefficient < 0.1):
+        return None
+    ratio = view.largest_time_ratio if over_time else view.flow_ratio
+    first = "steps of the sequence" if over_time else "layers"
+    found = blame.amplification(view, record)
+    return Symptom(
+        "exploding", "critical", view.recurrent if over_time else found.where,
+        "recurrence" if over_time else found.category,
+        f"the gradient at the first {first} is {ratio:.1g} times that at the last",
+        {"gradient_first_over_last": ratio, "update_ratio": history.update},
+        sightings=3,
+    )  # fmt: skip
+
+
+def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Of an optimizer that takes the gradient as it is; others begin with such updates."""
+    view, first, record = history.view, history.first_view, history.record
+    if history.adaptive or record.step > JUDGED_FROM_STEP:
+        return None
+    if not 1 <= history.update < np.inf:
+        return None
+    where, category = None, "learning rate"
+    if view is not None and view.recurrent is not None:
+        where, category = view.recurrent, "recurrence"
+    elif view and first and first.forward_ratio >= thresholds.blown_up_forward:
+        found = blame.amplification(view, record)
+        where, category = found.where, found.category
+    return Symptom(
+        "exploding", "critical", where, category,
+        f"one update changes the weights by {history.update:.1g} times their size",
+        {"update_ratio": history.update, "gradient_norm": record.gradient_norm},
+    )  # fmt: skip
+
+
+def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Not while the loss falls, as where a plateau ends, nor of losses that may be negative."""
+    norm = history.record.gradient_norm
+    if len(history.norms) < 4 or not np.isfinite(norm):
+        return None
+    before = median(history.norms[:-1][:20])
+    grown = norm >= thresholds.grown_norm * before
+    if not (grown and history.loss_rise >= thresholds.risen_loss):
+        return None
+    return Symptom(
+        "exploding", "critical", _largest_growth(history), "learning rate",
+        f"the gradient's norm is {norm / before:.1g} times what it was while the loss rises",
+        {"gradient_norm": norm, "before": before, "loss_over_start": history.loss_rise},
+    )  # fmt: skip
+
+
+def _largest_growth(history: History) -> str | None:
+    """The parameter whose gradient has grown most since the record before."""
+    if history.before is None:
+        return None
+    now, then = history.record.gradients, history.before.gradients
+    if now.names != then.names or not now.names:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = now.norms() / then.norms()
+    return now.names[int(np.argmax(np.nan_to_num(growth, nan=0.0)))]
