@@ -215,8 +215,9 @@ def test_a_long_way_is_remembered_from_its_beginning() -> None:
 
 
 class TestOverTime:
-    def layers(self, ratio: float, loss: float, step: int) -> StepRecord:
-        made = record(step, [linear(kind="RNN", update=1e-2), linear(update=1e-2)], loss=loss)
+    def layers(self, ratio: float, loss: float, step: int, signal: float = 0.8) -> StepRecord:
+        rows = [linear(kind="RNN", update=1e-2), linear(signal=signal, update=1e-2)]
+        made = record(step, rows, loss=loss)
         assert made.layers is not None
         ends = ("0.first_steps", "0.last_steps")
         old, rows = made.layers, (0, 1, 1, 1, 2)
@@ -240,6 +241,19 @@ class TestOverTime:
         falls = [self.layers(1e-12, 0.9**n, step) for n, step in enumerate(STEPS)]
         assert alarms(falls) == set()
         assert alarms(self.layers(1e-8, 1.0, step) for step in STEPS) == set()
+
+    def test_a_loss_that_falls_is_no_comfort_where_the_output_is_much_the_same_for_all(
+        self,
+    ) -> None:
+        """It learns the mean of the targets, for which no sequence is needed."""
+
+        def falls(signals: Iterable[float]) -> set[str]:
+            rows = enumerate(zip(STEPS, signals, strict=True))
+            return alarms(self.layers(1e-12, 0.9**n, step, signal) for n, (step, signal) in rows)
+
+        assert falls([0.05] * len(STEPS)) == {"vanishing"}
+        assert falls([0.5] * len(STEPS)) == set()
+        assert falls(np.geomspace(0.01, 0.09, len(STEPS))) == set()
 
     def test_a_gradient_that_grows_on_its_way_through_the_sequence(self) -> None:
         found = diagnosed(self.layers(1e5, 1.0, step) for step in STEPS)["exploding"]

@@ -75,7 +75,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The first steps of a sequence get no gradient and the loss does not fall.
+    """The first steps of a sequence get no gradient, and the loss does not fall, or does while the
+    output stays much the same for all samples.
 
     Gated networks that learn begin with a millionth and less, and may take hundreds of steps.
     """
@@ -84,17 +85,20 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         return None
     raised = "vanishing_over_time" in history.raised
     now, then = history.mark, history.half_way
-    fell = now.loss < 0.85 * then.loss
+    # A loss falls for a while whatever the sequences are: the output learns the targets' mean.
+    idle = now.signal <= min(then.signal, 10 * thresholds.lost_signal)
+    fell = now.loss < 0.85 * then.loss and not idle
     early = history.steps < 3 * PATIENCE_STEPS or history.path < 2 * thresholds.moved_path
     if (fell or early) and not raised:
         return None
+    consequence = "output hardly depends on the sample" if idle else "loss does not fall"
     return Symptom(
         "vanishing",
         "warning",
         view.recurrent,
         "recurrence",
         f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"
-        " last ones and the loss does not fall",
+        f" last ones and the {consequence}",
         {"gradient_first_over_last_steps": view.time_ratio, "path": history.path},
         sightings=1,
         confidence=0.8,
