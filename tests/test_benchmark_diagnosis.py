@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from diagnosis_peers import GATED, PEERS, Alarm, gated
-from diagnosis_zoo import outcome
+from diagnosis_zoo import foreign, outcome
 from diagnosis_zoo.case import OURS, Case, Reading
 from diagnosis_zoo.program import Program, Trace, run
 from diagnosis_zoo.recording import Job, load, programs, record
@@ -56,7 +57,19 @@ def test_progress_runs_from_the_constant_prediction_to_the_best() -> None:
 
 def test_no_network_is_drawn_twice() -> None:
     seen, unseen = programs("drawn"), programs("unseen")
-    assert len(seen) == 1740 and len(unseen) == 520 and not seen.keys() & unseen.keys()
+    assert len(seen) == 2260 and len(unseen) == 200 and not seen.keys() & unseen.keys()
+    foreign, fresh = programs("foreign"), programs("fresh")
+    assert len(foreign) == 2 * len(fresh) == 304 and not foreign.keys() & fresh.keys()
+
+
+def test_every_foreign_family_can_be_trained() -> None:
+    for program in foreign.programs([0]):
+        torch.manual_seed(0)
+        made = program.make(0)
+        loss = made.loss()
+        loss.backward()
+        assert any(parameter.grad is not None for parameter in made.model.parameters())
+        assert loss.isfinite() or program.verdicts, program.name
 
 
 def test_peers_know_what_is_not_finite() -> None:

@@ -26,6 +26,7 @@ OF_FAMILY = {
     "loop": "other",
     "saturate": "other",
 }
+BUILT = ("sick", "healthy", "foreign", "fresh")  # groups of which is known what is meant to train
 OF_PUBLISHED = {"vanishing": "vanishing", "exploding": "exploding", "dying_relu": "dead"}
 
 
@@ -56,10 +57,10 @@ class Case:
     @property
     def kind(self) -> str:
         """What it counts as."""
-        group = self.reading.job.group
-        if group == "sick" and self.label == "healthy":
+        group, faulty = self.reading.job.group, bool(self.program.verdicts)
+        if group in BUILT and faulty and self.label == "healthy":
             return "healed"
-        if group == "healthy" and self.label == "sick":
+        if group in BUILT and not faulty and self.label == "sick":
             return "between"  # the program was meant to train: neither
         return self.label
 

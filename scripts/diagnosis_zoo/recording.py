@@ -11,10 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from diagnosis_zoo import circle, drawn, healthy, sick
+from diagnosis_zoo import circle, drawn, foreign, healthy, sick
 from diagnosis_zoo.program import Program, Trace, run
 
-SEEDS = {"circle": 10, "sick": 3, "healthy": 6, "drawn": 1, "unseen": 1}
+SEEDS = {
+    "circle": 10, "sick": 3, "healthy": 6, "drawn": 1, "unseen": 1, "foreign": 1, "fresh": 1,
+}  # fmt: skip
 LISTS = {
     "circle": circle.programs,
     "sick": sick.programs,
@@ -22,11 +24,15 @@ LISTS = {
     "drawn": lambda: [
         *drawn.networks(range(1100)),
         *drawn.networks(range(2000, 2240)),
+        *drawn.networks(range(3000, 3240)),
         *drawn.architectures(range(160)),
         *drawn.architectures(range(1000, 1240)),
+        *drawn.architectures(range(2000, 2280)),
     ],
+    "foreign": lambda: foreign.programs(range(8)),
     # Drawn when the rules were finished; the rules have not been changed for them.
-    "unseen": lambda: [*drawn.networks(range(3000, 3240)), *drawn.architectures(range(2000, 2280))],
+    "unseen": lambda: [*drawn.networks(range(4000, 4100)), *drawn.architectures(range(3000, 3100))],
+    "fresh": lambda: foreign.programs(range(8, 12)),
 }
 
 

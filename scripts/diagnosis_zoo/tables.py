@@ -97,7 +97,8 @@ def false_alarms(found: Cases) -> str:
     Runs of one program are no independent draws, so the programs are counted too.
     """
     every = healthy(found, "healthy")
-    trains = {group: healthy(found, group) for group in ("healthy", "circle", *DRAWN)}
+    groups = ("healthy", "circle", *DRAWN, "foreign", "fresh")
+    trains = {group: healthy(found, group) for group in groups}
     fails = {group: unnamed(found, group) for group in DRAWN}
 
     def row(detector: str) -> list[str]:
