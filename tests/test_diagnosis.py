@@ -114,6 +114,17 @@ class TestVanishing:
         assert said("SGD", 1e-6)[:1] == [6]  # they stand still
         assert said("Adam", 1e-3)[:1] == [100]  # what is more than rounding, it follows
 
+    def test_of_single_samples_by_the_loss(self) -> None:
+        """Nothing is known of a signal then."""
+        lost = deep(8, "Sigmoid", backward=0.25, signal=math.nan, update=0.02)
+        found = diagnosed(record(s, lost) for s in STEPS)["vanishing"]
+        assert (
+            found.level == "warning" and found.steps[0] == 100 and "the loss stays" in found.cause
+        )
+        assert alarms(record(s, lost, loss=0.9**n) for n, s in enumerate(STEPS)) == set()
+        near = deep(8, "Sigmoid", backward=0.5, signal=math.nan, update=0.02)
+        assert alarms(record(s, near) for s in STEPS) == set()
+
     def test_a_rate_that_lost_a_signal_is_to_blame(self) -> None:
         """Not where it was lost from the start, nor where no update was large."""
 
@@ -338,6 +349,21 @@ class TestExploding:
     def test_of_an_update(self) -> None:
         assert "exploding" in alarms(run(deep(3, update=30.0))[:2])
         assert alarms(run(deep(3, update=0.3))[:2]) == set()
+
+    def test_of_an_update_that_is_over(self) -> None:
+        """It has thrown the weights where there is no gradient any more."""
+
+        def thrown(update: float, losses: Iterable[float], optimizer: str = "SGD") -> set[str]:
+            pairs = zip(STEPS, losses, strict=True)
+            return alarms(
+                record(step, deep(3, update=1e-3 if step else update), loss=loss,
+                       optimizer=optimizer)
+                for step, loss in pairs
+            )  # fmt: skip
+
+        stays, falls = [1.0] * len(STEPS), 0.9 ** np.arange(len(STEPS))
+        assert thrown(30.0, stays) == {"exploding"}
+        assert thrown(0.9, stays) == thrown(30.0, falls) == thrown(30.0, stays, "Adam") == set()
 
     def test_over_time(self) -> None:
         calm, wild = deep(3), deep(3, weight_gradient=500.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from trainer.diagnosis import blame, recovery
@@ -23,9 +24,11 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     view = history.view
     if view is None or view.dead_row is not None:
         return None
-    if not recovery.lost(view, thresholds):
-        return None
     step, signal, ratio = history.record.step, view.output_signal, view.flow_ratio
+    # Of a single sample nobody knows its signal; that the loss stays has to do.
+    alone = math.isnan(signal) and step >= SETTLED and history.stuck
+    if not (recovery.lost(view, thresholds) or alone and ratio <= thresholds.lost_gradient / 10):
+        return None
     first = recovery.first_layers_update(history)
     strong = ratio <= thresholds.lost_gradient / 10
     # Rounding grows and shrinks without a meaning.
@@ -66,8 +69,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         level,
         found.where,
         found.category,
-        f"the gradient at the first layers is {ratio:.1g} of that at the last ones and"
-        f" {signal:.1g} of the output depends on the sample",
+        f"the gradient at the first layers is {ratio:.1g} of that at the last ones and "
+        + ("the loss stays" if alone else f"{signal:.1g} of the output depends on the sample"),
         evidence,
         sightings=1 if strong and step >= SETTLED else 2,
         confidence=0.99 if certain else 0.95,

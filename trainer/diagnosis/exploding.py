@@ -82,11 +82,14 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Of an optimizer that takes the gradient as it is; others begin with such updates."""
+    """Of an optimizer that takes the gradient as it is; others begin with such updates. From step
+    10 on one of those before counts, if the loss has not fallen since."""
     view, first, record = history.view, history.first_view, history.record
-    if history.adaptive or record.step > JUDGED_FROM_STEP:
+    late = record.step >= JUDGED_FROM_STEP
+    if history.adaptive or late and not history.stuck:
         return None
-    if not 1 <= history.update < np.inf:
+    update = history.largest_update if late else history.update
+    if not 1 <= update < np.inf:
         return None
     where, category = None, "learning rate"
     if view is not None and view.recurrent is not None:
@@ -96,8 +99,8 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
         where, category = found.where, found.category
     return Symptom(
         "exploding", "critical", where, category,
-        f"one update changes the weights by {history.update:.1g} times their size",
-        {"update_ratio": history.update, "gradient_norm": record.gradient_norm},
+        f"one update changes the weights by {update:.1g} times their size",
+        {"update_ratio": update, "gradient_norm": record.gradient_norm},
     )  # fmt: skip
 
 
