@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import random
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
@@ -303,6 +306,66 @@ def test_validation_between_steps_is_not_part_of_them() -> None:
     rms = [naive(output)[0] for output in (x, model[0](x))]
     assert records[0].layers is not None
     assert records[0].layers.rms[:2] == pytest.approx(rms, rel=1e-6)
+
+
+def vmapped(model: nn.Module, x: Tensor) -> None:
+    torch.func.vmap(model)(x)
+
+
+def differentiated(model: nn.Module, x: Tensor) -> None:
+    def one(parameters: dict[str, Tensor], row: Tensor) -> Tensor:
+        return torch.func.functional_call(model, parameters, (row,)).sum()
+
+    torch.func.vmap(torch.func.grad(one), (None, 0))(dict(model.named_parameters()), x)
+
+
+def copied(model: nn.Module, x: Tensor) -> None:
+    copy.deepcopy(model)(1000 * x).sum().backward()
+
+
+def saved_and_loaded(model: nn.Module, x: Tensor) -> None:
+    torch.save(model, file := io.BytesIO())
+    file.seek(0)
+    torch.load(file, weights_only=False)(1000 * x).sum().backward()
+
+
+def faked(model: nn.Module, x: Tensor) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        model(mode.from_tensor(x))
+
+
+def traced(model: nn.Module, x: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of tracing itself
+        torch.jit.trace(model, 1000 * x)
+
+
+def exported(model: nn.Module, x: Tensor) -> None:
+    torch.export.export(model, (1000 * x,))
+
+
+@pytest.mark.parametrize(
+    "use", [vmapped, differentiated, copied, saved_and_loaded, faked, traced, exported]
+)
+def test_other_uses_of_a_watched_model(use: Callable[[nn.Module, Tensor], None]) -> None:
+    """They work, and are no part of the step."""
+    torch.manual_seed(0)
+    model, (x, y) = mlp(), batch(0)
+    records: list[StepRecord] = []
+    with Monitor(model, sinks=[records.append], **EVERYTHING) as monitor:
+        for step in range(2):
+            if step:
+                use(model, x)
+            model.zero_grad()
+            F.mse_loss(model(x), y).backward()
+            with monitor.step(step):
+                pass
+    before, after = [record.layers for record in records]
+    assert before is not None and after is not None
+    assert before.names == after.names
+    assert np.array_equal(before.rms, after.rms)
+    assert np.array_equal(before.gradients.moments, after.gradients.moments)
+    assert hooks(model) == 0
 
 
 def hooks(model: nn.Module) -> int:

@@ -78,6 +78,10 @@ class Activations:
         self.seconds = 0.0  # spent measuring since `watch`
         self.probes: list[Tensor] = []  # inputs that have a gradient only to be looked at
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What hooks belong to in a copy of the model, or in a file of it: nobody looks there."""
+        return Activations, (nn.Identity(), str.isspace)
+
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
         self.pause()
@@ -213,8 +217,10 @@ class Activations:
 
 
 def _is_training() -> bool:
-    """Whether what runs now belongs to a step, as a validation pass does not, and calls hooks."""
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether what runs now belongs to a step: a validation pass does not, nor does what only asks
+    for the model's code."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+    return torch.is_grad_enabled() and not (torch.compiler.is_compiling() or tracing)
 
 
 def _in_backward() -> bool:

@@ -37,9 +37,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """The first floating-point tensor of an output: itself, or inside tuples, lists and dicts."""
+    """The first floating-point tensor of an output: itself, or inside tuples, lists and dicts.
+
+    Only one whose values are in memory counts.
+    """
     if isinstance(output, Tensor):
-        return output if output.is_floating_point() or output.is_complex() else None
+        numbers = output.is_floating_point() or output.is_complex()
+        return output if numbers and _is_in_memory(output) else None
     if isinstance(output, dict):
         output = tuple(output.values())
     if isinstance(output, tuple | list):
@@ -48,3 +52,14 @@ def first_tensor(output: Any) -> Tensor | None:
             if tensor is not None:
                 return tensor
     return None
+
+
+def _is_in_memory(tensor: Tensor) -> bool:
+    """Not so inside torch.func's transforms, such as vmap, nor of meta, fake and other tensors that
+    stand for something else."""
+    kind = type(tensor)
+    return not (
+        tensor.is_meta
+        or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
