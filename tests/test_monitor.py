@@ -463,6 +463,11 @@ def test_wrong_keys() -> None:
         Monitor(mlp(), every_step=3)
     with pytest.raises(ValueError, match="Monitor: every_steps: .* greater than 0, got 0"):
         Monitor(mlp(), every_steps=0)
+    with pytest.raises(TypeError, match=r"Monitor watches a torch.nn.Module, got a list of 2"):
+        Monitor([1, 2])  # type: ignore[arg-type]
+    with Monitor(mlp()) as monitor:
+        with pytest.raises(ValueError, match=r"loss is the cost, one number; .* of shape \(2,\)"):
+            monitor.step(0, torch.ones(2))
 
 
 class Loop:

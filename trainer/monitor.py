@@ -49,11 +49,11 @@ class Monitor:
 
     Put the update into `with monitor.step(step, loss):`; gradients are complete when it begins,
     clipping and the optimizers' steps happen inside. `keys` are those of the section `monitor` of
-    a configuration, with the same defaults; ValueError for a wrong one. Records go to TensorBoard
-    events in `log_dir` (None: nowhere) and to each of `sinks`, then to the diagnosis. What that
-    finds, or finds to have ended, goes to `findings.jsonl` and TensorBoard's text in `log_dir` and
-    to `found`, which by default warns through Python's logging. `configuration` is the tree that
-    changes are proposed to.
+    a configuration, with the same defaults; ValueError for a wrong one, TypeError for what is no
+    module. Records go to TensorBoard events in `log_dir` (None: nowhere) and to each of `sinks`,
+    then to the diagnosis. What that finds, or finds to have ended, goes to `findings.jsonl` and
+    TensorBoard's text in `log_dir` and to `found`, which by default warns through Python's logging.
+    `configuration` is the tree that changes are proposed to.
     """
 
     def __init__(
@@ -66,6 +66,8 @@ class Monitor:
         configuration: Mapping[str, Any] | None = None,
         **keys: Any,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"Monitor watches a torch.nn.Module, got {shown(model)}")
         self._section = section_of(keys)
         self._model = model
         self._events, self._sinks, self._found = None, list(sinks), [found]
@@ -132,14 +134,17 @@ class Monitor:
     ) -> Unobserved:
         """The context in which the update of this step happens.
 
-        `loss` is the cost of the step (a scalar). The learning rate is that of the first optimizer
-        that steps inside; `optimizer` is needed only where that one runs no hooks of torch's.
-        `always` makes a record whatever the cadences. The context's `record` is there at its end;
-        None if the step is not observed.
+        `loss` is the cost of the step, a single number (ValueError otherwise). The learning rate is
+        that of the first optimizer that steps inside; `optimizer` is needed only where that one
+        runs no hooks of torch's. `always` makes a record whatever the cadences. The context's
+        `record` is there at its end; None if the step is not observed.
         """
         if not always and not self.observes(step):
             self.watch(step + 1)
             return _UNOBSERVED
+        if isinstance(loss, Tensor) and loss.numel() != 1:
+            shape = tuple(loss.shape)
+            raise ValueError(f"step: loss is the cost, one number; got a tensor of shape {shape}")
         now, step_ms = time.perf_counter(), math.nan
         if self._previous is not None and step > self._previous[0]:
             step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
