@@ -1,5 +1,7 @@
 // What is wrong, in words: the verdict of a run and the list of its findings.
 
+import {apart} from './measures.js';
+
 const SIGNS = {critical: '✕', warning: '▲', info: 'i', ok: '✓'};
 const ORDER = ['critical', 'warning', 'info'];
 
@@ -14,6 +16,7 @@ const PLAIN = {vanishing: 'The gradient vanishes', exploding: 'The gradient expl
   unused_parameter: 'Parameters without a gradient', stalled: 'The loss stands still',
   oscillating: 'The loss goes up and down', loss_spike: 'The loss jumped'};
 
+const named = (words, {where}) => (where ? words.replaceAll(where, () => apart(where)) : words);
 const owner = (name) => name.split('.').slice(0, -1).join('.') || 'model';
 
 // The findings as the list and the map number them: what goes on first, then by their level.
@@ -21,6 +24,7 @@ export function ordered(findings) {
   const rank = (finding) => ORDER.indexOf(finding.level) + (finding.resolved ? 10 : 0);
   return [...findings].sort((a, b) => rank(a) - rank(b)).map((finding) => ({
     ...finding,
+    headline: named(finding.headline, finding), cause: named(finding.cause, finding),
     isAt: (row) => finding.where === null || row === finding.where || owner(row) === finding.where ||
       row === owner(finding.where) || row.startsWith(`${finding.where}.`) ||
       finding.where.startsWith(`${row}.`),

@@ -1,6 +1,6 @@
 // The picture of a run: layers from top to bottom, steps from left to right.
 
-import {inWords} from './measures.js';
+import {apart, inWords} from './measures.js';
 import {AXIS, LEVEL, paint} from './picture.js';
 
 const TALLEST = 48; // pixels of a row
@@ -143,7 +143,7 @@ export class Heatmap {
     const [first, last] = [matrix.first[column], matrix.last[column]];
     const [low, high] = [matrix.low[place], matrix.high[place]].map((v) => inWords(v, measure));
     const when = first === last ? `step ${first}` : `steps ${first} to ${last}`;
-    return `${matrix.rows[rows[line]]}, ${when}: ${low === high ? low : `${low} to ${high}`}`;
+    return `${apart(matrix.rows[rows[line]])}, ${when}: ${low === high ? low : `${low} to ${high}`}`;
   }
 
   // The cursor, the chosen layer and the chosen step, on a canvas of their own.
@@ -176,7 +176,7 @@ export class Heatmap {
     const {column, line} = this.chosen();
     const {hover} = this;
     const words = hover?.module ?
-      `click to ${this.view.matrix.modules.includes(hover.module) ? 'unfold' : 'fold'} ${hover.module}` :
+      `click to ${this.view.matrix.modules.includes(hover.module) ? 'unfold' : 'fold'} ${apart(hover.module)}` :
       hover ? this.words(hover.column, hover.line) :
       line >= 0 ? this.words(column, line) : 'click a layer at a step; drag to zoom; click a name to fold its module';
     if (this.said.textContent !== words) this.said.textContent = words;

@@ -6,7 +6,7 @@ import {csv, picture, save as download} from './export.js';
 import {Heatmap, placeOf} from './heatmap.js';
 import {histogram} from './histogram.js';
 import {legend} from './marks.js';
-import {MEASURES, meaning, scaleOf} from './measures.js';
+import {MEASURES, apart, meaning, scaleOf} from './measures.js';
 import {profile} from './profile.js';
 import {spread} from './spread.js';
 import {load, save} from './state.js';
@@ -128,7 +128,7 @@ async function refresh() {
   const mine = ++asked;
   const names = [state.run, state.other].filter((name) => listed.some(({run}) => run === name));
   if (!names.length) {
-    return note(listed.length ? `${state.run}: TensorBoard has no records of this run, or none yet.` :
+    return note(listed.length ? `${apart(state.run)}: TensorBoard has no records of this run, or none yet.` :
       'No run has records yet.');
   }
   const width = Math.max(100, Math.min(4000, find('maps').clientWidth - 100));
@@ -151,7 +151,7 @@ async function refresh() {
     const trees = await waiting;
     if (mine !== asked) return;
     show(trees);
-    note(matrices.flatMap(({notes}, number) => notes.map((text) => `${names[number]}: ${text}`)).join(' · '));
+    note(matrices.flatMap(({notes}, number) => notes.map((text) => `${apart(names[number])}: ${text}`)).join(' · '));
   } catch (error) {
     if (mine === asked) note(error.message);
   }
@@ -216,7 +216,7 @@ function draw() {
         .filter((number) => number >= 0);
     heatmap.show({matrix: columns, rows, scale, findings, measure: state.statistic, axis: state.axis,
       row: state.row, step: state.step,
-      summary: `${run}: ${MEASURES[state.statistic].label}, ${rows.length} rows, ` +
+      summary: `${apart(run)}: ${MEASURES[state.statistic].label}, ${rows.length} rows, ` +
         `${columns.observed} steps; ${said.textContent}. Arrow keys move the chosen cell.`});
   }
   legend(find('legend'), scale, document.documentElement.dataset.theme === 'dark');
@@ -259,8 +259,8 @@ async function details() {
     histogram(find('histogram'), counts);
     find('spread-title').textContent = over_time.steps.length ? `The same over time, at ${over_time.steps.length} steps` : '';
     spread(find('spread'), over_time, step, (chosen) => change({step: chosen}, draw));
-    find('histogram-title').textContent = counts.step === null ? `Histogram of ${row}` :
-      `Gradient of ${row}, values at step ${counts.step}`;
+    find('histogram-title').textContent = counts.step === null ? `Histogram of ${apart(row)}` :
+      `Gradient of ${apart(row)}, values at step ${counts.step}`;
   } catch (error) {
     held.key = null;
     if (mine === detailed) note(error.message);

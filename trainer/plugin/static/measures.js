@@ -85,6 +85,10 @@ function decades(bottom, top) {
 export const raised = (power) =>
   String(power).replace(/./g, (letter) => '⁰¹²³⁴⁵⁶⁷⁸⁹'[letter] ?? '⁻');
 
+// A name inside a sentence: what is written from right to left turns nothing but itself.
+const TURNS = /[\u0590-\u08ff\u200e\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufefc]/;
+export const apart = (name) => (TURNS.test(name) ? `\u2068${name}\u2069` : name);
+
 export function inWords(value, measure) {
   if (value === null || value === ABSENT) return 'not observed';
   if (typeof value === 'string' || !Number.isFinite(value)) {

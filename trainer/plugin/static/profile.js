@@ -1,6 +1,6 @@
 // One step as a curve over depth: the straight falling line of a vanishing gradient.
 
-import {MEASURES, inWords} from './measures.js';
+import {MEASURES, apart, inWords} from './measures.js';
 import {chart, decades, element, text} from './svg.js';
 
 const LINE = 16; // pixels of a line of the legend
@@ -56,19 +56,19 @@ export function profile(parent, lines, measure, row, picked) {
     const chosen = line === known[0] && line.rows[point.at] === row;
     if (line.rows.length > 80 && !kind && !chosen) return;
     const made = element('circle', {cx: point.x, cy: at, r: chosen ? 6 : 3.5, class: `dot ${line.style} ${kind}`});
-    made.append(element('title', {}, `${line.rows[point.at]}: ${inWords(point.value, measure)}`));
+    made.append(element('title', {}, `${apart(line.rows[point.at])}: ${inWords(point.value, measure)}`));
     made.addEventListener('click', () => picked(line.rows[point.at]));
     svg.append(made);
     if (kind) text(svg, point.x, at + (point.bad ? 16 : -8), point.bad ? '✕' : '0', {'text-anchor': 'middle', class: kind});
   }
-  text(svg, plot.left, plot.bottom + 15, `first: ${ending(known[0].rows[0])}`);
-  text(svg, plot.right, plot.bottom + 15, `last: ${ending(known[0].rows.at(-1))}`, {'text-anchor': 'end'});
+  text(svg, plot.left, plot.bottom + 15, `first: ${apart(ending(known[0].rows[0]))}`);
+  text(svg, plot.right, plot.bottom + 15, `last: ${apart(ending(known[0].rows.at(-1)))}`, {'text-anchor': 'end'});
   const room = Math.min(260, (plot.right - plot.left) / 2);
   known.forEach((line, number) => {
     const left = plot.left + (number % 2) * room;
     const down = plot.bottom + 33 + LINE * Math.floor(number / 2);
     svg.append(element('path', {d: `M${left} ${down - 4}h22`, class: `line ${line.style}`}));
-    text(svg, left + 27, down, `${ending(line.name, Math.floor((room - 85) / 6))} step ${line.step}`);
+    text(svg, left + 27, down, `${apart(ending(line.name, Math.floor((room - 85) / 6)))} step ${line.step}`);
   });
 }
 
@@ -90,5 +90,6 @@ const ending = (name, length = 30) => (name.length > length ? `…${name.slice(-
 
 function words(line, measure) {
   const [first, last] = [line.low[0], line.low.at(-1)].map((v) => inWords(v, measure));
-  return `${line.name} at step ${line.step}: ${line.rows[0]} ${first}, ${line.rows.at(-1)} ${last}`;
+  const [from, to] = [line.rows[0], line.rows.at(-1)].map(apart);
+  return `${apart(line.name)} at step ${line.step}: ${from} ${first}, ${to} ${last}`;
 }
