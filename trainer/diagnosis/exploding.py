@@ -30,7 +30,8 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     found = blame.amplification(first, history.record)
     step = history.record.step
     hurts = (
-        history.update >= thresholds.thrown_update
+        not history.adaptive
+        and history.update >= thresholds.thrown_update
         or step >= JUDGED_FROM_STEP
         and history.stuck
         or ratio >= FAR * thresholds.blown_up_forward
