@@ -29,7 +29,7 @@ def rows(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> list[str]
             required = key in node.get("required", [])
             default = "required" if required else f"`{yaml_value(value.get('default'))}`"
             if "const" in target:
-                default = f"`{target['const']}`"
+                default = f"required: `{target['const']}`"
             description = " ".join(value.get("description", "").split())
             found.append(f"| `{name}` | {default} | {description} |")
         for section in sections:
