@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import random
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -415,6 +418,85 @@ def test_patterns() -> None:
     _, records = train(mlp, steps=1, include=["0*", "2*"], exclude=["*bias"], **EVERYTHING)
     assert records[0].parameters == ("0.weight", "2.weight")
     assert records[0].layers is not None and records[0].layers.names == ("input", "0", "2")
+
+
+def test_a_parameter_without_values() -> None:
+    class Pruned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.empty = nn.Linear(6, 3), nn.Parameter(torch.empty(0, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + self.empty.sum()
+
+    torch.manual_seed(0)
+    model = Pruned()
+    records: list[StepRecord] = []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, sinks=[records.append], **EVERYTHING) as monitor:
+        for step in range(3):
+            loss = F.mse_loss(model(batch(step)[0]), batch(step)[1])
+            loss.backward()
+            with monitor.step(step, loss):
+                optimizer.step()
+            optimizer.zero_grad()
+    assert monitor.findings == []
+    assert records[-1].parameters[0] == "empty" and records[-1].parameter_rms[0] == 0
+
+
+SHARDED = """
+import os, sys
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from trainer import Monitor
+
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+records = []
+for shards in (False, True):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    if shards:
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = []
+    keys = {"every_steps": 1, "histogram_every_steps": 1, "activation_every_steps": 1}
+    with Monitor(model, sinks=[seen.append], **keys) as monitor:
+        for step in range(3):
+            x = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
+            loss = model(x).square().mean()
+            loss.backward()
+            with monitor.step(step, loss):
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+                optimizer.step()
+            optimizer.zero_grad()
+    records.append(seen)
+for one, two in zip(*records, strict=True):
+    assert one.parameters == two.parameters and one.shapes == two.shapes
+    np.testing.assert_allclose(two.gradients.moments, one.gradients.moments, rtol=1e-6)
+    np.testing.assert_allclose(two.update_ratio, one.update_ratio, rtol=1e-5)
+    np.testing.assert_allclose(two.layers.rms, one.layers.rms, rtol=1e-6)
+    np.testing.assert_allclose(two.clip_coefficient, one.clip_coefficient, rtol=1e-5)
+    assert one.clip_coefficient < 0.5
+print("alike")
+"""
+
+
+def test_sharded_parameters() -> None:
+    """Of those of FSDP the memory is not where they say: each process sees its own shard."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SHARDED],
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "alike\n"), ended.stderr
 
 
 def test_frozen_shared_and_lazy_parameters() -> None:

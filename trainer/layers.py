@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.shards import is_stand_in
+
 
 def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The (name, module) pairs that count as layers; a model that is one itself is `model`.
@@ -57,9 +59,8 @@ def first_tensor(output: Any) -> Tensor | None:
 def _is_in_memory(tensor: Tensor) -> bool:
     """Not so inside torch.func's transforms, such as vmap, nor of meta, fake and other tensors that
     stand for something else."""
-    kind = type(tensor)
     return not (
         tensor.is_meta
-        or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+        or is_stand_in(tensor)
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )

@@ -19,6 +19,7 @@ from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover, leftover
 from trainer.record import StepRecord, TensorTable
+from trainer.shards import here
 from trainer.watched import Watched
 
 _VERSION = attrgetter("_version")
@@ -95,8 +96,9 @@ class Observation(Unobserved):
             present = [gradient is not None for gradient in gradients]
             self._names = tuple(compress(watched.names, present))
         self._versions = [*map(_VERSION, self._gradients)]
-        self._moments, self._counts = statistics.summarize(self._gradients, self._histograms)
-        self._squares = watched.snapshot.take(watched.trained)
+        values = here(self._gradients)
+        self._moments, self._counts = statistics.summarize(values, self._histograms)
+        self._squares = watched.snapshot.take(watched.values)
         # Seen by every optimizer that steps inside; the first is the one that is told of.
         self._hook, optimizer = None, self._optimizer
         self._optimizer = None
@@ -128,7 +130,7 @@ class Observation(Unobserved):
         watched = self._watched
         if self.leftover is None:
             self.leftover = leftover(self.step, watched.gradients())
-        changes = watched.snapshot.changes(watched.trained)
+        changes = watched.snapshot.changes(here(watched.trained))
         tables = [self._moments, self._squares, changes]
         tables += [] if self._counts is None else [self._counts]
         numbers = {
@@ -179,9 +181,10 @@ class Observation(Unobserved):
     def _norm_after(self) -> Tensor | None:
         """The norm of the gradients after the update, if something inside changed them in place:
         a clipping that the loop did not tell of."""
-        if [*map(_VERSION, self._gradients)] == self._versions:
-            return None
-        dense = [gradient for gradient in self._gradients if gradient.layout is torch.strided]
+        values = here(self._gradients)
+        if values is self._gradients and [*map(_VERSION, values)] == self._versions:
+            return None  # shards have no versions
+        dense = [each for each in values if each.layout is torch.strided]
         if len(dense) < len(self._gradients) or len({g.device for g in dense}) > 1:
             return None
         norms = [norm.float() for norm in torch._foreach_norm(dense)]

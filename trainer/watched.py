@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from trainer import statistics
 from trainer.layers import dtype_name
+from trainer.shards import here
 
 _GRADIENT, _TRAINED = attrgetter("grad"), attrgetter("requires_grad")
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
@@ -30,7 +31,8 @@ class Watched:
         return [*map(_GRADIENT, self.parameters)]
 
     def look(self) -> None:
-        """Finds out which parameters are trained now, and in what form they are."""
+        """Finds out which parameters are trained now, in what form they are, and their values that
+        are in this process."""
         is_trained = [*map(_TRAINED, self.parameters)]
         if is_trained != self._is_trained:
             pairs = zip(self.names, self.parameters, is_trained, strict=True)
@@ -38,9 +40,11 @@ class Watched:
             self._is_trained, self._forms = is_trained, None
             self.trained_names = tuple(name for name, _ in trained)
             self.trained = [parameter for _, parameter in trained]
-        forms = [*map(_SHAPE, self.trained), *map(_DTYPE, self.trained)]
+        self.values = here(self.trained)
+        forms = [*map(_SHAPE, self.values), *map(_DTYPE, self.values)]
         if forms != self._forms:
             self._forms = forms
-            self.sizes = np.array([*map(statistics.size, self.trained)], dtype=np.float64)
-            self.shapes = tuple(tuple(parameter.shape) for parameter in self.trained)
-            self.dtypes = tuple(dtype_name(parameter.dtype) for parameter in self.trained)
+            sizes = [max(1, statistics.size(each)) for each in self.values]
+            self.sizes = np.array(sizes, dtype=np.float64)  # so that no values have an RMS of 0
+            self.shapes = tuple(tuple(each.shape) for each in self.trained)
+            self.dtypes = tuple(dtype_name(each.dtype) for each in self.trained)
