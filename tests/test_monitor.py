@@ -420,6 +420,25 @@ def test_patterns() -> None:
     assert records[0].layers is not None and records[0].layers.names == ("input", "0", "2")
 
 
+def test_a_model_that_is_cast_within_a_step() -> None:
+    """What the update was cannot be told then; training goes on."""
+    torch.manual_seed(0)
+    model = mlp()
+    records: list[StepRecord] = []
+    with Monitor(model, sinks=[records.append], **EVERYTHING) as monitor:
+        for step in range(3):
+            x, y = (part.to(model[0].weight.dtype) for part in batch(step))
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            with monitor.step(step, loss):
+                torch.optim.SGD(model.parameters(), lr=0.1).step()
+                if step == 1:
+                    model.double()
+            model.zero_grad()
+    assert np.isnan([record.update_ratio for record in records]).all(axis=1).tolist() == [0, 1, 0]
+    assert monitor.findings == []
+
+
 def test_a_parameter_without_values() -> None:
     class Pruned(nn.Module):
         def __init__(self) -> None:

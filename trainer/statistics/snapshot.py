@@ -48,20 +48,22 @@ class Snapshot:
     def changes(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sums of (now - before)^2 and how many values are the same, bit for bit: (N, 2).
 
-        The copies are what was before; ValueError if they are of something else.
+        The copies are what was before; NaN for a tensor that has another form now.
         """
+        other: list[int] = []
         if self._where is None or self._where != _where(tensors):
-            self._dense = dense(tensors)
-            for row, (now, old) in enumerate(zip(self._dense.values, self.copies, strict=True)):
+            values = list(dense(tensors).values)
+            for row, (now, old) in enumerate(zip(values, self.copies, strict=True)):
                 if _FORM(now) != _FORM(old):
-                    raise ValueError(
-                        f"tensor {row} is {tuple(now.shape)} {now.dtype} on {now.device}, but its"
-                        f" copy is {tuple(old.shape)} {old.dtype} on {old.device}: take it again"
-                    )
+                    other.append(row)
+                    values[row] = old
+            self._dense = dense(values)
         if not tensors:
             return torch.zeros(0, 2, dtype=torch.float64)
         rows: Tensor
         (rows,) = by_kind(self._dense, lambda kind, *both: (kind.compare(*both),), self.copies)
+        for row in other:
+            rows[row].fill_(torch.nan)
         if self.copies[0].device.type != "cpu":
             self.copies = []
         return rows
