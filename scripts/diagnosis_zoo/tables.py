@@ -97,9 +97,10 @@ def false_alarms(found: Cases) -> str:
     Runs of one program are no independent draws, so the programs are counted too.
     """
     every = healthy(found, "healthy")
+    there = {case.reading.job.group for case in found}
     groups = ("healthy", "circle", *DRAWN, "foreign", "fresh")
-    trains = {group: healthy(found, group) for group in groups}
-    fails = {group: unnamed(found, group) for group in DRAWN}
+    trains = {group: healthy(found, group) for group in groups if group in there}
+    fails = {group: unnamed(found, group) for group in DRAWN if group in there}
 
     def row(detector: str) -> list[str]:
         def share(cases: Cases) -> str:
@@ -205,7 +206,8 @@ def report(found: Cases) -> str:
     parts = [counts(found)]
     if named(found):
         parts.append(recalls(found))
-    parts.append(false_alarms(found))
+    if any(case.kind == "healthy" for case in found):
+        parts.append(false_alarms(found))
     if named(found):
         parts += [ours_in_detail(found), how_soon(found)]
     if any(case.reading.job.group == "circle" for case in found):
