@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,10 +107,7 @@ class Grid:
         if length <= len(self._steps) and rows == self._values.shape[1]:
             return
         capacity = max(length, len(self._steps) * 3 // 2)
-        steps = np.empty(capacity, np.int64)
-        # Memory of its own, which the system gets back whole: glibc would keep it in pieces.
-        values = np.frombuffer(mmap.mmap(-1, 8 * capacity * rows or 8), count=capacity * rows)
-        values = values.reshape(capacity, rows)
+        steps, values = np.empty(capacity, np.int64), np.empty((capacity, rows))
         steps[: self._length] = self.steps
         values[: self._length] = ABSENT
         values[: self._length, : self._values.shape[1]] = self._values[: self._length]

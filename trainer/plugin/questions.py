@@ -6,7 +6,8 @@ import ctypes
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # imported at the first question
 
 TYPES = {".js": "application/javascript", ".css": "text/css"}  # of the files of the page
 LARGEST = (1 << 31) - 1  # number that can be asked for
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 Application = Callable[..., Iterable[bytes]]  # of WSGI
 T = TypeVar("T")
@@ -106,11 +108,20 @@ def _respond(
     return response
 
 
-def _give_back() -> None:
-    """Has freed memory returned to the system, where glibc would keep it for this thread."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
+@contextmanager
+def _given_back() -> Iterator[None]:
+    """Has memory that is freed meanwhile returned to the system. glibc would keep what a thread
+    has used, the more the larger its arrays were: thresholds that are set stay as they are."""
+    malloc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    known = hasattr(malloc, "mallopt") and hasattr(malloc, "malloc_trim")
+    if known:
+        for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            malloc.mallopt(threshold, 128 << 10)
+    try:
+        yield
+    finally:
+        if known:
+            malloc.malloc_trim(0)
 
 
 def answer(ask: Callable[[Request], Any]) -> Application:
@@ -121,11 +132,10 @@ def answer(ask: Callable[[Request], Any]) -> Application:
         if request.method != "GET":
             return _respond(request, "only GET is answered", "text/plain", 405)
         try:
-            content = ask(request)
+            with _given_back():
+                content = ask(request)
         except Refused as error:
             return _respond(request, str(error), "text/plain", error.status)
-        finally:
-            _give_back()
         if isinstance(content, bytes):
             return _respond(request, content, "application/octet-stream")
         return _respond(request, json.dumps(content, allow_nan=False), "application/json")
