@@ -40,6 +40,8 @@ def lost() -> str | None:
     The user's own mistakes reach the trainer as they are, and leave the worker alive.
     """
     workers = list(_WORKERS)
+    if not workers:
+        return None
     multiprocessing.connection.wait([each.sentinel for each in workers], DYING_SECONDS)
     for worker in workers:
         code = worker.exitcode
