@@ -22,7 +22,7 @@ import torch
 from benchmark_loop import Unobserving
 from torch import Tensor, nn
 
-from trainer import experiment, loop, state
+from trainer import experiment, loop
 from trainer.checkpoints import Checkpoints
 from trainer.config import load
 from trainer.console import Console
@@ -107,7 +107,7 @@ def once(work: Path) -> None:
     copies, held, writing = [], [], []
     for progress.step in range(1, 6):
         start = time.perf_counter()
-        copy = {name: tensor.clone() for name, tensor in state.weights(made).items()}
+        copy = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
         copies.append(time.perf_counter() - start)
         del copy
         start = time.perf_counter()
@@ -133,8 +133,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         work = Path(folder)
         for optimizer in ("sgd", "adam"):
-            often(f"mlp, {optimizer}", work, MLP, 100, given.rounds, f"optimizer.name={optimizer}")
-        often("digits_mlp", work, DIGITS.read_text(), 300, given.rounds)
+            often(f"mlp, {optimizer}", work, MLP, 400, given.rounds, f"optimizer.name={optimizer}")
+        often("digits_mlp", work, DIGITS.read_text(), 1500, given.rounds)
         once(work)
 
 

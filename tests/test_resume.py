@@ -113,8 +113,14 @@ def scalars(folder: str) -> dict[str, list[tuple[int, str]]]:
     return found
 
 
+@pytest.fixture(params=[checkpoint.SMALL_BYTES, 0], ids=["written at once", "copied"])
+def small_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SMALL_BYTES", request.param)
+
+
 @pytest.mark.parametrize("text", [NETWORK, SICK], ids=["healthy", "sick"])
 @pytest.mark.parametrize("at", [7, 8, 10, 27])
+@pytest.mark.usefixtures("small_bytes")
 def test_what_goes_on_is_what_never_stopped(text: str, at: int) -> None:
     status = trained("whole", text)
     assert trained("broken", text, f"stop.steps={at}") in (0, 3)
@@ -462,6 +468,7 @@ def test_a_signal_ends_a_run_in_good_order(number: signal.Signals) -> None:
     assert whole["tensors"] == broken["tensors"]
 
 
+@pytest.mark.usefixtures("small_bytes")
 def test_no_checkpoint_of_weights_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
     assert trained("run", WILD) == 3
     assert not [p for p in Path("run").glob("checkpoints/step-*")
@@ -538,6 +545,7 @@ def test_what_is_not_finite_is_raised_and_recorded_first(bad: str) -> None:
     assert np.isnan(found[-1].update_ratio).all() or (found[-1].update_ratio == 0).all()
 
 
+@pytest.mark.usefixtures("small_bytes")
 def test_poisoned_weights_are_never_kept(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ["data.batch_size=1", "data.shuffle=false"]  # step 17 is bad, step 20 looked at
     assert trained("run", bad, "checkpoint.every_steps=1", "checkpoint.keep=30", *rows) == 3

@@ -25,11 +25,15 @@ def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return found.dtype is expected.dtype and found.shape == expected.shape and torch.equal(*bits)
 
 
-def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("copied", [False, True])
+def test_the_library_reads_what_is_written(tmp_path: Path, copied: bool) -> None:
     path = tmp_path / "a.safetensors"
     kinds = {str(k): torch.arange(5, dtype=torch.float32).to(k) for k in KINDS}
     held = {**ODD, **kinds}
-    told = TensorFile(held).write(path)
+    file = TensorFile(held)
+    if copied:
+        file.copy()
+    told = file.write(path)
     found = load_file(path)
     assert found.keys() == held.keys()
     assert all(same(found[name], tensor) for name, tensor in held.items())
@@ -62,12 +66,19 @@ def test_what_is_not_finite_is_found(kind: torch.dtype, bad: float) -> None:
         assert not TensorFile({"b": torch.zeros(3), "a": good}).is_finite()
 
 
-def test_it_is_a_copy(tmp_path: Path) -> None:
+def test_a_sum_that_overflows_is_of_finite_numbers() -> None:
+    assert TensorFile({"a": torch.full((1000,), 3e38)}).is_finite()
+
+
+def test_only_a_copy_stays_as_it_was(tmp_path: Path) -> None:
     tensor = torch.ones(3)
-    copy = TensorFile({"a": tensor})
+    copied, other = TensorFile({"a": tensor}), TensorFile({"a": tensor})
+    copied.copy()
     tensor.zero_()
-    copy.write(tmp_path / "a")
-    assert load_file(tmp_path / "a")["a"].tolist() == [1.0, 1.0, 1.0]
+    for name, file in (("copied", copied), ("other", other)):
+        file.write(tmp_path / name)
+    assert load_file(tmp_path / "copied")["a"].tolist() == [1.0, 1.0, 1.0]
+    assert load_file(tmp_path / "other")["a"].tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ FORMAT = 2
 DESCRIPTION, WEIGHTS, TENSORS = "checkpoint.json", "model.safetensors", "training.safetensors"
 NEXT = "next"  # where one is written
 GONE = ".gone"  # ends the name of one that is being deleted
+SMALL_BYTES = 16 << 20  # of tensors, which a system takes within milliseconds
 MAX_DESCRIPTION_BYTES = 64 << 20
 NAME = re.compile(r"step-(\d{1,15})")
 READ_ERRORS = (
@@ -51,10 +52,11 @@ class Checkpoint:
 
 
 class Snapshot:
-    """A copy of all that a checkpoint holds, which training no longer changes.
+    """All that a checkpoint holds, as it is now.
 
-    A `durable` one is to survive a power cut, for which its writing waits for the disk; any other
-    one survives the death of the process. TypeError where there is something that it cannot hold.
+    Training must not go on before `keep`. A `durable` one is to survive a power cut, for which its
+    writing waits for the disk; any other one survives the death of the process. TypeError where
+    there is something that it cannot hold.
     """
 
     def __init__(
@@ -63,39 +65,54 @@ class Snapshot:
         tensors: dict[str, Tensor] = {}
         self.step, self.durable, self.tree = step, durable, packed(dict(tree), tensors)
         self.files = {WEIGHTS: TensorFile(weights), TENSORS: TensorFile(tensors)}
+        self.is_finite: bool | None = None  # whether all weights are; None until they are looked at
+        self.written: dict[str, Any] | None = None  # what the description says of each file
 
-    def is_finite(self) -> bool:
-        """Whether all weights are."""
-        return self.files[WEIGHTS].is_finite()
+    def keep(self, folder: Path) -> None:
+        """Makes it one that training no longer changes; OSError where that cannot be written.
+
+        What is small is written at once, which takes less time than a copy and another thread.
+        """
+        files = self.files.values()
+        if sum(file.bytes for file in files) <= SMALL_BYTES and all(file.on_host for file in files):
+            self.write(folder)
+        else:
+            for file in files:
+                file.copy()
+
+    def write(self, folder: Path) -> None:
+        """Writes the tensors, if all are finite, to where a folder's next checkpoint is made."""
+        if self.is_finite is not None:
+            return
+        self.is_finite = self.files[WEIGHTS].is_finite()
+        if self.is_finite:
+            folder.mkdir(exist_ok=True)
+            (folder / NEXT).mkdir(exist_ok=True)
+            with _removed_on_error(folder / NEXT):
+                self.written = {n: file.write(folder / NEXT / n) for n, file in self.files.items()}
 
 
 def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
-    """Writes the checkpoint `step-<number>` into a folder, all of it before it has its name.
+    """Gives a snapshot that was written into a folder its description and name, `step-<number>`.
 
     `more` is the rest of its tree, a packed dict. OSError where it cannot be written.
     """
+    assert snapshot.written is not None
     path, temporary = folder / f"step-{snapshot.step:09d}", folder / NEXT
-    tree, durable = joined(snapshot.tree, more), snapshot.durable
-    content = {"format": FORMAT, "step": snapshot.step, "tree": tree}
-    folder.mkdir(exist_ok=True)
-    temporary.mkdir(exist_ok=True)
-    try:
-        content["files"] = {
-            name: held.write(temporary / name, durable) for name, held in snapshot.files.items()
-        }
-        text = json.dumps(content)
-        signed = json.dumps({"crc32c": _checksum(text), "content": text})
-        with overwriting(temporary / DESCRIPTION, durable) as write:
-            write(signed.encode())
-        if durable:
-            synced(temporary)
+    tree = joined(snapshot.tree, more)
+    text = json.dumps(
+        {"format": FORMAT, "step": snapshot.step, "tree": tree, "files": snapshot.written}
+    )
+    signed = json.dumps({"crc32c": _checksum(text), "content": text})
+    with _removed_on_error(temporary):
+        with overwriting(temporary / DESCRIPTION) as file:
+            file.write(signed.encode())
+        if snapshot.durable:
+            sync(temporary)
         remove(path)
         temporary.rename(path)
-        if durable:
+        if snapshot.durable:
             synced(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return path
 
 
@@ -146,25 +163,31 @@ def clear(folder: Path) -> None:
 
 
 def point(folder: Path, name: str, text: str, durable: bool) -> None:
-    """Lets the file `name` of a folder hold a line that names a checkpoint."""
+    """Lets the file `name` of a folder hold a line that names a checkpoint.
+
+    A durable one takes the old one's place; else it is written over it, in one piece.
+    """
+    if not durable:
+        with overwriting(folder / name) as file:
+            file.write(f"{text}\n".encode())
+        return
     temporary = folder / f"{name}.tmp"
     try:
-        with overwriting(temporary, durable) as write:
-            write(f"{text}\n".encode())
+        with overwriting(temporary) as file:
+            file.write(f"{text}\n".encode())
+        _flush(temporary)
         temporary.replace(folder / name)
     except OSError:
         with suppress(OSError):
             temporary.unlink()
         raise
-    if durable:
-        synced(folder)
+    synced(folder)
 
 
 def sync(path: Path) -> None:
     """Has a checkpoint that is written on the disk."""
     for name in (WEIGHTS, TENSORS, DESCRIPTION):
-        with (path / name).open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(path / name)
     synced(path)
     synced(path.parent)
 
@@ -206,6 +229,21 @@ def _read(path: Path) -> Checkpoint:
     if not (isinstance(tree, dict) and type(step) is int and step == step_of(path)):
         raise ValueError("is named for another step than it holds")
     return Checkpoint(path, step, held[WEIGHTS], tree)
+
+
+def _flush(path: Path) -> None:
+    """Has what is in a file on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _checksum(text: str) -> int:

@@ -25,13 +25,14 @@ CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the nex
 class Checkpoints(Keeper):
     """Writes checkpoints where they are due, at the end, and when a signal asks for one.
 
-    Training waits while the state is copied, and goes on while a thread writes the copy, or where
-    it cannot be written; one copy is held at a time. A disk takes longer to be done than a file is
-    written, so that of checkpoints that follow each other closely one in a second is waited for,
-    and kept until another one is; so are the last and those that a signal asks for. `LAST` and
-    `BEST` hold the names of the newest and of the one whose weights had the lowest validation loss,
-    which is waited for as well; `BEST` also has the loss. `mark` is asked for what else a run needs
-    to go on, and told whether a power cut has to leave it there; the thread waits for the answer.
+    Training waits while the state is kept, which `Snapshot.keep` says how, and goes on while a
+    thread does the rest, or where one cannot be written; one is in hand at a time. A disk takes
+    longer to be done than a file is written, so that of checkpoints that follow each other closely
+    one in a second is waited for, and kept until another one is; so are the last and those that a
+    signal asks for. `LAST` and `BEST` hold the names of the newest and of the one whose weights had
+    the lowest validation loss, which is waited for as well; `BEST` also has the loss. `mark` is
+    asked for what else a run needs to go on, and told whether a power cut has to leave it there;
+    the thread waits for the answer.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Checkpoints(Keeper):
             self.save(progress, reason)
 
     def save(self, progress: Progress, ended: str | None = None) -> None:
-        """Copies the state and leaves it to the thread, unless this step has a checkpoint."""
+        """Keeps the state and leaves the rest to the thread, unless this step has a checkpoint."""
         step = progress.step
         if self._section.keep == 0 or self._tried == step:
             return
@@ -100,9 +101,9 @@ class Checkpoints(Keeper):
         waited = time.monotonic() - self._durable_at
         durable = ended is not None or waited >= DURABLE_SECONDS
         try:
-            weights = state.weights(self._experiment)
-            rest = state.capture(self._experiment, progress)
+            weights, rest = state.capture(self._experiment, progress)
             snapshot = checkpoint.Snapshot(step, weights, rest, durable)
+            snapshot.keep(self.folder)
             self._leave(self._write, snapshot, ended, self._mark(durable))
         except (OSError, TypeError, RuntimeError) as error:
             self._missed(step, ended, error)
@@ -128,10 +129,11 @@ class Checkpoints(Keeper):
         ended: str | None,
         mark: Callable[[], dict[str, Any]],
     ) -> None:
-        if not snapshot.is_finite():
-            self._say(f"no checkpoint at step {snapshot.step}: weights are not finite any more")
-            return
         try:
+            snapshot.write(self.folder)
+            if not snapshot.is_finite:
+                self._say(f"no checkpoint at step {snapshot.step}: weights are not finite any more")
+                return
             if self._constant is None:
                 self._constant = packed(state.constant(self._experiment), {})
             more = joined(self._constant, packed({"mark": mark(), "ended": ended}, {}))

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+PLAIN = (bool, int, float, str)  # as JSON holds them
+
 
 def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """The tree as values of JSON; its tensors are added to `tensors`.
@@ -15,6 +17,8 @@ def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     TypeError where something is neither a tensor nor None, a bool, a number, a text, a list, a
     tuple or a dict of such.
     """
+    if tree is None or isinstance(tree, PLAIN):
+        return tree
     if isinstance(tree, Tensor):
         name = path
         while name in tensors:
@@ -31,8 +35,6 @@ def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     if isinstance(tree, list | tuple):
         items = [packed(item, tensors, f"{path}.{number}") for number, item in enumerate(tree)]
         return {"tuple": items} if isinstance(tree, tuple) else items
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree
     raise TypeError(f"{path} is a {type(tree).__name__}, which a checkpoint cannot hold")
 
 

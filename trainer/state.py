@@ -19,21 +19,19 @@ from trainer.experiment import Experiment
 from trainer.progress import Progress
 
 
-def weights(experiment: Experiment) -> dict[str, Tensor]:
-    """The tensors of the model's `state_dict`."""
-    state = experiment.model.state_dict()
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+def capture(experiment: Experiment, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of the model's `state_dict`, and what else a run needs to go on between two steps
+    as if it had not stopped.
 
-
-def capture(experiment: Experiment, progress: Progress) -> dict[str, Any]:
-    """What a run needs besides the weights to go on between two steps as if it had not stopped.
-
-    It is no copy: training changes it.
+    They are no copies: training changes them.
     """
-    model = experiment.model.state_dict()
-    return {
+    weights: dict[str, Tensor] = {}
+    model: dict[str, Any] = {}
+    for name, value in experiment.model.state_dict().items():
+        (weights if isinstance(value, Tensor) else model)[name] = value
+    return weights, {
         "progress": progress.state_dict(),
-        "model": {k: value for k, value in model.items() if not isinstance(value, Tensor)},
+        "model": model,
         "optimizer": optimizers.state_dict(experiment.optimizer),
         "schedule": experiment.schedule.state_dict(),
         "batches": experiment.batches.state_dict(),
@@ -47,7 +45,7 @@ def restore(
     held: Mapping[str, Tensor],
     tree: Mapping[str, Any],
 ) -> None:
-    """Puts back what `weights` and `capture` took; raises what torch raises where it misfits."""
+    """Puts back what `capture` took; raises what torch raises where it misfits."""
     experiment.model.load_state_dict({**held, **tree["model"]})
     optimizer = experiment.optimizer
     rate, before = experiment.config.optimizer.lr, tree["config"]["optimizer"]["lr"]
