@@ -1,6 +1,6 @@
 """What does a checkpoint cost the training that goes on while it is written?
 
-    python scripts/benchmark_checkpoints.py [--rounds 9] [--threads 2] [--folder DIR]
+    python scripts/benchmark_checkpoints.py [--rounds 7] [--threads 2] [--folder DIR]
 
 Trains the multilayer perceptron of workloads.py and the configuration digits_mlp with a checkpoint
 every ten steps and without, in turns; then holds up a network of 100 million parameters for one
@@ -125,7 +125,7 @@ def once(work: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; else a temporary one")
     given = parser.parse_args()
@@ -133,8 +133,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         work = Path(folder)
         for optimizer in ("sgd", "adam"):
-            often(f"mlp, {optimizer}", work, MLP, 400, given.rounds, f"optimizer.name={optimizer}")
-        often("digits_mlp", work, DIGITS.read_text(), 1500, given.rounds)
+            often(f"mlp, {optimizer}", work, MLP, 1200, given.rounds, f"optimizer.name={optimizer}")
+        often("digits_mlp", work, DIGITS.read_text(), 6000, given.rounds)
         once(work)
 
 

@@ -18,7 +18,7 @@ from trainer.progress import Keeper, Progress
 from trainer.signals import Signals
 
 FOLDER = "checkpoints"
-DURABLE_SECONDS = 1.0  # after a checkpoint that survives a power cut the next one does
+DURABLE_SECONDS = 5.0  # from one that survives a power cut to the next; ext4 commits as often
 CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the next step would repeat
 
 
@@ -28,9 +28,9 @@ class Checkpoints(Keeper):
     Training waits while the state is kept, which `Snapshot.keep` says how, and goes on while a
     thread does the rest, or where one cannot be written; one is in hand at a time. A disk takes
     longer to be done than a file is written, so that of checkpoints that follow each other closely
-    one in a second is waited for, and kept until another one is; so are the last and those that a
-    signal asks for. `LAST` and `BEST` hold the names of the newest and of the one whose weights had
-    the lowest validation loss, which is waited for as well; `BEST` also has the loss. `mark` is
+    one in five seconds is waited for, and kept until another one is; so are the last and those that
+    a signal asks for. `LAST` and `BEST` hold the names of the newest and of the one whose weights
+    had the lowest validation loss, which is waited for as well; `BEST` also has the loss. `mark` is
     asked for what else a run needs to go on, and told whether a power cut has to leave it there;
     the thread waits for the answer.
     """
