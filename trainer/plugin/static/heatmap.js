@@ -178,7 +178,8 @@ export class Heatmap {
     const words = hover?.module ?
       `click to ${this.view.matrix.modules.includes(hover.module) ? 'unfold' : 'fold'} ${apart(hover.module)}` :
       hover ? this.words(hover.column, hover.line) :
-      line >= 0 ? this.words(column, line) : 'click a layer at a step; drag to zoom; click a name to fold its module';
+      line >= 0 ? this.words(column, line) :
+      'the box is around the chosen step; click a layer at a step; drag to zoom; click a name to fold its module';
     if (this.said.textContent !== words) this.said.textContent = words;
   }
 }

@@ -98,12 +98,12 @@ export function inWords(value, measure) {
   return value === 0 ? '0' : value.toPrecision(4).replace(/e\+?/, 'e');
 }
 
-// What the two ends of the scale say, for who sees it for the first time.
+// What the picture shows and the two ends of its scale say, for who sees it for the first time.
 export function meaning(relative, measure) {
-  if (relative && measure.endsWith('gradient')) {
-    return 'blue: the gradient shrinks towards the first layers; red: it grows';
-  }
-  if (relative) return 'blue: smaller than in the last row; red: larger';
-  if (measure === 'update_ratio') return 'blue: hardly learns; red: changes more than a thousandth a step';
-  return '';
+  const ends = relative && measure.endsWith('gradient') ?
+    '; blue: it shrinks towards the first layers; red: it grows' :
+    relative ? '; blue: smaller than there; red: larger' :
+    measure === 'update_ratio' ? '; blue: hardly learns; red: changes more than a thousandth a step' : '';
+  return `${MEASURES[measure].label}${relative ? ' over that in the last row' : ''}, ` +
+    `from the first layer down, steps of training to the right${ends}`;
 }
