@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -43,6 +44,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--folder", type=Path, help="where to work and leave what differs")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)  # small networks; and a fork has no other threads
+    os.environ["OMP_NUM_THREADS"] = "1"  # what is started anew sums up in the same order
     work = (given.folder or Path(tempfile.mkdtemp(prefix="torture-"))).absolute()
     work.mkdir(parents=True, exist_ok=True)
     with contextlib.chdir(work):
