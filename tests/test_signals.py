@@ -1,5 +1,6 @@
 """Signals before training starts: there is nothing to keep, and nothing is said."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from trainer.signals import Signals
 
 LINEAR = Path(__file__).parent.parent / "configs" / "linear.yaml"
 
@@ -32,6 +35,23 @@ def test_before_training(tmp_path: Path, number: signal.Signals) -> None:
         _, told = process.communicate()
     assert (process.returncode, told) == (-number, "")
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_interrupt_amid_a_callback_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python raises nothing from there; the compiler of the kernels calls such ones."""
+    told, callback = list[object](), ctypes.CFUNCTYPE(None)
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(lost.exc_type))
+    before = sys.unraisablehook
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            callback(lambda: signal.raise_signal(signal.SIGINT))()
+            time.sleep(5)
+            pytest.fail("it was lost")
+        callback(lambda: 1 / 0)()
+    assert told == [ZeroDivisionError]
+    assert sys.unraisablehook is before
 
 
 def _ignores(process: int, number: int) -> bool:

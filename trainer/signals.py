@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
+AGAIN_SECONDS = 0.02  # after which an interrupt that was lost comes again
 ASKING = tuple(s for s in [getattr(signal, "SIGUSR1", None)] if s is not None)  # not on Windows
 
 
@@ -35,13 +37,15 @@ def end_at_once(status: int) -> NoReturn:
 class Signals:
     """While open, SIGINT, SIGTERM and SIGUSR1 are remembered for the end of the step.
 
-    The second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python takes
-    no signals, none is ever received.
+    The second SIGINT raises KeyboardInterrupt at once, and again where that came amid a callback of
+    C, from which Python raises nothing. Outside the main thread, where Python takes no signals,
+    none is ever received.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
 
     @property
     def ends(self) -> bool:
@@ -62,6 +66,7 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (*ENDING, *ASKING):
                 self._before[number] = signal.signal(number, self._receive)
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraised
         return self
 
     def __exit__(
@@ -72,6 +77,8 @@ class Signals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            sys.unraisablehook = self._hook
         self._before = {}
 
     def _receive(self, number: int, _: FrameType | None) -> None:
@@ -79,3 +86,11 @@ class Signals:
             raise KeyboardInterrupt
         if number in ENDING or self.received is None:
             self.received = number
+
+    def _unraised(self, lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+        else:
+            self._hook(lost)
