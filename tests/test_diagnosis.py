@@ -226,8 +226,16 @@ def test_a_long_way_is_remembered_from_its_beginning() -> None:
 
 
 class TestOverTime:
-    def layers(self, ratio: float, loss: float, step: int, signal: float = 0.8) -> StepRecord:
-        rows = [linear(kind="RNN", update=1e-2), linear(signal=signal, update=1e-2)]
+    def layers(
+        self,
+        ratio: float,
+        loss: float,
+        step: int,
+        signal: float = 0.8,
+        kind: str = "RNN",
+        update: float = 1e-2,
+    ) -> StepRecord:
+        rows = [linear(kind=kind, update=update), linear(signal=signal, update=update)]
         made = record(step, rows, loss=loss)
         assert made.layers is not None
         ends = ("0.first_steps", "0.last_steps")
@@ -237,7 +245,7 @@ class TestOverTime:
         scaled[0, 1] *= ratio
         return replace(made, layers=replace(
             old, names=("input", *ends, "0", "1"),
-            kinds=("Input", "TimeSteps", "TimeSteps", "RNN", "Linear"), dtypes=("float32",) * 5,
+            kinds=("Input", "TimeSteps", "TimeSteps", kind, "Linear"), dtypes=("float32",) * 5,
             rms=old.rms[[*rows]], zero_fraction=old.zero_fraction[[*rows]],
             signal_fraction=old.signal_fraction[[*rows]], dead_fraction=old.dead_fraction[[*rows]],
             gradients=replace(gradients, names=(*ends, "0", "1"), moments=scaled),
@@ -265,6 +273,19 @@ class TestOverTime:
         assert falls([0.05] * len(STEPS)) == {"vanishing"}
         assert falls([0.5] * len(STEPS)) == set()
         assert falls(np.geomspace(0.01, 0.09, len(STEPS))) == set()
+
+    def test_a_small_rate_is_no_excuse_where_no_gate_can_open(self) -> None:
+        """As long as there is some way, and the losses stay among those of the first batches."""
+
+        def said(kind: str = "RNN", update: float = 1e-3, fall: float = 0.0) -> set[str]:
+            rows = enumerate(zip(STEPS, [1.0, 1.02, 0.99] * 7, strict=False))
+            return alarms(
+                self.layers(1e-12, loss * (1 - fall * step / 300), step, 0.8, kind, update)
+                for _, (step, loss) in rows
+            )
+
+        assert said() == {"vanishing"}
+        assert said("LSTM") == said(fall=0.15) == said(update=3e-4) == set()
 
     def test_a_gradient_that_grows_on_its_way_through_the_sequence(self) -> None:
         found = diagnosed(self.layers(1e5, 1.0, step) for step in STEPS)["exploding"]
@@ -325,6 +346,8 @@ class TestForward:
         assert adam(layers, losses) == set()
         assert adam(layers, [1.0] * len(STEPS)) == {"signal_blow_up"}
         assert adam(deep(8, forward=20.0), losses) == {"signal_blow_up"}
+        one_class = [0.0 if n % 2 else 0.5**n for n in range(len(STEPS))]
+        assert adam(deep(8, forward=20.0), one_class) == {"signal_blow_up"}
         early = [record(k, deep(8, forward=20.0), loss=0.8**n, optimizer="Adam")
                  for n, k in enumerate(STEPS) if k < 50]  # fmt: skip
         assert alarms(early) == set()
@@ -514,6 +537,12 @@ class TestCourse:
         returning = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                      for s, x in zip(STEPS, falling, strict=True)]  # fmt: skip
         assert alarms(returning) == set()
+        lost = deep(8, backward=0.4, signal=0.4, update=0.02)
+        to_the_mean = [
+            replace(made, layers=record(made.step, lost).layers, update_ratio=np.full(4, 0.4))
+            if made.step >= 20 else made for made in returning
+        ]  # fmt: skip
+        assert "learning_rate_too_high" in alarms(to_the_mean)
         losses = [5.0 if n % 3 else 1 / (n + 1) for n in range(len(STEPS))]
         noisy = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                  for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
@@ -522,6 +551,24 @@ class TestCourse:
         swinging = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                     for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
         assert alarms(swinging) == {"learning_rate_too_high"}  # lower than the last, not than all
+
+    def test_a_rate_that_was_raised(self) -> None:
+        """One look is enough where the loss is five times that at the start, two where it is two;
+        none where it falls, or the rate was not raised."""
+
+        def said(loss: float, rate: float = 10.0, sign: bool = True) -> list[int]:
+            diagnosis = Diagnosis()
+            return [
+                step
+                for step in STEPS
+                for f in diagnosis.add(
+                    record(step, deep(3), loss=loss if sign and step >= 50 else 1 - step / 100,
+                           learning_rate=rate if step >= 50 else 0.1)
+                ) if f.verdict == "learning_rate_too_high"
+            ]  # fmt: skip
+
+        assert said(6.0) == [50] and said(3.0) == [100]
+        assert said(1.5) == said(6.0, rate=0.5) == said(6.0, sign=False) == []
 
     def test_diverging(self) -> None:
         rising = [record(s, deep(2), loss=1.3**n) for n, s in enumerate(STEPS)]

@@ -7,6 +7,7 @@ from statistics import median
 
 import numpy as np
 
+from trainer.diagnosis import recovery
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -14,37 +15,46 @@ from trainer.diagnosis.thresholds import Thresholds
 RECENT = 8  # losses in which a trend is seen
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 FAR = 100  # times the loss at the start, from where a way down is no comfort
+RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 SETTLED = 20  # steps after which a loss should be back at where it started
 
 
 def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Updates of a tenth of the weights' size and more, and losses that have risen for it and do
-    not come down."""
+    """Updates of a tenth of the weights' size and more, or a rate that was raised, and losses that
+    have risen for it and do not come down."""
     first = history.first_view
     if first is not None and first.forward_ratio >= thresholds.blown_up_forward:
         return None  # the gradient is too large, not the rate
     thrown = history.largest_update >= thresholds.thrown_update
-    if not (thrown and history.loss_rise >= thresholds.risen_loss):
+    times = history.raised_for
+    if not ((thrown or times) and history.loss_rise >= thresholds.risen_loss):
         return None
     if history.record.step < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
-    far, latest = history.loss_rise >= FAR, history.losses[-5:]
-    if not far and len(latest) > 1 and history.loss < FALLS * min(latest[:-1]):
+    far, latest = history.loss_rise >= FAR, history.losses[-min(times or 5, 5) :]
+    falls = len(latest) > 1 and history.loss < FALLS * min(latest[:-1])
+    # Where nothing of the output depends on the sample it falls to the targets' mean.
+    learns = history.view is None or not recovery.lost(history.view, thresholds)
+    if not far and falls and learns:
         return None
     if min(latest) < history.loss_at_start:
         return None  # it fits some batches
+    rate = history.record.learning_rate
+    what = f"an update changed the weights by {history.largest_update:.1g} of their size"
+    if times:
+        what = f"the rate was raised to {rate / history.first_rate:.1g} times what it was"
     return Symptom(
         "learning_rate_too_high",
         "warning",
         None,
         "learning rate",
-        f"an update changed the weights by {history.largest_update:.1g} of their size and the loss"
-        f" is {history.loss_rise:.1g} times that at the start",
+        f"{what} and the loss is {history.loss_rise:.1g} times that at the start",
         {
             "largest_update_ratio": history.largest_update,
             "loss_over_start": history.loss_rise,
-            "learning_rate": history.record.learning_rate,
+            "learning_rate": rate,
         },
+        sightings=1 if times and history.loss_rise >= RISEN_AT_ONCE else 2,
     )
 
 

@@ -92,7 +92,14 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     idle = now.signal <= min(then.signal, 10 * thresholds.lost_signal)
     fell = now.loss < 0.85 * then.loss and not idle
     early = history.steps < 3 * PATIENCE_STEPS or history.path < 2 * thresholds.moved_path
-    if (fell or early) and not raised:
+    # What has no gates does not open them; some way is to show that it is not the rate.
+    hopeless = (
+        not view.order.gated
+        and history.steps >= 4 * PATIENCE_STEPS
+        and history.path >= thresholds.moved_path / 2
+        and history.flat
+    )
+    if (fell or early) and not (raised or hopeless):
         return None
     consequence = "output hardly depends on the sample" if idle else "loss does not fall"
     return Symptom(

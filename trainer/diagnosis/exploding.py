@@ -36,7 +36,8 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.stuck
         or ratio >= FAR * thresholds.blown_up_forward
         and step >= PATIENCE_STEPS
-        and history.loss_rise > 1 / ratio
+        # That of a batch may be zero: of outputs in the millions one class is all that there is.
+        and history.recent_loss > history.loss_at_start / ratio
     )
     return Symptom(
         "signal_blow_up",

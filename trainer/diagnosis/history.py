@@ -14,6 +14,9 @@ from trainer.diagnosis.view import Array, View
 from trainer.record import StepRecord
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
+FIRST_LOSSES = 12  # that tell how losses differ from batch to batch before they fall
+RECENT_LOSSES = 5  # whose median is the loss of now
+RAISED = 10  # times the first learning rate
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
 KEPT = 64  # records whose norms and losses are compared with the next
 
@@ -44,6 +47,8 @@ class History:
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     loss_at_start: float = math.nan
+    first_losses: list[float] = field(default_factory=list)
+    raised_for: int = 0  # so many records in a row had a learning rate that was raised
     largest_update: float = 0.0  # of the median over the matrices, so far
     first_update: float = math.nan  # the same, of the first update that did something
     first_rate: float = math.nan  # the learning rate of that
@@ -69,13 +74,17 @@ class History:
             self.losses = [*self.losses[-KEPT:], record.loss]
             if len(self.losses) <= EARLY_LOSSES:
                 self.loss_at_start = min(self.losses)
+            if len(self.first_losses) < FIRST_LOSSES:
+                self.first_losses.append(record.loss)
         if self.view is not None:
-            loss = median(self.losses[-5:]) if self.losses else math.nan
+            loss = self.recent_loss
             signal, flow_ratio = self.view.output_signal, self.view.flow_ratio
             self._remember(Mark(self.path, signal, flow_ratio, loss))
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
+        raised = record.learning_rate >= RAISED * self.first_rate
+        self.raised_for = self.raised_for + 1 if raised else 0
         if math.isfinite(self.update):
             if not self.first_update > 0:
                 self.first_update, self.first_rate = self.update, record.learning_rate
@@ -125,6 +134,19 @@ class History:
         return self.loss / start if start > 0 and self.loss > 0 else math.nan
 
     @property
+    def recent_loss(self) -> float:
+        """The median of the latest: one batch may be easy; NaN without."""
+        return median(self.losses[-RECENT_LOSSES:]) if self.losses else math.nan
+
+    @property
+    def flat(self) -> bool:
+        """Whether the latest losses are among those of the first batches."""
+        first, now = self.first_losses, self.recent_loss
+        if len(first) < FIRST_LOSSES or not self.loss_at_start > 0:
+            return False
+        return now >= 0.995 * min(first) and now >= 0.95 * median(first)
+
+    @property
     def adaptive(self) -> bool:
         """Whether the optimizer's updates do not shrink with the gradient."""
         return self.record.optimizer not in ("", "SGD")
@@ -142,7 +164,7 @@ class History:
     @property
     def stuck(self) -> bool:
         """Whether the latest losses are no lower than the first."""
-        return not (self.losses and median(self.losses[-5:]) < 0.7 * self.loss_at_start)
+        return not self.recent_loss < 0.7 * self.loss_at_start
 
     @property
     def rate_is_rising(self) -> bool:

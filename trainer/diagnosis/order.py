@@ -22,6 +22,7 @@ ACTIVATIONS = (
     | EXPONENTIALS
 )
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
+GATED = RECURRENT - {"RNN", "RNNCell"}
 SOFT = frozenset({"Softmax", "LogSoftmax", "Softmin"})
 
 Names = tuple[str, ...]
@@ -71,6 +72,11 @@ class Order:
     def rectifiers(self) -> NDArray[np.intp]:
         """The numbers of the layers that are."""
         return np.array([row for row, kind in enumerate(self.kinds) if kind in RECTIFIERS], np.intp)
+
+    @cached_property
+    def gated(self) -> bool:
+        """Whether some recurrent layer has gates."""
+        return any(kind in GATED for kind in self.kinds)
 
     @cached_property
     def normalised(self) -> bool:
