@@ -291,6 +291,8 @@ class TestOverTime:
         found = diagnosed(self.layers(1e5, 1.0, step) for step in STEPS)["exploding"]
         assert found.where == "0" and found.cause.startswith("recurrence: ")
         assert found.level == "critical" and found.steps[0] == 10
+        thrown = [self.layers(1e5 if s else 1.0, 1.0, s, update=0.3) for s in STEPS]
+        assert diagnosed(thrown)["exploding"].cause.startswith("learning rate: ")
         falls = [self.layers(1e5, 0.9**n, step) for n, step in enumerate(STEPS)]
         assert alarms(falls) == set()
         assert alarms(self.layers(300.0, 1.0, step) for step in STEPS) == set()
@@ -569,6 +571,20 @@ class TestCourse:
 
         assert said(6.0) == [50] and said(3.0) == [100]
         assert said(1.5) == said(6.0, rate=0.5) == said(6.0, sign=False) == []
+
+    def test_weights_that_were_replaced(self) -> None:
+        """By one update; after fifty steps what came in their place is no better than the start."""
+
+        def said(update: float, end: float) -> set[str]:
+            losses = [2.0, *np.geomspace(3.5, end, len(STEPS) - 1)]
+            return alarms(
+                record(s, deep(3, update=update if n == 0 else 0.02), loss=x, optimizer="Adam")
+                for n, (s, x) in enumerate(zip(STEPS, losses, strict=True))
+                if s <= 100
+            )
+
+        assert said(20.0, 2.5) == {"learning_rate_too_high"}
+        assert said(20.0, 0.5) == said(0.5, 2.5) == set()
 
     def test_diverging(self) -> None:
         rising = [record(s, deep(2), loss=1.3**n) for n, s in enumerate(STEPS)]

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis import recovery
-from trainer.diagnosis.history import History
+from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
@@ -16,6 +16,7 @@ RECENT = 8  # losses in which a trend is seen
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
+ABOVE = 1.1  # times the loss at the start: not below it, but for what differs between batches
 SETTLED = 20  # steps after which a loss should be back at where it started
 
 
@@ -27,7 +28,15 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
         return None  # the gradient is too large, not the rate
     thrown = history.largest_update >= thresholds.thrown_update
     times = history.raised_for
-    if not ((thrown or times) and history.loss_rise >= thresholds.risen_loss):
+    risen = (thrown or times) and history.loss_rise >= thresholds.risen_loss
+    # What there was is gone, and nothing better has come in its place.
+    replaced = (
+        history.largest_update >= 1
+        and history.steps >= PATIENCE_STEPS
+        and history.recent_loss > ABOVE * history.loss_at_start > 0
+        and history.loss > history.loss_at_start
+    )
+    if not (risen or replaced):
         return None
     if history.record.step < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
@@ -54,7 +63,7 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
             "loss_over_start": history.loss_rise,
             "learning_rate": rate,
         },
-        sightings=1 if times and history.loss_rise >= RISEN_AT_ONCE else 2,
+        sightings=1 if replaced or times and history.loss_rise >= RISEN_AT_ONCE else 2,
     )
 
 

@@ -71,12 +71,18 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
     thrown = history.update >= thresholds.thrown_update
     if not (history.stuck or thrown or record.clip_coefficient < 0.1):
         return None
-    ratio = view.largest_time_ratio if over_time else view.flow_ratio
+    assert history.first_view is not None
+    ratio, started = (
+        (each.largest_time_ratio if over_time else each.flow_ratio)
+        for each in (view, history.first_view)
+    )
     first = "steps of the sequence" if over_time else "layers"
     found = blame.amplification(view, record)
+    category = "recurrence" if over_time else found.category
+    if history.largest_update >= thresholds.thrown_update and started < thresholds.grown_gradient:
+        category = "learning rate"  # it was not so before
     return Symptom(
-        "exploding", "critical", view.recurrent if over_time else found.where,
-        "recurrence" if over_time else found.category,
+        "exploding", "critical", view.recurrent if over_time else found.where, category,
         f"the gradient at the first {first} is {ratio:.1g} times that at the last",
         {"gradient_first_over_last": ratio, "update_ratio": history.update},
         sightings=3,
