@@ -575,16 +575,19 @@ class TestCourse:
     def test_weights_that_were_replaced(self) -> None:
         """By one update; after fifty steps what came in their place is no better than the start."""
 
-        def said(update: float, end: float) -> set[str]:
+        def said(update: float, end: float, signal: float = 0.5) -> set[str]:
             losses = [2.0, *np.geomspace(3.5, end, len(STEPS) - 1)]
             return alarms(
-                record(s, deep(3, update=update if n == 0 else 0.02), loss=x, optimizer="Adam")
+                record(
+                    s, deep(3, signal=signal if n else 1.0, update=0.02 if n else update),
+                    loss=x, optimizer="Adam",
+                )
                 for n, (s, x) in enumerate(zip(STEPS, losses, strict=True))
                 if s <= 100
-            )
+            )  # fmt: skip
 
-        assert said(20.0, 2.5) == {"learning_rate_too_high"}
-        assert said(20.0, 0.5) == said(0.5, 2.5) == set()
+        assert said(20.0, 2.8, 0.4) == {"learning_rate_too_high"}
+        assert said(20.0, 0.5, 0.4) == said(0.5, 2.8, 0.4) == said(20.0, 2.8, 0.6) == set()
 
     def test_diverging(self) -> None:
         rising = [record(s, deep(2), loss=1.3**n) for n, s in enumerate(STEPS)]

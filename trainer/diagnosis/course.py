@@ -16,7 +16,7 @@ RECENT = 8  # losses in which a trend is seen
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
-ABOVE = 1.1  # times the loss at the start: not below it, but for what differs between batches
+ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
 SETTLED = 20  # steps after which a loss should be back at where it started
 
 
@@ -29,13 +29,7 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     thrown = history.largest_update >= thresholds.thrown_update
     times = history.raised_for
     risen = (thrown or times) and history.loss_rise >= thresholds.risen_loss
-    # What there was is gone, and nothing better has come in its place.
-    replaced = (
-        history.largest_update >= 1
-        and history.steps >= PATIENCE_STEPS
-        and history.recent_loss > ABOVE * history.loss_at_start > 0
-        and history.loss > history.loss_at_start
-    )
+    replaced = _were_replaced(history)
     if not (risen or replaced):
         return None
     if history.record.step < SETTLED:
@@ -65,6 +59,17 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
         },
         sightings=1 if replaced or times and history.loss_rise >= RISEN_AT_ONCE else 2,
     )
+
+
+def _were_replaced(history: History) -> bool:
+    """Whether one update was larger than the weights, and what came in their place is no better:
+    a loss above that at the start, of an output that depends on the sample a tenth as much."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or history.steps < PATIENCE_STEPS:
+        return False
+    above = history.recent_loss > ABOVE * history.loss_at_start > 0
+    blunt = view.output_signal <= first.output_signal / 10
+    return history.largest_update >= 1 and above and blunt and history.loss > history.loss_at_start
 
 
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 import numpy as np
@@ -12,13 +13,13 @@ from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
-FAR = 100  # times the blow-up that a loss which falls a little is no comfort for
+FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is a thousand times the input from the start, still is, and that hurts: updates
-    throw the weights away, or the loss does not fall; or, from a hundred thousand times on, it has
-    not come down by as much in the steps that an adaptive optimizer is given."""
+    throw the weights away, or the loss does not fall; or, from ten thousand times on, it has not
+    come down by the root of that in the steps that an adaptive optimizer is given."""
     first, view = history.first_view, history.view
     if first is None or view is None or first.normalised:
         return None
@@ -37,7 +38,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         or ratio >= FAR * thresholds.blown_up_forward
         and step >= PATIENCE_STEPS
         # That of a batch may be zero: of outputs in the millions one class is all that there is.
-        and history.recent_loss > history.loss_at_start / ratio
+        and history.recent_loss > history.loss_at_start / math.sqrt(ratio)
     )
     return Symptom(
         "signal_blow_up",
