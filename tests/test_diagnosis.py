@@ -284,7 +284,7 @@ class TestOverTime:
                 for _, (step, loss) in rows
             )
 
-        assert said() == {"vanishing"}
+        assert said() == said("Linear") == {"vanishing"}  # called step by step
         assert said("LSTM") == said(fall=0.15) == said(update=3e-4) == set()
 
     def test_a_gradient_that_grows_on_its_way_through_the_sequence(self) -> None:
@@ -350,6 +350,11 @@ class TestForward:
         assert adam(deep(8, forward=20.0), losses) == {"signal_blow_up"}
         one_class = [0.0 if n % 2 else 0.5**n for n in range(len(STEPS))]
         assert adam(deep(8, forward=20.0), one_class) == {"signal_blow_up"}
+        halved = [deep(8, forward=size) for size in np.geomspace(5.0, 1.75, len(STEPS))]
+        pairs = list(zip(STEPS, halved, np.geomspace(1, 0.05, len(STEPS)), strict=True))
+        shrinks = [record(k, rows, loss=x, optimizer="Adam") for k, rows, x in pairs]
+        assert alarms(shrinks) == {"signal_blow_up"}
+        assert alarms(replace(made, loss=made.loss**6) for made in shrinks) == set()
         early = [record(k, deep(8, forward=20.0), loss=0.8**n, optimizer="Adam")
                  for n, k in enumerate(STEPS) if k < 50]  # fmt: skip
         assert alarms(early) == set()

@@ -89,3 +89,63 @@ def test_our_loop_sees_them_and_trains_the_same(tmp_path: Path, kind: str) -> No
     ends = [name for name, k in zip(layers.names, layers.kinds, strict=True) if k == TIME_STEPS]
     assert len(ends) == 2 and {*ends} <= {*layers.gradients.names}
     assert layers.gradients[ends[0]].norm < layers.gradients[ends[1]].norm
+
+
+class ByHand(nn.Module):
+    """A recurrence that calls one layer for each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.tanh, self.head = nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 1)
+        self.states: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, self.states = x.new_zeros(len(x), 5), []
+        for step in x.unbind(1):
+            made = self.cell(torch.cat([step, state], 1))
+            self.states.append(made)
+            state = self.tanh(made)
+        return self.head(state)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_the_ends_of_a_loop_are_its_first_and_last_calls(passes: int) -> None:
+    model, records = ByHand(), list[StepRecord]()
+    batches, expected = [torch.randn(4, 13, 3) for _ in range(passes)], list[list[Tensor]]()
+    for x in batches:
+        loss = model(x).square().sum()
+        expected.append(list(torch.autograd.grad(loss, model.states)))
+    with Monitor(model, sinks=[records.append], **EVERY) as monitor:
+        for x in batches:
+            loss = model(x).square().sum()
+            loss.backward()
+        with monitor.step(0, loss):
+            pass
+    layers = records[0].layers
+    assert layers is not None
+    names = ("input", "cell.first_steps", "cell.last_steps", "cell", "tanh", "head")
+    assert layers.names == names
+    assert layers.kinds == ("Input", TIME_STEPS, TIME_STEPS, "Linear", "Tanh", "Linear")
+    parts = {
+        "cell.first_steps": slice(3), "cell.last_steps": slice(10, None), "cell": slice(None),
+    }  # fmt: skip
+    for name, part in parts.items():
+        whole = torch.cat([gradient for each in expected for gradient in each[part]])
+        found = layers.gradients[name]
+        assert found.count == whole.numel()
+        assert found.norm == pytest.approx(float(whole.double().norm()), rel=1e-6)
+        assert found.max_abs == pytest.approx(float(whole.abs().max()))
+        counts = layers.gradients.histograms
+        assert counts is not None
+        assert counts[layers.gradients.names.index(name)].sum() == whole.numel()
+
+
+def test_a_few_calls_have_no_ends() -> None:
+    model, records = ByHand(), list[StepRecord]()
+    with Monitor(model, sinks=[records.append], **EVERY) as monitor:
+        loss = model(torch.randn(4, 7, 3)).sum()
+        loss.backward()
+        with monitor.step(0, loss):
+            pass
+    assert records[0].layers is not None
+    assert records[0].layers.names == ("input", "cell", "tanh", "head")

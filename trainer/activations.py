@@ -15,9 +15,10 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import statistics, time_steps
-from trainer.layer_calls import joined, mean, merged
+from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
 from trainer.layers import dtype_name, first_tensor, layers
 from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
+from trainer.time_steps import ENDS
 
 TOGETHER = 64  # tensors that are measured in one call
 SMALL = 1 << 15  # values of a tensor that waits: fresh memory for more costs more than another call
@@ -73,6 +74,9 @@ class Activations:
         self._kinds: list[str] = []  # in that order
         self._dtypes: list[str] = []
         self._begins = False  # whether the next layer is the first of a forward pass
+        self._pass = 0  # the number of the forward pass
+        self._passes: list[int] = []  # of each output of a layer with weights; else -1
+        self._calls: list[int] = []  # of each gradient, the number of the output that it is of
         self._histograms = False
         self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
@@ -88,6 +92,7 @@ class Activations:
         self.probes = []
         self._order, self._kinds, self._dtypes = {}, [], []
         self._histograms, self._begins = histograms, True
+        self._pass, self._passes, self._calls = 0, [], []
         self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
         self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
         self.watching, self.seconds = bool(self._layers), 0.0
@@ -128,27 +133,31 @@ class Activations:
 
     def table(self, results: list[NDArray[Any]]) -> LayerTable:
         """The statistics by layer; those of a layer that was called several times are merged."""
-        names = tuple(name or "input" for name in self._order)
         outputs, gradients = len(self._outputs.measured), len(self._gradients.measured)
         signals = joined(results[:outputs], SIGNALS, np.float64)
         moments = joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
         counts = None
         if self._histograms:
             counts = joined(results[outputs + gradients :], BINS, np.int64)
-        called = np.array(self._outputs.layers, dtype=np.intp)
-        if len(called) > len(names):
-            sizes = np.array(self._outputs.sizes, np.float64)
-            signals = mean(signals, sizes, called, len(names))
-        reached = np.array(self._gradients.layers, dtype=np.intp)
+        called, reached = self._outputs.layers, np.array(self._gradients.layers, np.intp)
+        rows = [*zip((n or "input" for n in self._order), self._kinds, self._dtypes, strict=True)]
+        if len(called) > len(rows):
+            loops, layers = ends(called, self._passes), len(rows)
+            rows = with_ends(rows, loops)
+            numbers, row = spread(called, layers, loops)
+            sizes = np.array(self._outputs.sizes, np.float64)[numbers]
+            signals = mean(signals[numbers], sizes, row, len(rows))
+            numbers, reached = spread(reached.tolist(), layers, answers(loops, self._calls))
+            moments, counts = moments[numbers], None if counts is None else counts[numbers]
+        names, kinds, dtypes = zip(*rows, strict=True) if rows else ((), (), ())
         table = merged(names, reached, moments, counts)
         rms, zeros, fraction, dead = signals.T
-        return LayerTable(
-            names, tuple(self._kinds), tuple(self._dtypes), rms, zeros, fraction, dead, table
-        )
+        return LayerTable(names, kinds, dtypes, rms, zeros, fraction, dead, table)
 
     def _model_called(self, module: nn.Module, args: Any) -> None:
         if self.watching and _is_training() and not _in_backward():
             self._begins = True
+            self._pass += 1
 
     def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._begins and self.watching and _is_training():
@@ -157,6 +166,7 @@ class Activations:
             tensor = first_tensor((args, kwargs))
             if tensor is not None and (not self._order or _INPUT in self._order):
                 self._add(_INPUT, INPUT, tensor)
+                self._passes.append(-1)
             self.seconds += time.perf_counter() - started
 
     def _sequence_enters(self, name: str, module: nn.Module, args: Any) -> Any:
@@ -173,10 +183,12 @@ class Activations:
             (self._add(f"{name}.{end}", TIME_STEPS, sequence[place]), place)
             for end, place in places.items()
         ]
+        self._passes += [-1] * len(rows)
 
         def received(gradient: Tensor) -> None:
             for row, place in rows:
                 self._gradients.add(row, gradient[place].detach(), copy=True)
+                self._calls.append(-1)
 
         self._edges.append(sequence.register_hook(received))  # type: ignore[no-untyped-call]
         self.seconds += time.perf_counter() - started
@@ -189,15 +201,17 @@ class Activations:
         tensor = first_tensor(output)
         if tensor is None:
             return
-        row = self._order.get(name)
+        row, call = self._order.get(name), -1
         # Checkpointing calls the layer again during the backward pass: the same output.
         if row is None or not _in_backward():
-            row = self._add(name, type(module).__name__, tensor)
+            row, call = self._add(name, type(module).__name__, tensor), len(self._passes)
+            steps = module._parameters and f"{name}.{ENDS[0]}" not in self._order
+            self._passes.append(self._pass if steps else -1)
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
         if node is not None:
-            self._edges.append(node.register_prehook(partial(self._received, row, number)))
+            self._edges.append(node.register_prehook(partial(self._received, row, number, call)))
         self.seconds += time.perf_counter() - started
 
     def _add(self, name: str, kind: str, tensor: Tensor) -> int:
@@ -210,10 +224,13 @@ class Activations:
         self._outputs.add(row, tensor.detach(), copy=True)
         return row
 
-    def _received(self, row: int, number: int, gradients: tuple[Tensor | None, ...]) -> None:
+    def _received(
+        self, row: int, number: int, call: int, gradients: tuple[Tensor | None, ...]
+    ) -> None:
         gradient = gradients[number]
         if gradient is not None:  # while it is held autograd does not use its memory again
             self._gradients.add(row, gradient.detach(), copy=False)
+            self._calls.append(call)
 
 
 def _is_training() -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 SHORTEST = 8  # steps of a sequence whose ends are told apart
+ENDS = ("first_steps", "last_steps")
 
 
 def ends(module: nn.Module, sequence: Any) -> dict[str, tuple[slice, ...]]:
@@ -21,7 +22,5 @@ def ends(module: nn.Module, sequence: Any) -> dict[str, tuple[slice, ...]]:
     if steps < SHORTEST or not sequence.is_floating_point():
         return {}
     before, quarter = (slice(None),) * time, steps // 4
-    return {
-        "first_steps": (*before, slice(None, quarter)),
-        "last_steps": (*before, slice(steps - quarter, None)),
-    }
+    places = slice(None, quarter), slice(steps - quarter, None)
+    return {end: (*before, place) for end, place in zip(ENDS, places, strict=True)}

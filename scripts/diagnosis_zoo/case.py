@@ -26,7 +26,13 @@ OF_FAMILY = {
     "loop": "other",
     "saturate": "other",
 }
-BUILT = ("sick", "healthy", "foreign", "fresh")  # groups of which is known what is meant to train
+BUILT = (
+    "sick",
+    "healthy",
+    "foreign",
+    "fresh",
+    "later",
+)  # groups of which is known what is meant to train
 OF_PUBLISHED = {"vanishing": "vanishing", "exploding": "exploding", "dying_relu": "dead"}
 
 

@@ -11,11 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from diagnosis_zoo import circle, drawn, foreign, healthy, sick
+from diagnosis_zoo import circle, drawn, foreign, healthy, later, sick
 from diagnosis_zoo.program import Program, Trace, run
 
 SEEDS = {
     "circle": 10, "sick": 3, "healthy": 6, "drawn": 1, "unseen": 1, "foreign": 1, "fresh": 1,
+    "later": 1,
 }  # fmt: skip
 LISTS = {
     "circle": circle.programs,
@@ -35,6 +36,7 @@ LISTS = {
     # Drawn when the rules were finished; the rules have not been changed for them.
     "unseen": lambda: [*drawn.networks(range(4200, 4350)), *drawn.architectures(range(3200, 3350))],
     "fresh": lambda: foreign.programs(range(18, 26)),
+    "later": lambda: later.programs(range(8)),
 }
 
 

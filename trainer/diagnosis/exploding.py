@@ -18,27 +18,30 @@ FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is a thousand times the input from the start, still is, and that hurts: updates
-    throw the weights away, or the loss does not fall; or, from ten thousand times on, it has not
-    come down by the root of that in the steps that an adaptive optimizer is given."""
+    throw the weights away, or the loss does not fall; or, from ten thousand times on, it is still a
+    hundred, and the loss has not come down by the root of that in the steps that an adaptive
+    optimizer is given."""
     first, view = history.first_view, history.view
     if first is None or view is None or first.normalised:
         return None
     ratio, now = first.forward_ratio, view.forward_ratio
     if first.output_signal <= thresholds.lost_signal:
         return None  # biases beside tiny inputs
-    if not ratio >= thresholds.blown_up_forward or now < thresholds.blown_up_forward:
+    stays = (
+        ratio >= FAR * thresholds.blown_up_forward
+        and now >= thresholds.blown_up_forward / FAR
+        and history.record.step >= PATIENCE_STEPS
+        # That of a batch may be zero: of outputs in the millions one class is all that there is.
+        and history.recent_loss > history.loss_at_start / math.sqrt(ratio)
+    )
+    if not (min(ratio, now) >= thresholds.blown_up_forward or stays):
         return None
     found = blame.amplification(first, history.record)
-    step = history.record.step
     hurts = (
         not history.adaptive
         and history.update >= thresholds.thrown_update
-        or step >= JUDGED_FROM_STEP
+        or history.record.step >= JUDGED_FROM_STEP
         and history.stuck
-        or ratio >= FAR * thresholds.blown_up_forward
-        and step >= PATIENCE_STEPS
-        # That of a batch may be zero: of outputs in the millions one class is all that there is.
-        and history.recent_loss > history.loss_at_start / math.sqrt(ratio)
     )
     return Symptom(
         "signal_blow_up",
@@ -48,7 +51,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts {ratio:.1g} times as large as the input",
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
-        sightings=2 if hurts else UNCONFIRMED,
+        sightings=1 if stays else 2 if hurts else UNCONFIRMED,
     )  # fmt: skip
 
 

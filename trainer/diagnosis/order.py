@@ -69,6 +69,12 @@ class Order:
         return [(one, two) for one, two in both if one is not None and two is not None]
 
     @cached_property
+    def looping(self) -> str | None:
+        """The first layer that has ends in time."""
+        pairs = zip(self.all_names, self.all_kinds, strict=True)
+        return next((n.rpartition(".")[0] for n, kind in pairs if kind == TIME_STEPS), None)
+
+    @cached_property
     def rectifiers(self) -> NDArray[np.intp]:
         """The numbers of the layers that are."""
         return np.array([row for row, kind in enumerate(self.kinds) if kind in RECTIFIERS], np.intp)

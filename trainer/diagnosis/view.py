@@ -115,9 +115,9 @@ class View:
 
     @cached_property
     def recurrent(self) -> str | None:
-        """The first recurrent layer."""
+        """The first recurrent layer, or the first that is called step by step."""
         pairs = zip(self.names, self.kinds, strict=True)
-        return next((name for name, kind in pairs if kind in RECURRENT), None)
+        return next((name for name, kind in pairs if kind in RECURRENT), self.order.looping)
 
     @cached_property
     def output_signal(self) -> float:
