@@ -57,9 +57,9 @@ def test_progress_runs_from_the_constant_prediction_to_the_best() -> None:
 
 def test_no_network_is_drawn_twice() -> None:
     seen, unseen = programs("drawn"), programs("unseen")
-    assert len(seen) == 2660 and len(unseen) == 300 and not seen.keys() & unseen.keys()
+    assert len(seen) == 2960 and len(unseen) == 250 and not seen.keys() & unseen.keys()
     known, fresh = programs("foreign"), programs("fresh")
-    assert (len(known), len(fresh)) == (18 * 38, 8 * 38) and not known.keys() & fresh.keys()
+    assert (len(known), len(fresh)) == (26 * 38, 4 * (38 + 40)) and not known.keys() & fresh.keys()
 
 
 def test_every_foreign_family_can_be_trained() -> None:

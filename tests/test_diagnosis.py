@@ -355,6 +355,9 @@ class TestForward:
         shrinks = [record(k, rows, loss=x, optimizer="Adam") for k, rows, x in pairs]
         assert alarms(shrinks) == {"signal_blow_up"}
         assert alarms(replace(made, loss=made.loss**6) for made in shrinks) == set()
+        hundred = deep(8, forward=1.9)
+        assert adam(hundred, [1.0] * len(STEPS)) == {"signal_blow_up"}
+        assert adam(hundred, losses) == adam(deep(8, forward=1.7), [1.0] * len(STEPS)) == set()
         early = [record(k, deep(8, forward=20.0), loss=0.8**n, optimizer="Adam")
                  for n, k in enumerate(STEPS) if k < 50]  # fmt: skip
         assert alarms(early) == set()

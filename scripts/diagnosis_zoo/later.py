@@ -15,7 +15,7 @@ from diagnosis_zoo.drawn import Pick, lot
 from diagnosis_zoo.foreign import Family, program, training
 from diagnosis_zoo.program import Program, Run, Task
 from diagnosis_zoo.sick import COLLAPSE, DEAD, EXPLODING, NON_FINITE, RATE, VANISHING
-from diagnosis_zoo.tasks import task
+from diagnosis_zoo.tasks import numbers, task
 
 # Networks.
 
@@ -167,6 +167,73 @@ class Largest(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
 
+class Gates(nn.Module):
+    """A gated recurrent unit (Cho et al. 2014) of two linear layers, called step by step."""
+
+    def __init__(self, task: Task, bias: float) -> None:
+        super().__init__()
+        inputs, self.width = task.x.shape[-1] + 32, 32
+        self.gates, self.new = nn.Linear(inputs, 64), nn.Linear(inputs, 32)
+        self.head = nn.Linear(32, task.outputs)
+        nn.init.constant_(self.gates.bias[:32], bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), self.width)
+        for step in x.unbind(1):
+            keep, reset = self.gates(torch.cat([step, state], 1)).sigmoid().chunk(2, 1)
+            new = torch.tanh(self.new(torch.cat([step, reset * state], 1)))
+            state = keep * state + (1 - keep) * new
+        return self.head(state)  # type: ignore[no-any-return]
+
+
+class Product(nn.Module):
+    """Layers whose outputs are multiplied (a polynomial of that degree)."""
+
+    def __init__(self, task: Task, degree: int, std: float) -> None:
+        super().__init__()
+        self.factors = nn.ModuleList(nn.Linear(task.inputs, 48) for _ in range(degree))
+        self.head = nn.Linear(48, task.outputs)
+        for factor in self.factors:
+            nn.init.normal_(factor.weight, std=std)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        made = self.factors[0](x)
+        for factor in list(self.factors)[1:]:
+            made = made * factor(x)
+        return self.head(made)  # type: ignore[no-any-return]
+
+
+class Pooled(nn.Module):
+    """What a query that is learnt attends to (Lee et al. 2019)."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.embed = nn.Linear(task.x.shape[-1], 32)
+        self.query = nn.Parameter(torch.randn(1, 1, 32))
+        self.attend = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, task.outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        place = torch.arange(x.shape[1], device=x.device)[:, None] / x.shape[1]
+        x = self.embed(x) + place
+        return self.head(self.attend(self.query.expand(len(x), -1, -1), x, x)[0][:, 0])  # type: ignore[no-any-return]
+
+
+class Bumps(nn.Module):
+    """Radial basis functions around centres that are learnt."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(64, task.inputs))
+        self.head = nn.Linear(64, task.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        far = torch.cdist(x, self.centres).square() / x.shape[1]
+        return self.head((-far).exp())  # type: ignore[no-any-return]
+
+
 def scheduled(make: Callable[[torch.optim.Optimizer], Any]) -> Callable[[Run], None]:
     """A rate that follows one of torch's schedules, step by step."""
 
@@ -291,6 +358,91 @@ SICK: dict[str, Family] = {
     "collapse/decay": decayed, "explode/loop": loop_grows, "explode/shared": shared_grows,
     "explode/cubes": cubes, "explode/filters": filters_grow, "explode/sum-loss": summed_loss,
     "finite/naive": naive,
+}  # fmt: skip
+
+
+def gates_shut(pick: Pick) -> dict[str, Any]:
+    bias = pick([20.0, 40.0])
+    return {"data": pick(["waves", "digit_rows", "first_of_10"]), "verdicts": COLLAPSE,
+            **training(pick), "build": lambda t: Gates(t, bias)}  # fmt: skip
+
+
+def bottleneck(pick: Pick) -> dict[str, Any]:
+    """Many layers of two or three units."""
+    depth, width, kind = pick([16, 24]), pick([2, 3]), pick(["tanh", "softsign", "gelu"])
+    widths = [width] * depth
+    return {"data": pick(["digits", "cancer", "teacher"]), "verdicts": VANISHING, **training(pick),
+            "build": lambda t: more.stack([t.inputs, *widths, t.outputs], kind)}  # fmt: skip
+
+
+def cold(pick: Pick) -> dict[str, Any]:
+    """Activations of inputs so large that they are at their limits throughout."""
+    scale, kind = pick([1e3, 1e4]), pick(["hardtanh", "hardsigmoid", "relu6"])
+
+    def build(rows: Task) -> nn.Module:
+        model = list(more.stack([rows.inputs, 64, 64, rows.outputs], kind))
+        model.insert(2, net.Calculation(lambda x: scale * x))
+        return nn.Sequential(*model)
+
+    return {"data": pick(["digits", "cancer"]), "build": build, "steps": 200,
+            "verdicts": VANISHING | DEAD | EXPLODING | {"saturated", "constant_output"},
+            **training(pick)}  # fmt: skip
+
+
+def products(pick: Pick) -> dict[str, Any]:
+    degree, std = pick([5, 8]), pick([0.5, 1.0])
+    return {"data": pick(["digits", "wine", "teacher"]), "verdicts": EXPLODING | NON_FINITE | RATE,
+            **training(pick), "steps": 120, "build": lambda t: Product(t, degree, std)}  # fmt: skip
+
+
+def penalised(pick: Pick) -> dict[str, Any]:
+    """A penalty on the outputs' squares that is a million times too large for the rate."""
+
+    def rows() -> Task:
+        made = task("teacher")
+        return Task(made.x, made.y, lambda x, y: 1e4 * (x - y).square().mean(), 3,
+                    1e4 * made.constant)  # fmt: skip
+
+    kind = pick(["tanh", "relu", "gelu"])
+    return {"data": rows, "verdicts": RATE, "optimizer": pick(["sgd", "momentum"]), "lr": 0.01,
+            "steps": 120, "build": lambda t: more.stack([t.inputs, 64, 64, 3], kind)}  # fmt: skip
+
+
+def silent_head(pick: Pick) -> dict[str, Any]:
+    """A rectifier behind the last layer, of targets that are below zero."""
+
+    def rows() -> Task:
+        made = task("diabetes")
+        return numbers(made.x, -made.y.abs() - 3)
+
+    def build(rows: Task) -> nn.Module:
+        model = more.stack([10, 48, 48, 1], pick_kind)
+        nn.init.constant_(model[-1].bias, -5.0)  # type: ignore[arg-type, union-attr]
+        return nn.Sequential(*model, nn.ReLU())
+
+    pick_kind = pick(["relu", "tanh"])
+    return {"data": rows, "verdicts": DEAD, **training(pick), "steps": 100, "build": build}
+
+
+def halved(pick: Pick) -> dict[str, Any]:
+    """Half precision that overflows on the way."""
+    scale = pick([300.0, 1000.0])
+
+    def build(rows: Task) -> nn.Module:
+        inner = more.stack([64, 64, 64, 10], "relu")
+        net.initialise(inner, net.normal(0.5))
+        inner = inner.half()
+        return nn.Sequential(more.Through(lambda x: (scale * x).half(), inner),
+                             net.Calculation(lambda x: x.float()))  # fmt: skip
+
+    return {"data": "digits", "verdicts": NON_FINITE, "build": build, "steps": 60,
+            **training(pick, "sgd", "momentum")}  # fmt: skip
+
+
+LAST_SICK: dict[str, Family] = {
+    "vanish/gates-shut": gates_shut, "vanish/bottleneck": bottleneck, "saturate/cold": cold,
+    "explode/products": products, "explode/penalised": penalised, "dead/silent-head": silent_head,
+    "finite/halved": halved,
 }  # fmt: skip
 
 
@@ -421,12 +573,102 @@ HEALTHY: dict[str, Family] = {
 }  # fmt: skip
 
 
+def gating(pick: Pick) -> dict[str, Any]:
+    bias = pick([0.0, 1.0])
+    return {"data": pick(["waves", "digit_rows", "first_of_10"]), "optimizer": "adam", "lr": 5e-3,
+            "steps": 400, "build": lambda t: Gates(t, bias)}  # fmt: skip
+
+
+def pooling(pick: Pick) -> dict[str, Any]:
+    return {"data": pick(["digit_rows", "waves"]), **training(pick, "adam", "adamw"), "steps": 400,
+            "build": Pooled}  # fmt: skip
+
+
+def bumps(pick: Pick) -> dict[str, Any]:
+    return {"data": pick(["moons", "wine", "diabetes"]), "optimizer": "adam",
+            "lr": pick([1e-2, 3e-2]), "steps": 500, "build": Bumps}  # fmt: skip
+
+
+def counted(pick: Pick) -> dict[str, Any]:
+    """Likelihoods: of counts, of numbers with a spread, which may be below zero, of many labels."""
+
+    def counts() -> Task:
+        made = task("diabetes")
+        y = (made.y * 2 + 5).clamp(0).round()
+        loss = F.poisson_nll_loss
+        return Task(made.x, y, loss, 1, float(loss(y.mean().log().expand_as(y), y)))
+
+    def spread() -> Task:
+        made = task("diabetes")
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            mean, log_spread = x.chunk(2, 1)
+            return (log_spread + ((y - mean) / log_spread.exp()).square() / 2).mean() - 2
+
+        constant = float(made.y.std().log() + 0.5 - 2)
+        return Task(made.x, made.y, loss, 2, constant)
+
+    def labels() -> Task:
+        made = task("digits")
+        y = torch.stack([(made.y % k == 0).float() for k in (2, 3, 5)], 1)
+        loss = F.binary_cross_entropy_with_logits
+        return Task(made.x, y, loss, 3, float(loss(y.mean(0).logit().expand_as(y), y)))
+
+    return {"data": pick([counts, spread, labels]), "optimizer": pick(["adam", "rmsprop"]),
+            "lr": 2e-3, "steps": 400,
+            "build": lambda t: more.stack([t.inputs, 48, 48, t.outputs], "relu")}  # fmt: skip
+
+
+def low_degree(pick: Pick) -> dict[str, Any]:
+    degree = pick([2, 3])
+    return {"data": pick(["moons", "wine", "digits"]), "optimizer": "adam", "lr": 3e-3,
+            "steps": 400, "build": lambda t: Product(t, degree, 0.1)}  # fmt: skip
+
+
+def linear_code(pick: Pick) -> dict[str, Any]:
+    x = task("digits").x
+
+    def rows() -> Task:
+        return Task(x, x, F.mse_loss, 64, float((x - x.mean(0)).square().mean()))
+
+    return {
+        "data": rows,
+        "optimizer": pick(["adam", "momentum"]),
+        "lr": pick([3e-3, 1e-2]),
+        "steps": 600,
+        "build": lambda t: nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 64)),
+    }
+
+
+def sized(pick: Pick) -> dict[str, Any]:
+    """Wide layers; many classes of few rows; a very small and a large rate for what it is."""
+    width, lr = pick([(1024, 1e-4), (512, 3e-4), (16, 1e-2)])
+    return {"data": pick(["digits", "blobs", "teacher"]), "optimizer": pick(["adam", "adamw"]),
+            "lr": lr, "steps": 500,
+            "build": lambda t: more.stack([t.inputs, width, width, t.outputs], "gelu")}  # fmt: skip
+
+
+LAST_HEALTHY: dict[str, Family] = {
+    "gating": gating, "pooling": pooling, "bumps": bumps, "counted": counted,
+    "low-degree": low_degree, "linear-code": linear_code, "sized": sized,
+}  # fmt: skip
+
+
 def programs(draws: Iterable[int]) -> list[Program]:
     """One of each family for each of the numbers, which say what is drawn."""
+    return _drawn(draws, 20_000_000, (SICK, HEALTHY))
+
+
+def last_programs(draws: Iterable[int]) -> list[Program]:
+    """The same of the families that were written after the others had led to changes."""
+    return _drawn(draws, 30_000_000, (LAST_SICK, LAST_HEALTHY))
+
+
+def _drawn(draws: Iterable[int], start: int, groups: Iterable[dict[str, Family]]) -> list[Program]:
     made = []
     for draw in draws:
-        for families in (SICK, HEALTHY):
+        for families in groups:
             for place, (name, family) in enumerate(families.items()):
-                _, pick = lot(20_000_000 + 1000 * draw + place)
+                _, pick = lot(start + 1000 * draw + place)
                 made.append(program(f"{name}.{draw}", family(pick)))
     return made

@@ -16,7 +16,7 @@ from diagnosis_zoo.program import Program, Trace, run
 
 SEEDS = {
     "circle": 10, "sick": 3, "healthy": 6, "drawn": 1, "unseen": 1, "foreign": 1, "fresh": 1,
-    "later": 1,
+    "later": 1, "last": 1,
 }  # fmt: skip
 LISTS = {
     "circle": circle.programs,
@@ -26,17 +26,22 @@ LISTS = {
         *drawn.networks(range(1100)),
         *drawn.networks(range(2000, 2240)),
         *drawn.networks(range(3000, 3240)),
-        *drawn.networks(range(4000, 4200)),
+        *drawn.networks(range(4000, 4350)),
         *drawn.architectures(range(160)),
         *drawn.architectures(range(1000, 1240)),
         *drawn.architectures(range(2000, 2280)),
-        *drawn.architectures(range(3000, 3200)),
+        *drawn.architectures(range(3000, 3350)),
     ],
-    "foreign": lambda: foreign.programs(range(18)),
-    # Drawn when the rules were finished; the rules have not been changed for them.
-    "unseen": lambda: [*drawn.networks(range(4200, 4350)), *drawn.architectures(range(3200, 3350))],
-    "fresh": lambda: foreign.programs(range(18, 26)),
+    "foreign": lambda: foreign.programs(range(26)),
     "later": lambda: later.programs(range(8)),
+    "last": lambda: later.last_programs(range(8)),
+    # Drawn when the rules were finished; the rules have not been changed for them.
+    "unseen": lambda: [*drawn.networks(range(4350, 4475)), *drawn.architectures(range(3350, 3475))],
+    "fresh": lambda: [
+        *foreign.programs(range(26, 30)),
+        *later.programs(range(8, 12)),
+        *later.last_programs(range(8, 12)),
+    ],
 }
 
 

@@ -98,7 +98,7 @@ def false_alarms(found: Cases) -> str:
     """
     every = healthy(found, "healthy")
     there = {case.reading.job.group for case in found}
-    groups = ("healthy", "circle", *DRAWN, "foreign", "fresh", "later")
+    groups = ("healthy", "circle", *DRAWN, "foreign", "fresh", "later", "last")
     trains = {group: healthy(found, group) for group in groups if group in there}
     fails = {group: unnamed(found, group) for group in DRAWN if group in there}
 

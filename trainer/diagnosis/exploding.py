@@ -12,29 +12,32 @@ from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
+STANDING = 0.9  # of the loss at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is a thousand times the input from the start, still is, and that hurts: updates
-    throw the weights away, or the loss does not fall; or, from ten thousand times on, it is still a
-    hundred, and the loss has not come down by the root of that in the steps that an adaptive
-    optimizer is given."""
+    throw the weights away, or the loss does not fall. In the steps that an adaptive optimizer is
+    given a hundred times are enough where the loss does not fall; and where it started ten thousand
+    times as large, is still a hundred times, and the loss has not fallen by the root of that."""
     first, view = history.first_view, history.view
     if first is None or view is None or first.normalised:
         return None
     ratio, now = first.forward_ratio, view.forward_ratio
     if first.output_signal <= thresholds.lost_signal:
         return None  # biases beside tiny inputs
+    late = history.record.step >= PATIENCE_STEPS and not history.rate_is_rising
+    large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR
+    idle = large and history.recent_loss >= STANDING * history.loss_at_start
+    # The loss of a batch may be zero: of outputs in the millions one class is all that there is.
     stays = (
-        ratio >= FAR * thresholds.blown_up_forward
-        and now >= thresholds.blown_up_forward / FAR
-        and history.record.step >= PATIENCE_STEPS
-        # That of a batch may be zero: of outputs in the millions one class is all that there is.
+        large
+        and ratio >= FAR * thresholds.blown_up_forward
         and history.recent_loss > history.loss_at_start / math.sqrt(ratio)
     )
-    if not (min(ratio, now) >= thresholds.blown_up_forward or stays):
+    if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays):
         return None
     found = blame.amplification(first, history.record)
     hurts = (
@@ -51,7 +54,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts {ratio:.1g} times as large as the input",
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
-        sightings=1 if stays else 2 if hurts else UNCONFIRMED,
+        sightings=1 if stays else 2 if hurts or idle else UNCONFIRMED,
     )  # fmt: skip
 
 

@@ -151,8 +151,10 @@ class View:
             if (lost[:row] | ~reached[:row]).all() and (row == 0 or lost[:row].any()):
                 return int(row)
         # Functions that no module tells of: a gradient arrives at a layer, none at the one before.
+        # In a layer that is called step by step it may be a gate that is shut.
         alive = np.flatnonzero(reached & ~lost)
-        if any(kind in ACTIVATIONS for kind in self.kinds) or not len(alive):
+        told = any(kind in ACTIVATIONS for kind in self.kinds)
+        if told or self.order.looping is not None or not len(alive):
             return None
         if not lost[: alive[0]].any() or self.output_signal > 0:
             return None
