@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from diagnosis_peers import GATED, PEERS, Alarm, gated
-from diagnosis_zoo import foreign, outcome
+from diagnosis_zoo import foreign, later, outcome
 from diagnosis_zoo.case import OURS, Case, Reading
 from diagnosis_zoo.program import Program, Trace, run
 from diagnosis_zoo.recording import Job, load, programs, record
@@ -62,8 +62,8 @@ def test_no_network_is_drawn_twice() -> None:
     assert (len(known), len(fresh)) == (26 * 38, 4 * (38 + 40)) and not known.keys() & fresh.keys()
 
 
-def test_every_foreign_family_can_be_trained() -> None:
-    for program in foreign.programs([0]):
+def test_every_family_can_be_trained() -> None:
+    for program in [*foreign.programs([0]), *later.programs([0]), *later.last_programs([0])]:
         torch.manual_seed(0)
         made = program.make(0)
         loss = made.loss()

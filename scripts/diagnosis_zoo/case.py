@@ -32,6 +32,7 @@ BUILT = (
     "foreign",
     "fresh",
     "later",
+    "last",
 )  # groups of which is known what is meant to train
 OF_PUBLISHED = {"vanishing": "vanishing", "exploding": "exploding", "dying_relu": "dead"}
 
