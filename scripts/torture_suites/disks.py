@@ -51,8 +51,10 @@ def full_for_a_while(case: Case) -> Iterator[str]:
         at(step, lambda: fill(ballast.parent, but))
         at(step + 20, ballast.unlink)
 
+    messages = NO_CHECKPOINT + NO_SPACE, "they can be written again"
     with disk(case.work / "disk"):
-        yield from case.ends(prepare, 0, NO_CHECKPOINT + NO_SPACE, "they can be written again")
+        # Where all are kept none is written over the blocks of another, for which there is room.
+        yield from case.ends(prepare, 0, *messages, arguments=("checkpoint.keep=90",))
         yield from case.is_the_unbroken_run()
 
 
