@@ -358,6 +358,7 @@ class TestForward:
         hundred = deep(8, forward=1.9)
         assert adam(hundred, [1.0] * len(STEPS)) == {"signal_blow_up"}
         assert adam(hundred, losses) == adam(deep(8, forward=1.7), [1.0] * len(STEPS)) == set()
+        assert adam(hundred, -losses) == set()  # nobody knows where such a loss stands still
         early = [record(k, deep(8, forward=20.0), loss=0.8**n, optimizer="Adam")
                  for n, k in enumerate(STEPS) if k < 50]  # fmt: skip
         assert alarms(early) == set()

@@ -29,6 +29,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     if first.output_signal <= thresholds.lost_signal:
         return None  # biases beside tiny inputs
     late = history.record.step >= PATIENCE_STEPS and not history.rate_is_rising
+    late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
     large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR
     idle = large and history.recent_loss >= STANDING * history.loss_at_start
     # The loss of a batch may be zero: of outputs in the millions one class is all that there is.
