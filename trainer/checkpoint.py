@@ -108,7 +108,7 @@ def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
         with overwriting(temporary / DESCRIPTION) as file:
             file.write(signed.encode())
         if snapshot.durable:
-            sync(temporary)
+            _flush_files(temporary)
         remove(path)
         temporary.rename(path)
         if snapshot.durable:
@@ -186,9 +186,7 @@ def point(folder: Path, name: str, text: str, durable: bool) -> None:
 
 def sync(path: Path) -> None:
     """Has a checkpoint that is written on the disk."""
-    for name in (WEIGHTS, TENSORS, DESCRIPTION):
-        _flush(path / name)
-    synced(path)
+    _flush_files(path)
     synced(path.parent)
 
 
@@ -235,6 +233,13 @@ def _flush(path: Path) -> None:
     """Has what is in a file on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _flush_files(path: Path) -> None:
+    """Has all files of a checkpoint, and their names, on the disk."""
+    for name in (WEIGHTS, TENSORS, DESCRIPTION):
+        _flush(path / name)
+    synced(path)
 
 
 @contextmanager
