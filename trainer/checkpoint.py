@@ -100,15 +100,15 @@ def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
     assert snapshot.written is not None
     path, temporary = folder / f"step-{snapshot.step:09d}", folder / NEXT
     tree = joined(snapshot.tree, more)
-    text = json.dumps(
-        {"format": FORMAT, "step": snapshot.step, "tree": tree, "files": snapshot.written}
-    )
+    about = {"format": FORMAT, "step": snapshot.step, "files": snapshot.written}
+    text = json.dumps(about | {"tree": tree})
     signed = json.dumps({"crc32c": _checksum(text), "content": text})
     with _removed_on_error(temporary):
         with overwriting(temporary / DESCRIPTION) as file:
             file.write(signed.encode())
         if snapshot.durable:
-            _flush_files(temporary)
+            _flush(*(temporary / name for name in (*snapshot.files, DESCRIPTION)))
+            synced(temporary)
         remove(path)
         temporary.rename(path)
         if snapshot.durable:
@@ -186,7 +186,8 @@ def point(folder: Path, name: str, text: str, durable: bool) -> None:
 
 def sync(path: Path) -> None:
     """Has a checkpoint that is written on the disk."""
-    _flush_files(path)
+    _flush(*(path / name for name in (WEIGHTS, TENSORS, DESCRIPTION)))
+    synced(path)
     synced(path.parent)
 
 
@@ -229,17 +230,11 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(path, step, held[WEIGHTS], tree)
 
 
-def _flush(path: Path) -> None:
-    """Has what is in a file on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_files(path: Path) -> None:
-    """Has all files of a checkpoint, and their names, on the disk."""
-    for name in (WEIGHTS, TENSORS, DESCRIPTION):
-        _flush(path / name)
-    synced(path)
+def _flush(*paths: Path) -> None:
+    """Has what is in these files on the disk."""
+    for path in paths:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 @contextmanager
