@@ -166,7 +166,6 @@ class Activations:
             tensor = first_tensor((args, kwargs))
             if tensor is not None and (not self._order or _INPUT in self._order):
                 self._add(_INPUT, INPUT, tensor)
-                self._passes.append(-1)
             self.seconds += time.perf_counter() - started
 
     def _sequence_enters(self, name: str, module: nn.Module, args: Any) -> Any:
@@ -183,7 +182,6 @@ class Activations:
             (self._add(f"{name}.{end}", TIME_STEPS, sequence[place]), place)
             for end, place in places.items()
         ]
-        self._passes += [-1] * len(rows)
 
         def received(gradient: Tensor) -> None:
             for row, place in rows:
@@ -204,9 +202,9 @@ class Activations:
         row, call = self._order.get(name), -1
         # Checkpointing calls the layer again during the backward pass: the same output.
         if row is None or not _in_backward():
-            row, call = self._add(name, type(module).__name__, tensor), len(self._passes)
             steps = module._parameters and f"{name}.{ENDS[0]}" not in self._order
-            self._passes.append(self._pass if steps else -1)
+            call = len(self._passes)
+            row = self._add(name, type(module).__name__, tensor, self._pass if steps else -1)
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
@@ -214,7 +212,7 @@ class Activations:
             self._edges.append(node.register_prehook(partial(self._received, row, number, call)))
         self.seconds += time.perf_counter() - started
 
-    def _add(self, name: str, kind: str, tensor: Tensor) -> int:
+    def _add(self, name: str, kind: str, tensor: Tensor, forward: int = -1) -> int:
         """Takes what a layer puts out now, since what follows may work in place; its row."""
         row = self._order.get(name)
         if row is None:
@@ -222,6 +220,7 @@ class Activations:
             self._kinds.append(kind)
             self._dtypes.append(dtype_name(tensor.dtype))
         self._outputs.add(row, tensor.detach(), copy=True)
+        self._passes.append(forward)
         return row
 
     def _received(

@@ -26,14 +26,8 @@ OF_FAMILY = {
     "loop": "other",
     "saturate": "other",
 }
-BUILT = (
-    "sick",
-    "healthy",
-    "foreign",
-    "fresh",
-    "later",
-    "last",
-)  # groups of which is known what is meant to train
+# Groups of which is known what is meant to train.
+BUILT = ("sick", "healthy", "foreign", "fresh", "later", "last")
 OF_PUBLISHED = {"vanishing": "vanishing", "exploding": "exploding", "dying_relu": "dead"}
 
 
