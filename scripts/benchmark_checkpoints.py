@@ -1,10 +1,12 @@
 """What does a checkpoint cost the training that goes on while it is written?
 
-    python scripts/benchmark_checkpoints.py [--rounds 7] [--threads 2] [--folder DIR]
+    python scripts/benchmark_checkpoints.py [--turns 150] [--threads 2] [--folder DIR]
 
-Trains the multilayer perceptron of workloads.py and the configuration digits_mlp with a checkpoint
-every ten steps and without, in turns; then holds up a network of 100 million parameters for one
-checkpoint, beside a bare copy of its weights. Times are on the clock.
+Trains the multilayer perceptron of workloads.py and the configuration digits_mlp, fifty steps with
+a checkpoint every ten and fifty without in turns, and compares each turn with the one before it:
+the median of the ratios, and 1.57 times their quartiles' distance by the root of their number,
+which is a median's 95 % interval (McGill, Tukey and Larsen, 1978). Then holds up a network of 100
+million parameters for one checkpoint, beside a bare copy of its weights. Times are on the clock.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ from trainer.config import load
 from trainer.console import Console
 from trainer.evaluation import Evaluation
 from trainer.experiment import Experiment
-from trainer.progress import Keeper, Progress
+from trainer.progress import Progress
 from trainer.signals import Signals
 
 EVERY_STEPS = 10  # the checkpoints of the mlp and of digits_mlp
+TURN_STEPS = 50  # a turn is short, so that a machine's moods meet both ways alike
+WARM_TURNS = 6
 MLP = """
 name: mlp
 data: {name: "benchmark_checkpoints:images", batch_size: 64}
@@ -64,38 +68,43 @@ def built(folder: Path, text: str, *overrides: str) -> Experiment:
     return replace(made, training=lambda model: Evaluation(0.0))  # type: ignore[arg-type]
 
 
-def kept(made: Experiment, folder: Path) -> Checkpoints:
-    folder.mkdir(exist_ok=True)
-    return Checkpoints(folder, made, Signals(), lambda durable: dict, sys.exit)
+class Turns(Checkpoints):
+    """Writes checkpoints in every other turn; knows when each turn began."""
+
+    def __init__(self, made: Experiment, folder: Path) -> None:
+        folder.mkdir()
+        super().__init__(folder, made, Signals(), lambda durable: dict, sys.exit)
+        self.began: list[float] = []
+
+    def pause(self, progress: Progress) -> str | None:
+        turn, steps = divmod(progress.step, TURN_STEPS)
+        if steps == 0:
+            self.wait()
+            self.began.append(time.perf_counter())
+        return super().pause(progress) if turn % 2 else None
+
+    def ended(self, progress: Progress, reason: str) -> None:
+        self.wait()
+        self.began.append(time.perf_counter())
 
 
-def seconds(made: Experiment, keeper: Keeper) -> float:
-    """Of training, and of what the thread has left to do then."""
-    start = time.perf_counter()
-    loop.run(made, Unobserving(made.model), Console(quiet=True), keeper=keeper)
-    if isinstance(keeper, Checkpoints):
-        keeper.close()
-    return time.perf_counter() - start
-
-
-def often(name: str, work: Path, text: str, steps: int, rounds: int, *overrides: str) -> None:
+def often(name: str, work: Path, text: str, turns: int, *overrides: str) -> None:
     """Prints what a checkpoint every ten steps costs."""
+    steps = TURN_STEPS * (2 * turns + WARM_TURNS)
     options = [f"stop.steps={steps}", f"checkpoint.every_steps={EVERY_STEPS}", *overrides]
     made = built(work, text, *options)
-    times: dict[str, list[float]] = {"with": [], "without": []}
-    for number in range(rounds + 1):
-        folder = Path(tempfile.mkdtemp(dir=work))
-        for way in sorted(times, reverse=bool(number % 2)):
-            took = seconds(made, kept(made, folder) if way == "with" else Keeper())
-            if number:  # the first round warms up
-                times[way].append(took)
-    ratios = sorted(a / b for a, b in zip(times["with"], times["without"], strict=True))
-    low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-    values = sum(p.numel() for p in made.model.parameters())
-    bare = 1e3 * statistics.median(times["without"]) / steps
+    keeper = Turns(made, Path(tempfile.mkdtemp(dir=work)) / "run")
+    loop.run(made, Unobserving(made.model), Console(quiet=True), keeper=keeper)
+    keeper.close()
+    times = [after - before for before, after in itertools.pairwise(keeper.began)][WARM_TURNS:]
+    without, written = times[::2], times[1::2]
+    ratios = sorted(a / b for a, b in zip(written, without, strict=True))
+    error = 1.57 * (ratios[3 * turns // 4] - ratios[turns // 4]) / turns**0.5
     print(
-        f"{name}: {values:,} values, {bare:.2f} ms a step, with a checkpoint every {EVERY_STEPS} "
-        f"{statistics.median(ratios):.3f} times that ({low:.3f} to {high:.3f})",
+        f"{name}: {sum(p.numel() for p in made.model.parameters()):,} values, "
+        f"{1e3 * statistics.median(without) / TURN_STEPS:.2f} ms a step, with a checkpoint every "
+        f"{EVERY_STEPS} {statistics.median(ratios):.3f} +- {error:.3f} times that "
+        f"(sums {sum(written) / sum(without):.3f})",
         flush=True,
     )
 
@@ -103,7 +112,7 @@ def often(name: str, work: Path, text: str, steps: int, rounds: int, *overrides:
 def once(work: Path) -> None:
     """Prints how long a large network is held up by one checkpoint."""
     made = built(work, LARGE, "optimizer.name=sgd")
-    keeper, progress = kept(made, work / "large"), Progress()
+    keeper, progress = Turns(made, work / "large"), Progress()
     copies, held, writing = [], [], []
     for progress.step in range(1, 6):
         start = time.perf_counter()
@@ -125,7 +134,7 @@ def once(work: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=150, help="of each way")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--folder", type=Path, help="on the disk to measure; else a temporary one")
     given = parser.parse_args()
@@ -133,8 +142,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         work = Path(folder)
         for optimizer in ("sgd", "adam"):
-            often(f"mlp, {optimizer}", work, MLP, 1200, given.rounds, f"optimizer.name={optimizer}")
-        often("digits_mlp", work, DIGITS.read_text(), 6000, given.rounds)
+            often(f"mlp, {optimizer}", work, MLP, given.turns, f"optimizer.name={optimizer}")
+        often("digits_mlp", work, DIGITS.read_text(), given.turns)
         once(work)
 
 

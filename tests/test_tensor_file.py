@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from trainer.tensor_file import KINDS, TensorFile, checksum
+from trainer.tensor_file import KINDS, NotFinite, TensorFile, checksum
 
 ODD = {
     "scalar": torch.tensor(1.5),
@@ -58,16 +58,23 @@ def test_what_was_there_leaves_no_trace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_not_finite_is_found(kind: torch.dtype, bad: float) -> None:
-    good = torch.linspace(-5, 5, 1000).abs().to(kind)
-    assert TensorFile({"a": good}).is_finite()
+@pytest.mark.parametrize(("size", "at"), [(1000, 77), (1_500_000, -1)])
+def test_what_is_not_finite_is_found(
+    tmp_path: Path, kind: torch.dtype, bad: float, size: int, at: int
+) -> None:
+    good = torch.linspace(-5, 5, size).abs().to(kind)
+    TensorFile({"a": good}).write(tmp_path / "good", finite=True)
+    assert same(load_file(tmp_path / "good")["a"], good)
     if (kind.is_floating_point or kind.is_complex) and kind.itemsize > 1:
-        good[77] = bad
-        assert not TensorFile({"b": torch.zeros(3), "a": good}).is_finite()
+        good[at] = bad
+        with pytest.raises(NotFinite):
+            TensorFile({"b": torch.zeros(3), "a": good}).write(tmp_path / "bad", finite=True)
+    TensorFile({"a": good}).write(tmp_path / "any")
+    assert same(load_file(tmp_path / "any")["a"], good)
 
 
-def test_a_sum_that_overflows_is_of_finite_numbers() -> None:
-    assert TensorFile({"a": torch.full((1000,), 3e38)}).is_finite()
+def test_a_sum_that_overflows_is_of_finite_numbers(tmp_path: Path) -> None:
+    TensorFile({"a": torch.full((1000,), 3e38)}).write(tmp_path / "a", finite=True)
 
 
 def test_only_a_copy_stays_as_it_was(tmp_path: Path) -> None:

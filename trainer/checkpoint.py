@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainer.plain import joined, packed, unpacked
-from trainer.tensor_file import TensorFile, checksum, overwriting
+from trainer.tensor_file import NotFinite, TensorFile, checksum, overwriting
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS, TENSORS = "checkpoint.json", "model.safetensors", "training.safetensors"
@@ -65,7 +65,7 @@ class Snapshot:
         tensors: dict[str, Tensor] = {}
         self.step, self.durable, self.tree = step, durable, packed(dict(tree), tensors)
         self.files = {WEIGHTS: TensorFile(weights), TENSORS: TensorFile(tensors)}
-        self.is_finite: bool | None = None  # whether all weights are; None until they are looked at
+        self.is_finite: bool | None = None  # whether all weights are; None until they are written
         self.written: dict[str, Any] | None = None  # what the description says of each file
 
     def keep(self, folder: Path) -> None:
@@ -84,12 +84,16 @@ class Snapshot:
         """Writes the tensors, if all are finite, to where a folder's next checkpoint is made."""
         if self.is_finite is not None:
             return
-        self.is_finite = self.files[WEIGHTS].is_finite()
-        if self.is_finite:
+        self.is_finite = False
+        place = folder / NEXT
+        if not place.is_dir():
             folder.mkdir(exist_ok=True)
-            (folder / NEXT).mkdir(exist_ok=True)
-            with _removed_on_error(folder / NEXT):
-                self.written = {n: file.write(folder / NEXT / n) for n, file in self.files.items()}
+            place.mkdir()
+        with suppress(NotFinite), _removed_on_error(place):
+            self.written = {
+                n: file.write(place / n, finite=n == WEIGHTS) for n, file in self.files.items()
+            }
+            self.is_finite = True
 
 
 def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
@@ -99,10 +103,9 @@ def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
     """
     assert snapshot.written is not None
     path, temporary = folder / f"step-{snapshot.step:09d}", folder / NEXT
-    tree = joined(snapshot.tree, more)
     about = {"format": FORMAT, "step": snapshot.step, "files": snapshot.written}
-    text = json.dumps(about | {"tree": tree})
-    signed = json.dumps({"crc32c": _checksum(text), "content": text})
+    text = json.dumps(about | {"tree": joined(snapshot.tree, more)})
+    signed = json.dumps({"crc32c": google_crc32c.value(text.encode()), "content": text})
     with _removed_on_error(temporary):
         with overwriting(temporary / DESCRIPTION) as file:
             file.write(signed.encode())
@@ -208,7 +211,7 @@ def _read(path: Path) -> Checkpoint:
     if len(text) > MAX_DESCRIPTION_BYTES:
         raise ValueError(f"{DESCRIPTION} is too large")
     signed = json.loads(text)
-    if _checksum(signed["content"]) != signed["crc32c"]:
+    if google_crc32c.value(signed["content"].encode()) != signed["crc32c"]:
         raise ValueError(f"the checksum of {DESCRIPTION} is wrong")
     content = json.loads(signed["content"])
     if content["format"] != FORMAT:
@@ -244,7 +247,3 @@ def _removed_on_error(folder: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _checksum(text: str) -> int:
-    return int(google_crc32c.value(text.encode()))

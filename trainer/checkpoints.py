@@ -50,7 +50,8 @@ class Checkpoints(Keeper):
         self._tried: int | None = None
         self._told = False  # that none can be written
         self._best = best(self.folder)
-        self._durable: Path | None = next(iter(checkpoint.complete(self.folder)), None)
+        self._whole = checkpoint.complete(self.folder)  # listing them each time takes longer
+        self._durable: Path | None = next(iter(self._whole), None)
         self._durable_at = -math.inf
         self._at = time.monotonic()
         self._constant: Any = None  # is made when it is first needed
@@ -148,7 +149,7 @@ class Checkpoints(Keeper):
         self.saved = snapshot.step
         if snapshot.durable:
             self._durable, self._durable_at = path, time.monotonic()
-        self._prune()
+        self._prune(path)
 
     def _missed(self, step: int, ended: str | None, error: Exception) -> None:
         if self._told:
@@ -180,11 +181,13 @@ class Checkpoints(Keeper):
         minutes = section.every_minutes
         return by_steps or (minutes is not None and time.monotonic() - self._at >= 60 * minutes)
 
-    def _prune(self) -> None:
-        for path in checkpoint.complete(self.folder)[self._section.keep :]:
+    def _prune(self, new: Path) -> None:
+        self._whole = sorted({*self._whole, new}, key=checkpoint.step_of, reverse=True)
+        for path in self._whole[self._section.keep :]:
             if path not in (self._best[0], self._durable):
                 try:
                     checkpoint.retire(path)
+                    self._whole.remove(path)
                 except OSError as error:
                     self._say(f"{path}: cannot be deleted: {error.strerror}")
 

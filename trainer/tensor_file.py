@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -23,10 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CHUNK_BYTES = 1 << 20
+PIECE_BYTES = 1 << 20
 BUFFER_BYTES = 1 << 16  # tensors below are written together
 ALIGNED_BYTES = 16  # so that every tensor starts at a multiple of its element's size
 BFLOAT16_EXPONENT = 0x7F80
+BITS = {torch.bfloat16: torch.int16} | dict.fromkeys(
+    (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+    torch.uint8,
+)
 KINDS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -36,8 +40,12 @@ KINDS = {
     torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
 }  # fmt: skip
 
-Bytes = NDArray[np.uint8]
+Values = NDArray[Any]
 Form = tuple[str, torch.dtype, torch.Size]
+
+
+class NotFinite(Exception):
+    """A number that is infinite or none."""
 
 
 class TensorFile:
@@ -55,7 +63,6 @@ class TensorFile:
         ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
         self._tensors = [tensor.detach() for _, tensor in ordered]
         self._head, self._ends = _layout(tuple((name, t.dtype, t.shape) for name, t in ordered))
-        self._copy: Tensor | None = None
 
     @property
     def bytes(self) -> int:
@@ -69,46 +76,35 @@ class TensorFile:
 
     def copy(self) -> None:
         """Takes a copy of the tensors, in one piece of the host's memory."""
-        copy = torch.empty(self.bytes, dtype=torch.uint8)
-        copy[: len(self._head)] = torch.frombuffer(self._head, dtype=torch.uint8)
+        copy = torch.empty(self._ends[-1] - self._ends[0], dtype=torch.uint8)
         places = [
-            copy[start:end].view(tensor.dtype).view(tensor.shape)
+            copy[start - self._ends[0] : end - self._ends[0]].view(tensor.dtype).view(tensor.shape)
             for (start, end), tensor in zip(
                 itertools.pairwise(self._ends), self._tensors, strict=True
             )
         ]
         if places:
             torch._foreach_copy_(places, self._tensors)
-        self._copy, self._tensors = copy, places
+        self._tensors = places
 
-    def is_finite(self) -> bool:
-        """Whether all numbers of two bytes or more are; by numpy, which starts no threads."""
-        # A sum is quicker than to look at each, but that of finite numbers may overflow.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return all(map(_is_finite, self._tensors))
-
-    def write(self, path: Path) -> dict[str, int]:
+    def write(self, path: Path, finite: bool = False) -> dict[str, int]:
         """Writes the file; its size and CRC-32C. What was there is written over.
 
-        OSError where it cannot be written.
+        OSError where it cannot be written. With `finite` also NotFinite where a number of two bytes
+        or more is not: the file is worth nothing then.
         """
-        checksum, pieces = 0, list(self._pieces())
-        with overwriting(path) as file:
-            file.writelines(piece.data for piece in pieces)
-        for piece in pieces:
-            checksum = google_crc32c.extend(checksum, piece)
+        checksum = google_crc32c.value(self._head)
+        # A sum is quicker than to look at each, but that of finite numbers may overflow.
+        with overwriting(path) as file, np.errstate(over="ignore", invalid="ignore"):
+            file.write(self._head)
+            for tensor in self._tensors:
+                for piece in _pieces(tensor):
+                    # All that is done to a piece is done while a core's cache holds it.
+                    if finite and not _is_finite(piece, tensor.dtype):
+                        raise NotFinite
+                    checksum = google_crc32c.extend(checksum, piece)
+                    file.write(piece.data)
         return {"bytes": self.bytes, "crc32c": checksum}
-
-    def _pieces(self) -> Iterator[Bytes]:
-        if self._copy is not None:
-            yield from np.split(self._copy.numpy(), range(CHUNK_BYTES, self.bytes, CHUNK_BYTES))
-            return
-        yield np.frombuffer(self._head, np.uint8)
-        for tensor in self._tensors:
-            plain = tensor
-            if tensor.is_conj() or tensor.is_neg() or not tensor.is_contiguous():
-                plain = tensor.resolve_conj().resolve_neg().contiguous()
-            yield plain.view(-1).view(torch.uint8).numpy()
 
 
 @contextmanager
@@ -128,23 +124,37 @@ def checksum(path: Path) -> int:
     """The CRC-32C of a file."""
     found = 0
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := file.read(PIECE_BYTES):
             found = google_crc32c.extend(found, chunk)
     return found
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    if tensor.dtype is torch.bfloat16:
-        bits = tensor.view(torch.int16).numpy()
-        return not ((bits & BFLOAT16_EXPONENT) == BFLOAT16_EXPONENT).any()
-    if tensor.dtype.itemsize == 1 or not (tensor.is_floating_point() or tensor.is_complex()):
+def _pieces(tensor: Tensor) -> Iterator[Values]:
+    """What a tensor holds, of kinds that numpy does not know their bits."""
+    if tensor.is_conj() or tensor.is_neg() or not tensor.is_contiguous():
+        tensor = tensor.resolve_conj().resolve_neg().contiguous()
+    if tensor.dtype in BITS:
+        tensor = tensor.view(BITS[tensor.dtype])
+    values: Values = tensor.numpy()
+    if values.nbytes <= PIECE_BYTES:
+        yield values
+        return
+    values, count = values.reshape(-1), PIECE_BYTES // values.itemsize
+    for start in range(0, values.size, count):
+        yield values[start : start + count]
+
+
+def _is_finite(values: Values, dtype: torch.dtype) -> bool:
+    """Whether the numbers of a piece are; by numpy, which starts no threads."""
+    if dtype is torch.bfloat16:
+        return not ((values & BFLOAT16_EXPONENT) == BFLOAT16_EXPONENT).any()
+    if dtype.itemsize == 1 or values.dtype.kind not in "fc":
         return True
-    values = tensor.numpy()
-    return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
+    return bool(np.isfinite(np.add.reduce(values, axis=None)) or np.isfinite(values).all())
 
 
 @lru_cache(maxsize=4)
-def _layout(forms: tuple[Form, ...]) -> tuple[bytearray, list[int]]:
+def _layout(forms: tuple[Form, ...]) -> tuple[bytes, list[int]]:
     """The start of the file, and where each tensor ends, the first being its start."""
     sizes = [dtype.itemsize * shape.numel() for _, dtype, shape in forms]
     ends = list(itertools.accumulate(sizes, initial=0))
@@ -154,5 +164,5 @@ def _layout(forms: tuple[Form, ...]) -> tuple[bytearray, list[int]]:
     }
     text = json.dumps({"__metadata__": {"format": "pt"}, **described}).encode()
     text += b" " * (-(8 + len(text)) % ALIGNED_BYTES)
-    head = bytearray(struct.pack("<Q", len(text)) + text)
+    head = struct.pack("<Q", len(text)) + text
     return head, [len(head) + end for end in ends]
