@@ -45,14 +45,14 @@ def histogram(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def signal(values: NDArray[np.float64], units: int) -> NDArray[np.float64]:
-    """RMS, zero, signal and dead fraction of values (units, samples of each)."""
+    """RMS, zero, signal and dead fraction of values (units, samples of each, positions)."""
     assert len(values) == units
-    fractions = [
-        np.sqrt(np.mean((unit - unit.mean()) ** 2)) / np.sqrt(np.mean(unit**2))
-        for unit in values
-        if unit.any()
-    ]
+    fractions = []
+    for unit in values:
+        middle = unit.mean(0) if len(unit) > 1 else unit.mean()
+        if unit.any():
+            fractions.append(np.sqrt(np.mean((unit - middle) ** 2)) / np.sqrt(np.mean(unit**2)))
     lower_median = np.sort(fractions)[(len(fractions) - 1) // 2] if fractions else np.nan
-    median = lower_median if values.shape[1] > 1 else np.nan
+    median = lower_median if values[0].size > 1 else np.nan
     dead = np.mean([not unit.any() for unit in values])
     return np.array([np.sqrt(np.mean(values**2)), np.mean(values == 0), median, dead])

@@ -224,6 +224,21 @@ def test_layers_against_retained_gradients() -> None:
     assert np.isnan(records[0].loss)
 
 
+def test_the_units_of_a_sequence_that_is_convolved_are_its_channels() -> None:
+    model = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv1d(4, 3, 1))
+    with torch.no_grad():
+        model[2].weight.zero_()  # so that channels and nothing else tells one value from another
+        model[2].bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+    records: list[StepRecord] = []
+    with Monitor(model, sinks=[records.append], **EVERYTHING) as monitor:
+        model(torch.randn(16, 2, 10)).square().sum().backward()
+        with monitor.step(0):
+            pass
+    assert records[0].layers is not None
+    assert records[0].layers.signal_fraction[-1] == 0
+    assert records[0].layers.signal_fraction[1] > 0.1
+
+
 def test_a_layer_called_twice_and_one_not_called() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -23,16 +23,29 @@ def backend(request, monkeypatch):
 
 
 def by_unit(output: Tensor) -> np.ndarray:
-    """(units, samples of each), in the naive way."""
+    """(units, samples of each, positions), in the naive way."""
     dimension = 1 if output.dim() >= 4 else output.dim() - 1
     moved = output.detach().movedim(dimension, 0)
-    return np.array(moved.double().tolist()).reshape(output.shape[dimension], -1)
+    values = np.array(moved.double().tolist())
+    samples = len(output) if output.dim() >= 4 else -1
+    return values.reshape(output.shape[dimension], samples, -1 if samples > 0 else 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
     "shape",
-    [(5,), (1, 4), (8, 3), (64, 257), (4, 6, 5), (3, 4, 5, 6), (2, 3, 1, 1), (2, 3, 2, 4, 5)],
+    [
+        (5,),
+        (1, 4),
+        (8, 3),
+        (64, 257),
+        (4, 6, 5),
+        (3, 4, 5, 6),
+        (2, 3, 1, 1),
+        (2, 3, 2, 4, 5),
+        (1, 3, 4, 4),
+        (1, 3, 1, 1),
+    ],
 )
 @pytest.mark.parametrize("relu", [False, True])
 def test_against_numpy(shape, dtype, relu):
@@ -65,6 +78,14 @@ def test_a_signal_far_below_the_mean():
     fraction = statistics.signal((1 + noise).float())[2]
     assert fraction == pytest.approx(1e-6, rel=0.2)
     assert statistics.signal(torch.ones(64, 32))[2] == 0
+
+
+def test_what_only_the_place_in_an_image_changes_is_no_signal():
+    place = torch.linspace(1, 2, 64).reshape(1, 1, 8, 8)  # padding does so
+    assert statistics.signal(place.expand(16, 3, 8, 8))[2] == 0
+    noise = torch.randn(500, 3, 8, 8, dtype=torch.float64)
+    expected = 0.1 / (float((place**2).mean()) + 0.01) ** 0.5
+    assert statistics.signal(place + 0.1 * noise)[2] == pytest.approx(expected, rel=0.02)
 
 
 def test_a_few_massive_units_do_not_hide_the_rest():

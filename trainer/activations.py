@@ -219,7 +219,10 @@ class Activations:
             row = self._order[name] = len(self._order)
             self._kinds.append(kind)
             self._dtypes.append(dtype_name(tensor.dtype))
-        self._outputs.add(row, tensor.detach(), copy=True)
+        seen = tensor.detach()
+        if kind.endswith("1d") and seen.dim() == 3:  # (batch, channels, length), as images are
+            seen = seen.unsqueeze(-1)
+        self._outputs.add(row, seen, copy=True)
         self._passes.append(forward)
         return row
 

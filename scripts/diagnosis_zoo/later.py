@@ -656,15 +656,18 @@ LAST_HEALTHY: dict[str, Family] = {
 
 def programs(draws: Iterable[int]) -> list[Program]:
     """One of each family for each of the numbers, which say what is drawn."""
-    return _drawn(draws, 20_000_000, (SICK, HEALTHY))
+    return drawn_of(draws, 20_000_000, (SICK, HEALTHY))
 
 
 def last_programs(draws: Iterable[int]) -> list[Program]:
     """The same of the families that were written after the others had led to changes."""
-    return _drawn(draws, 30_000_000, (LAST_SICK, LAST_HEALTHY))
+    return drawn_of(draws, 30_000_000, (LAST_SICK, LAST_HEALTHY))
 
 
-def _drawn(draws: Iterable[int], start: int, groups: Iterable[dict[str, Family]]) -> list[Program]:
+def drawn_of(
+    draws: Iterable[int], start: int, groups: Iterable[dict[str, Family]]
+) -> list[Program]:
+    """One of each family of the groups for each of the numbers; the first lot is `start`."""
     made = []
     for draw in draws:
         for families in groups:

@@ -11,12 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from diagnosis_zoo import circle, drawn, foreign, healthy, later, sick
+from diagnosis_zoo import circle, drawn, foreign, further, healthy, later, sick
 from diagnosis_zoo.program import Program, Trace, run
 
 SEEDS = {
     "circle": 10, "sick": 3, "healthy": 6, "drawn": 1, "unseen": 1, "foreign": 1, "fresh": 1,
-    "later": 1, "last": 1,
+    "later": 1, "last": 1, "further": 1,
+    "further_last": 1,
 }  # fmt: skip
 LISTS = {
     "circle": circle.programs,
@@ -35,6 +36,8 @@ LISTS = {
     "foreign": lambda: foreign.programs(range(26)),
     "later": lambda: later.programs(range(8)),
     "last": lambda: later.last_programs(range(8)),
+    "further": lambda: further.programs(range(8)),
+    "further_last": lambda: further.last_programs(range(8)),
     # Drawn when the rules were finished; the rules have not been changed for them.
     "unseen": lambda: [*drawn.networks(range(4350, 4475)), *drawn.architectures(range(3350, 3475))],
     "fresh": lambda: [

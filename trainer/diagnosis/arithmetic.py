@@ -77,11 +77,10 @@ def _place(
                 blame = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:
                     blame = "dtype"
-                return (
-                    view.names[row],
-                    blame,
-                    f"{kind} makes values that are not finite of finite ones (RMS {size:.3g})",
-                )
+                # Before a layer with weights a function may come that no module tells of.
+                who = kind if kind in ACTIVATIONS else f"{kind}, or what is done before it,"
+                what = f"{who} makes values that are not finite of finite ones (RMS {size:.3g})"
+                return view.names[row], blame, what
             return (
                 view.names[row],
                 _why_large(history, thresholds),

@@ -12,6 +12,8 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import Level
 
+UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
+
 
 def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output no longer depends on the sample and the first layers get no gradient.
@@ -39,7 +41,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         and step >= 10
     )
     doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
-    moved = recovery.had_its_way(history, thresholds)
+    moved = recovery.had_its_way(history, thresholds) or _nothing_moves(history, thresholds)
     judged = certain or step >= 5 and (moved or stands_still)
     recovers = not judged or doublings <= thresholds.recovery_doublings and not certain
     if recovers and "vanishing" not in history.raised:
@@ -77,6 +79,13 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     )
 
 
+def _nothing_moves(history: History, thresholds: Thresholds) -> bool:
+    """Whether no matrix moves although its steps would grow with its gradient."""
+    still = recovery.largest_update(history) <= thresholds.starved_update
+    settled = history.record.step >= SETTLED and not history.rate_is_rising
+    return still and settled and not history.adaptive
+
+
 def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
     """The first steps of a sequence get no gradient, and the loss does not fall, or does while the
     output stays much the same for all samples.
@@ -84,7 +93,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     Gated networks that learn begin with a millionth and less, and may take hundreds of steps.
     """
     view = history.view
-    if view is None or view.recurrent is None or not view.time_ratio <= thresholds.lost_in_time:
+    if view is None or view.recurrent is None:
         return None
     raised = "vanishing_over_time" in history.raised
     now, then = history.mark, history.half_way
@@ -99,6 +108,8 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         and history.path >= thresholds.moved_path / 2
         and history.flat
     )
+    if not view.time_ratio <= thresholds.lost_in_time * (UNGATED if hopeless else 1):
+        return None
     if (fell or early) and not (raised or hopeless):
         return None
     consequence = "output hardly depends on the sample" if idle else "loss does not fall"

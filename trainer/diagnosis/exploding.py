@@ -14,14 +14,17 @@ from trainer.diagnosis.thresholds import Thresholds
 
 STANDING = 0.9  # of the loss at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
+SQUARE = (1.75, 2.25)  # powers of the output's size that the loss goes with
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is a thousand times the input from the start, still is, and that hurts: updates
-    throw the weights away, or the loss does not fall. In the steps that an adaptive optimizer is
-    given a hundred times are enough where the loss does not fall; and where it started ten thousand
-    times as large, is still a hundred times, and the loss has not fallen by the root of that."""
+    throw the weights away, or the loss does not fall. After the steps that an adaptive optimizer is
+    given a hundred times are enough where the loss does not fall; where it started ten thousand
+    times as large, is still a hundred times, and the loss has not fallen by the root of that; and
+    where the loss has gone all the way with the square of the output: beside that the targets are
+    still nothing."""
     first, view = history.first_view, history.view
     if first is None or view is None or first.normalised:
         return None
@@ -38,7 +41,12 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         and ratio >= FAR * thresholds.blown_up_forward
         and history.recent_loss > history.loss_at_start / math.sqrt(ratio)
     )
-    if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays):
+    sized = (
+        late
+        and ratio >= thresholds.blown_up_forward / FAR
+        and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
+    )
+    if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays or sized):
         return None
     found = blame.amplification(first, history.record)
     hurts = (
@@ -55,7 +63,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts {ratio:.1g} times as large as the input",
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
-        sightings=1 if stays else 2 if hurts or idle else UNCONFIRMED,
+        sightings=1 if stays or sized else 2 if hurts or idle else UNCONFIRMED,
     )  # fmt: skip
 
 

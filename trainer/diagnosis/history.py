@@ -29,6 +29,8 @@ class Mark:
     signal: float
     flow_ratio: float
     loss: float  # the median of the latest
+    size: float = math.nan  # of the output over that of the input
+    batch_loss: float = math.nan  # the newest
 
 
 @dataclass
@@ -78,8 +80,9 @@ class History:
                 self.first_losses.append(record.loss)
         if self.view is not None:
             loss = self.recent_loss
-            signal, flow_ratio = self.view.output_signal, self.view.flow_ratio
-            self._remember(Mark(self.path, signal, flow_ratio, loss))
+            view, path = self.view, self.path
+            signal, flow, size = view.output_signal, view.flow_ratio, view.forward_ratio
+            self._remember(Mark(path, signal, flow, loss, size, record.loss))
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
@@ -187,6 +190,13 @@ class History:
         way = self.mark.path / 2
         return max((mark for mark in self.marks if mark.path <= way), key=lambda mark: mark.path)
 
+    @property
+    def powers(self) -> tuple[float, float]:
+        """With which powers of the output's size the loss changed over the first and the second
+        half of the way; NaN where either did not, or is not above zero."""
+        start, middle, now = self.marks[0], self.half_way, self.mark
+        return _power(start, middle), _power(middle, now)
+
     def doublings_of_signal(self, enough: float) -> float:
         """How often the way has to double until the signal is enough, if it goes on to gain what
         it gained over the second half; infinite where it gained nothing."""
@@ -195,6 +205,12 @@ class History:
     def doublings_of_flow(self, enough: float) -> float:
         """The same of the flow."""
         return _doublings(self.mark.flow_ratio, self.half_way.flow_ratio, enough)
+
+
+def _power(then: Mark, now: Mark) -> float:
+    if not min(then.size, now.size, then.batch_loss, now.batch_loss) > 0 or then.size == now.size:
+        return math.nan
+    return math.log(now.batch_loss / then.batch_loss) / math.log(now.size / then.size)
 
 
 def _doublings(now: float, then: float, enough: float) -> float:

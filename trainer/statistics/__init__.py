@@ -59,11 +59,13 @@ def signal(output: Tensor) -> Tensor:
     (4,) float64.
 
     The RMS is finite exactly if all values are. The signal fraction is the median over units of
-    std / RMS, both over batch and positions; a unit is an entry of the last dimension or, from 4
-    dimensions on, of the second (a channel). The mean is subtracted before squaring, so that it is
-    exact for a signal far below the mean. Units that are always zero are left out, and of an even
-    number the lower median is taken; the dead fraction is their share of all units. NaN for what is
-    undefined: no values, a signal from a single sample of each unit.
+    std / RMS; a unit is an entry of the last dimension, with all others as its samples, or, from 4
+    dimensions on, of the second (a channel). A channel's std is over the batch at each position,
+    since padding makes positions differ whatever the samples are; of a single sample it is over the
+    positions. The mean is subtracted before squaring, so that it is exact for a signal far below
+    the mean. Units that are always zero are left out, and of an even number the lower median is
+    taken; the dead fraction is their share of all units. NaN for what is undefined: no values, a
+    signal from a single sample of each unit.
     """
     (values,) = dense([output]).values
     if values.numel() == 0:

@@ -88,9 +88,9 @@ def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
     values = values.view(shape)
     largest = values.abs().amax().to(real) if values.dtype is real else None
     values = values.to(real)
-    means = values.mean((0, 2), keepdim=True)
+    means = values.mean(0 if shape[0] > 1 else (0, 2), keepdim=True)
     variances = (values - means).square().mean((0, 2))
-    squares = variances + means.flatten().square()
+    squares = variances + means.square().mean((0, 2))
     zeros = (values == 0).to(real).mean((0, 2))
     fractions = (variances / squares).sqrt()  # 0 / 0 where a unit is always zero
     median = fractions.nanmedian() if samples > 1 else torch.full_like(squares[0], torch.nan)

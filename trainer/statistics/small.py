@@ -93,9 +93,9 @@ def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """RMS and fractions (4,) of values seen as (samples, units, positions)."""
     seen = values.numpy().reshape(shape).astype(np.float64)
     size = shape[0] * shape[2]
-    means = np.add.reduce(seen, axis=(0, 2), keepdims=True) / size
+    means = seen.mean(0 if shape[0] > 1 else (0, 2), keepdims=True)
     variances = np.add.reduce(np.square(seen - means), axis=(0, 2)) / size
-    squares = variances + np.square(means.ravel())
+    squares = variances + np.square(means).mean((0, 2))
     rms = math.sqrt(np.add.reduce(squares) / len(squares))
     if not math.isfinite(rms):
         return operations.signal(values, shape)

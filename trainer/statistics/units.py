@@ -74,13 +74,15 @@ def measure_between(job, address, samples, positions, results, first, last):
     if positions == 1:
         rows = carray(address_as(job, address), (samples, units))
         features(rows, first, squares[first:last], fraction[first:last], zeros[first:last])
+        for unit in range(first, last):
+            squares[unit] = square(squares[unit])
     else:
         output = carray(address_as(job, address), (samples, units, positions))
         for unit in range(first, last):
             squares[unit], fraction[unit], zeros[unit] = channel(output, unit)
-    for unit in range(first, last):  # so far the mean and the mean square about it
+    for unit in range(first, last):  # so far the mean's square and the mean square about it
         spread = fraction[unit]
-        squares[unit] = spread + squares[unit] ** 2
+        squares[unit] += spread
         defined = squares[unit] != 0 and samples * positions > 1
         fraction[unit] = math.sqrt(spread / squares[unit]) if defined else np.nan
 
@@ -163,9 +165,11 @@ def square(x):
 
 @njit(nogil=True, fastmath=REORDER)
 def channel(output, unit):
-    """Mean, mean square about it and fraction of zeros of a unit of (samples, units, positions)."""
+    """Mean over the positions of the mean's square, mean square about the means, and fraction of
+    zeros of a unit of (samples, units, positions); of a single sample its positions have one mean.
+    """
     samples, _, positions = output.shape
-    total, nonzero, squares = 0.0, 0, 0.0
+    means, nonzero, squares, spread = np.zeros(positions), 0, 0.0, 0.0
     for sample in range(samples):
         row = output[sample, unit]
         some = zero(row)
@@ -173,12 +177,15 @@ def channel(output, unit):
             some = count_nonzero(some, magnitude(row[position]))
         nonzero += some
         for position in range(row.size):
-            total += value(row[position])
-    size = samples * positions
-    mean = total / size
+            means[position] += value(row[position])
+    if samples == 1:
+        means[:] = means.mean()
+    for position in range(positions):
+        means[position] /= samples
+        squares += square(means[position])
     for sample in range(samples):
         row = output[sample, unit]
         for position in range(row.size):
-            centred = value(row[position]) - mean
-            squares += centred * centred
-    return mean, squares / size, 1.0 - nonzero / size
+            spread += square(value(row[position]) - means[position])
+    size = samples * positions
+    return squares / positions, spread / size, 1.0 - nonzero / size
