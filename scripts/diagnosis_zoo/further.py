@@ -613,6 +613,12 @@ class EachStep(nn.Module):
         return self.head(self.body(x)[0])  # type: ignore[no-any-return]
 
 
+def entropy(classes: Tensor) -> float:
+    """The loss of the frequencies at each place of (rows, places…, classes)."""
+    share = classes.double().mean(0)
+    return float(-torch.xlogy(share, share).sum(-1).mean())
+
+
 def each_pixel() -> Task:
     """Is the pixel above the median of its neighbours, and light?"""
     x = task("digit_images").x
@@ -622,8 +628,7 @@ def each_pixel() -> Task:
     def loss(made: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(made, y[:, 0])
 
-    share = torch.bincount(y.flatten()).double() / y.numel()
-    return Task(x, y, loss, 3, float(-(share * share.log()).sum()))
+    return Task(x, y, loss, 3, entropy(F.one_hot(y[:, 0], 3)))
 
 
 def each_moment() -> Task:
@@ -643,23 +648,24 @@ def each_token() -> Task:
     def loss(made: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(made.flatten(0, 1), y.flatten())
 
-    share = torch.bincount(y.flatten()).double() / y.numel()
-    return Task(x, y, loss, 2, float(-(share * share.log()).sum()))
+    return Task(x, y, loss, 2, entropy(F.one_hot(y, 2)))
 
 
 def along(depth: int, kind: str) -> Callable[[Task], nn.Module]:
     """Convolutions along a sequence that keep its length."""
 
-    def build(rows: Task) -> nn.Module:
-        parts: list[nn.Module] = [net.Calculation(lambda x: x.transpose(1, 2))]
-        width = rows.x.shape[-1]
-        for _ in range(depth):
-            parts += [nn.Conv1d(width, 16, 5, padding=2), more.ACTIVATIONS[kind]()]
-            width = 16
-        turn = net.Calculation(lambda x: x.transpose(1, 2))
-        return nn.Sequential(*parts, nn.Conv1d(16, rows.outputs, 1), turn)
+    class Along(nn.Module):
+        def __init__(self, rows: Task) -> None:
+            super().__init__()
+            widths = [rows.x.shape[-1], *[16] * depth]
+            parts = [k for a, b in zip(widths, widths[1:], strict=False) for k in (
+                nn.Conv1d(a, b, 5, padding=2), more.ACTIVATIONS[kind]())]  # fmt: skip
+            self.body = nn.Sequential(*parts, nn.Conv1d(16, rows.outputs, 1))
 
-    return build
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(x.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
+
+    return Along
 
 
 def all_over(depth: int, kind: str, norm: bool = False) -> Callable[[Task], nn.Module]:
@@ -894,9 +900,10 @@ def likeness(pick: Pick) -> dict[str, Any]:
 
         def loss(made: Tensor, y: Tensor) -> Tensor:
             one, two = F.normalize(made, dim=1).chunk(2)
-            return F.cross_entropy(one @ two.T / temperature, torch.arange(len(one)))
+            made = F.cross_entropy(one @ two.T / temperature, torch.arange(len(one)))
+            return made / math.log(len(one))  # 1 by chance, of any number of rows
 
-        return Task(made.x, made.y, loss, 16, math.log(32))
+        return Task(made.x, made.y, loss, 16, 1.0)
 
     class Views(nn.Module):
         def __init__(self, rows: Task) -> None:

@@ -15,6 +15,7 @@ from trainer.diagnosis.thresholds import Thresholds
 STANDING = 0.9  # of the loss at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
 SQUARE = (1.75, 2.25)  # powers of the output's size that the loss goes with
+SQUARED = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 
 
@@ -23,8 +24,8 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     throw the weights away, or the loss does not fall. After the steps that an adaptive optimizer is
     given a hundred times are enough where the loss does not fall; where it started ten thousand
     times as large, is still a hundred times, and the loss has not fallen by the root of that; and
-    where the loss has gone all the way with the square of the output: beside that the targets are
-    still nothing."""
+    thirty times where the loss has gone all the way with the square of the output: beside that the
+    targets are still nothing."""
     first, view = history.first_view, history.view
     if first is None or view is None or first.normalised:
         return None
@@ -43,7 +44,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     sized = (
         late
-        and ratio >= thresholds.blown_up_forward / FAR
+        and ratio >= thresholds.blown_up_forward / SQUARED
         and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
     )
     if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays or sized):

@@ -58,11 +58,13 @@ def doublings(history: History, thresholds: Thresholds, of_signal: bool = True) 
 def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
     """Whether weights still follow what is left of the signal, however little that is.
 
-    As long as it is more than rounding it has a direction. Adaptive optimizers take steps of one
-    size in it, others steps of its size: enough where the first layers do not stand still.
+    As long as it is more than rounding it has a direction; and it seems to where it grows. Adaptive
+    optimizers take steps of one size in it, others steps of its size: enough where the first layers
+    do not stand still.
     """
     followed = not is_rounding(view, 10)
     if history.adaptive:
+        followed |= doublings(history, thresholds) <= thresholds.recovery_doublings
         return history.steps < (2 if followed else 1) * PATIENCE_STEPS
     moving = first_layers_update(history) > thresholds.starved_update
     return followed and moving and history.steps < PATIENCE_STEPS
