@@ -114,6 +114,37 @@ class TestVanishing:
         assert said("SGD", 1e-6)[:1] == [6]  # they stand still
         assert said("Adam", 1e-3)[:1] == [100]  # what is more than rounding, it follows
 
+    def test_is_no_alarm_where_signal_and_flow_are_on_their_way_back(self) -> None:
+        """Though they were no lower when the second half of the way began."""
+
+        def said(signals: list[float], flows: list[float]) -> list[str]:
+            diagnosis, raised = Diagnosis(), []
+            shares = zip((0, 1, 10, 20, 80, 120), signals, flows, strict=True)
+            for step, signal, flow in shares:
+                rows = deep(8, backward=flow ** (1 / 6), signal=signal ** (1 / 8), update=0.02)
+                found = diagnosis.add(record(step, rows, optimizer="Adam"))
+                raised += [f.level for f in found if f.verdict == "vanishing"]
+            return raised
+
+        back, still = [0.5, 0.1, 2e-3, 2e-3, 3e-4, 2e-3], [0.5, 0.1, 2e-3, 2e-3, 2e-3, 2e-3]
+        assert said(back, back) == ["info"]
+        assert said(still, still) == said(back, still) == said(still, back) == ["info", "warning"]
+
+    def test_a_signal_of_rounding_that_grows_is_awaited_for_as_long_as_another(self) -> None:
+        def said(signals: Iterable[float]) -> list[int]:
+            diagnosis = Diagnosis()
+            return [
+                step
+                for step, signal in zip((*range(11), 20, 30, 40, 50, 100), signals, strict=True)
+                for f in diagnosis.add(record(step, deep(
+                    8, backward=0.1, signal=signal ** (1 / 8), update=0.02), optimizer="Adam"))
+                if f.alarm
+            ]  # fmt: skip
+
+        assert said([1e-7] * 16) == [50]
+        looks = np.array([*range(11), 20, 30, 40, 50, 100])
+        assert said(1.5e-8 * (1 + looks) ** 1.42) == [100]
+
     def test_nothing_moves_where_steps_would_grow_with_the_gradient(self) -> None:
         """Only biases do, which say nothing of a sample."""
 
@@ -330,6 +361,22 @@ class TestForward:
         rest = [record(s, deep(8, signal=0.2, backward=0.2)) for s in STEPS[1:]]
         found = diagnosed([first, *rest])["signal_collapse"]
         assert found.cause.startswith("initialisation: ") and found.level == "critical"
+
+    def test_no_alarm_of_a_collapse_that_is_on_its_way_back(self) -> None:
+        def levels(grows: float) -> list[str]:
+            diagnosis = Diagnosis()
+            diagnosis.add(record(0, deep(8, forward=0.2, update=0.02), optimizer="Adam"))
+            return [
+                f.level
+                for step in STEPS[1:16]
+                for f in diagnosis.add(record(step, deep(
+                    8, backward=0.3, signal=0.12 * (1 + step) ** grows, update=0.02,
+                ), optimizer="Adam"))
+                if f.verdict == "signal_collapse"
+            ]  # fmt: skip
+
+        assert levels(0.0) == ["info", "warning"]
+        assert set(levels(0.25)) == {"info"}
 
     def test_no_collapse_while_weights_move_that_have_not_come_far(self) -> None:
         def begun(update: float) -> set[str]:

@@ -43,7 +43,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
     moved = recovery.had_its_way(history, thresholds) or _nothing_moves(history, thresholds)
     judged = certain or step >= 5 and (moved or stands_still)
-    recovers = not judged or doublings <= thresholds.recovery_doublings and not certain
+    returns = doublings <= thresholds.recovery_doublings or history.rebounds
+    recovers = not judged or returns and not certain
     if recovers and "vanishing" not in history.raised:
         return None
     hopeless = certain or signal <= 1e-3
@@ -105,8 +106,8 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     hopeless = (
         not view.order.gated
         and history.steps >= 4 * PATIENCE_STEPS
-        and history.path >= thresholds.moved_path / 2
-        and history.flat
+        and history.path >= thresholds.moved_path / 3
+        and (history.flat or idle)
     )
     if not view.time_ratio <= thresholds.lost_in_time * (UNGATED if hopeless else 1):
         return None
@@ -149,7 +150,7 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     waits = recovery.is_awaited(history, view, thresholds)
     return Symptom(
         "signal_collapse",
-        "info" if waits else "warning" if history.is_early else "critical",
+        "info" if waits or lost and returns else "warning" if history.is_early else "critical",
         found.where,
         "initialisation",
         f"the output starts with {ratio:.1g} of the size of the input",

@@ -16,6 +16,7 @@ from trainer.record import StepRecord
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
 FIRST_LOSSES = 12  # that tell how losses differ from batch to batch before they fall
 RECENT_LOSSES = 5  # whose median is the loss of now
+REBOUND = 3  # times the lowest signal and flow of late
 RAISED = 10  # times the first learning rate
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
 KEPT = 64  # records whose norms and losses are compared with the next
@@ -189,6 +190,15 @@ class History:
         """The last mark of the first half of the way."""
         way = self.mark.path / 2
         return max((mark for mark in self.marks if mark.path <= way), key=lambda mark: mark.path)
+
+    @property
+    def rebounds(self) -> bool:
+        """Whether signal and flow have both risen well above where they were over the second half
+        of the way when the flow was lowest."""
+        now, way = self.mark, self.half_way.path
+        low = min((m for m in self.marks if m.path >= way), key=lambda mark: mark.flow_ratio)
+        flows = now.flow_ratio >= REBOUND * low.flow_ratio > 0
+        return flows and now.signal >= REBOUND * low.signal > 0
 
     @property
     def powers(self) -> tuple[float, float]:

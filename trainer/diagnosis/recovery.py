@@ -64,7 +64,7 @@ def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
     """
     followed = not is_rounding(view, 10)
     if history.adaptive:
-        followed |= doublings(history, thresholds) <= thresholds.recovery_doublings
+        followed |= doublings(history, thresholds) <= 2 * thresholds.recovery_doublings
         return history.steps < (2 if followed else 1) * PATIENCE_STEPS
     moving = first_layers_update(history) > thresholds.starved_update
     return followed and moving and history.steps < PATIENCE_STEPS
