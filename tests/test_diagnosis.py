@@ -594,6 +594,9 @@ class TestUnits:
         assert "saturated" not in alarms(record(s, layers) for s in STEPS)
         falling = [record(s, flat, loss=0.8**n) for n, s in enumerate(STEPS)]
         assert "saturated" not in alarms(falling)
+        adam = [record(s, flat, optimizer="Adam") for s in STEPS]
+        assert diagnosed(k for k in adam if k.step <= 50)["saturated"].level == "info"
+        assert "saturated" in alarms(k for k in adam if k.step <= 100)
 
 
 class TestLoop:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.diagnosis.history import History
+from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -40,7 +40,10 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Most activations that flatten out work where they are flat, and the loss does not fall."""
+    """Most activations that flatten out work where they are flat, and the loss does not fall.
+
+    No alarm in the steps that an adaptive optimizer is given, which many are out of it by.
+    """
     view = history.view
     if view is None or history.record.step < JUDGED_FROM_STEP:
         return None
@@ -60,7 +63,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     start = history.record.step <= 2 or history.largest_update < thresholds.thrown_update
     return Symptom(
         "saturated",
-        "warning",
+        "info" if history.adaptive and history.steps <= PATIENCE_STEPS else "warning",
         view.names[row],
         "initialisation" if start else "learning rate",
         f"{len(flat)} of {len(slopes)} activations work where they are flat",
