@@ -52,6 +52,15 @@ def run(layers: list[Layer], **keys: object) -> list[StepRecord]:
     return [record(step, layers, loss=1 / (1 + step / 100), **keys) for step in STEPS]  # type: ignore[arg-type]
 
 
+def test_losses_whose_quotient_is_no_float() -> None:
+    diagnosis = Diagnosis()
+    losses = [1e200, 1e200, 1e-200, *[1e-200] * (len(STEPS) - 3)]
+    sizes = np.geomspace(3.0, 1.5, len(STEPS))
+    for size, loss, step in zip(sizes, losses, STEPS, strict=True):
+        diagnosis.add(record(step, deep(8, forward=float(size)), loss=loss))
+    assert all(math.isfinite(f.steps[1]) for f in diagnosis.findings)
+
+
 def test_a_healthy_run_has_no_findings() -> None:
     assert diagnosed(run(deep(12))) == {}
     assert diagnosed(run(deep(12, "Sigmoid", backward=0.7))) == {}

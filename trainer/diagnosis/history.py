@@ -218,9 +218,12 @@ class History:
 
 
 def _power(then: Mark, now: Mark) -> float:
-    if not min(then.size, now.size, then.batch_loss, now.batch_loss) > 0 or then.size == now.size:
+    if not min(then.size, now.size, then.batch_loss, now.batch_loss) > 0:
         return math.nan
-    return math.log(now.batch_loss / then.batch_loss) / math.log(now.size / then.size)
+    # The quotient of two may be no number that a float holds, the logarithm of each is one.
+    losses = math.log(now.batch_loss) - math.log(then.batch_loss)
+    sizes = math.log(now.size) - math.log(then.size)
+    return losses / sizes if sizes else math.nan
 
 
 def _doublings(now: float, then: float, enough: float) -> float:
