@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 from diagnosis_peers import GATED, PEERS, Alarm, gated
-from diagnosis_zoo import foreign, later, outcome
+from diagnosis_zoo import foreign, further, later, outcome
 from diagnosis_zoo.case import OURS, Case, Reading
 from diagnosis_zoo.program import Program, Trace, run
 from diagnosis_zoo.recording import Job, load, programs, record
@@ -57,13 +57,18 @@ def test_progress_runs_from_the_constant_prediction_to_the_best() -> None:
 
 def test_no_network_is_drawn_twice() -> None:
     seen, unseen = programs("drawn"), programs("unseen")
-    assert len(seen) == 2960 and len(unseen) == 250 and not seen.keys() & unseen.keys()
-    known, fresh = programs("foreign"), programs("fresh")
-    assert (len(known), len(fresh)) == (26 * 38, 4 * (38 + 40)) and not known.keys() & fresh.keys()
+    assert len(seen) == 3510 and len(unseen) == 300 and not seen.keys() & unseen.keys()
+    groups = {"foreign": 33 * 38, "later": 15 * 26, "last": 15 * 14}
+    groups |= {"further": 11 * 29, "further_last": 11 * 19}
+    fresh = programs("fresh").keys()
+    assert len(fresh) == 3 * (38 + 26 + 14 + 29 + 19)
+    for group, count in groups.items():
+        assert len(programs(group)) == count and not programs(group).keys() & fresh
 
 
 def test_every_family_can_be_trained() -> None:
-    for program in [*foreign.programs([0]), *later.programs([0]), *later.last_programs([0])]:
+    lists = (foreign.programs, later.programs, later.last_programs, further.programs)
+    for program in [p for each in (*lists, further.last_programs) for p in each([0])]:
         torch.manual_seed(0)
         made = program.make(0)
         loss = made.loss()
