@@ -130,17 +130,6 @@ class Rises(nn.Module):
         return self.decoder(self.encoder(x))  # type: ignore[no-any-return]
 
 
-class Mixture(nn.Module):
-    """The weights, means and spreads of three normal distributions (Bishop 1994)."""
-
-    def __init__(self, task: Task, kind: str) -> None:
-        super().__init__()
-        self.body = more.stack([task.inputs, 48, 48, 9], kind)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
-
-
 class Codebook(nn.Module):
     """An autoencoder whose code is the nearest of some vectors (van den Oord et al. 2017)."""
 
@@ -251,20 +240,19 @@ def softmaxes_fade(pick: Pick) -> dict[str, Any]:
             "build": lambda t: Softmaxes(t, depth, width)}  # fmt: skip
 
 
-def translator_forgets(pick: Pick) -> dict[str, Any]:
-    """Of a sequence nothing is left when the writer starts, or along the way."""
+def repeated_fades(pick: Pick) -> dict[str, Any]:
+    """A deep perceptron whose output a recurrent network is given ten times."""
     kind, depth = pick(["tanh", "sigmoid"]), pick([1, 2])
     widths = [32] * (24 if kind == "tanh" else 8)
 
     def build(rows: Task) -> nn.Module:
-        size = rows.x.shape[-1]
         return nn.Sequential(
             net.Calculation(lambda x: x.flatten(1)),
             *list(more.stack([rows.inputs, *widths, 32], kind))[1:],
             nn.Unflatten(1, (1, 32)),
             net.Calculation(lambda x: x.expand(-1, 10, -1)),
             nn.GRU(32, 32, depth, batch_first=True),
-            net.Calculation(lambda x: x[0][:, -1]), nn.Linear(32, rows.outputs + 0 * size),
+            net.Calculation(lambda x: x[0][:, -1]), nn.Linear(32, rows.outputs),
         )  # fmt: skip
 
     return {"data": pick(["digits", "wine", "teacher"]), "verdicts": VANISHING, **training(pick),
@@ -397,9 +385,9 @@ def pictured() -> Task:
 
 
 def leaking(pick: Pick) -> dict[str, Any]:
-    depth, kept, kind = pick([(4, 0.7), (8, 0.7), (12, 0.7)])[0], 0.7, pick(["relu", "tanh"])
+    depth, kind = pick([4, 8, 12]), pick(["relu", "tanh"])
     return {"data": pick(["digits", "wine", "teacher"]), **training(pick, "adam", "adamw"),
-            "steps": 400, "build": lambda t: Leaky(t, depth, kept, kind)}  # fmt: skip
+            "steps": 400, "build": lambda t: Leaky(t, depth, 0.7, kind)}  # fmt: skip
 
 
 def drawing(pick: Pick) -> dict[str, Any]:
@@ -409,6 +397,8 @@ def drawing(pick: Pick) -> dict[str, Any]:
 
 
 def mixtures(pick: Pick) -> dict[str, Any]:
+    """The weights, means and spreads of three normal distributions (Bishop 1994)."""
+
     def loss(x: Tensor, y: Tensor) -> Tensor:
         share, mean, log_spread = x.chunk(3, 1)
         logs = share.log_softmax(1) - log_spread - ((y - mean) / log_spread.exp()).square() / 2
@@ -420,7 +410,7 @@ def mixtures(pick: Pick) -> dict[str, Any]:
 
     kind = pick(["relu", "tanh", "silu"])
     return {"data": rows, "optimizer": "adam", "lr": pick([1e-3, 3e-3]), "steps": 400,
-            "build": lambda t: Mixture(t, kind)}  # fmt: skip
+            "build": lambda t: more.stack([t.inputs, 48, 48, 9], kind)}  # fmt: skip
 
 
 def codebooks(pick: Pick) -> dict[str, Any]:
@@ -559,7 +549,7 @@ def averaged(pick: Pick) -> dict[str, Any]:
 SICK: dict[str, Family] = {
     "vanish/leaks": leaks, "vanish/pairs": pairs_fade, "vanish/linearised": linearised_fades,
     "vanish/flow": flow_fades, "vanish/pictures": pictures_fade,
-    "vanish/softmaxes": softmaxes_fade, "vanish/repeated": translator_forgets,
+    "vanish/softmaxes": softmaxes_fade, "vanish/repeated": repeated_fades,
     "explode/leaks": leaks_grow, "explode/pairs": pairs_grow,
     "explode/linearised": linearised_grows, "explode/flow": flow_grows,
     "explode/pictures": pictures_grow, "explode/made": made_large,
@@ -728,7 +718,7 @@ def norms_fade(pick: Pick) -> dict[str, Any]:
         for part in parts[:-1]:
             if isinstance(part, nn.Linear):
                 parametrizations.weight_norm(part)
-                nn.init.constant_(part.parametrizations.weight.original0, size)  # type: ignore
+                nn.init.constant_(part.parametrizations.weight.original0, size)  # type: ignore[union-attr]
         return nn.Sequential(*parts)
 
     return {"data": pick(["digits", "wine", "teacher"]), "verdicts": VANISHING, **training(pick),
