@@ -342,6 +342,17 @@ class TestOverTime:
         assert said() == said("Linear") == {"vanishing"}  # called step by step
         assert said("LSTM") == said(fall=0.15) == said(update=3e-4) == set()
 
+    def test_a_loss_that_falls_at_a_small_rate_is_no_comfort_either(self) -> None:
+        """Where no gate can open and the output is much the same for all."""
+
+        def falls(signal: float, kind: str = "RNN", ratio: float = 1e-12) -> set[str]:
+            return alarms(
+                self.layers(ratio, 0.9**n, step, signal, kind, 1e-3) for n, step in enumerate(STEPS)
+            )
+
+        assert falls(0.05) == falls(0.05, ratio=1e-7) == {"vanishing"}
+        assert falls(0.5) == falls(0.05, kind="LSTM") == falls(0.05, ratio=1e-5) == set()
+
     def test_less_is_lost_where_no_gate_can_open(self) -> None:
         def said(ratio: float, kind: str = "RNN", fall: float = 0.0) -> set[str]:
             losses = [1.0, 1.02, 0.99] * 7

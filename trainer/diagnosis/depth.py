@@ -20,8 +20,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
 
     Both together: a small flow alone is how many healthy networks start. Certain where what is left
     of the signal is rounding; otherwise said when the weights have moved and neither will be back
-    soon, or when the first layers stand still while the last ones move. No alarm while it is
-    awaited.
+    soon, when the first layers stand still while the last ones move, or when no matrix moves. No
+    alarm while it is awaited or on its way back.
     """
     view = history.view
     if view is None or view.dead_row is not None:
@@ -80,18 +80,12 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     )
 
 
-def _nothing_moves(history: History, thresholds: Thresholds) -> bool:
-    """Whether no matrix moves although its steps would grow with its gradient."""
-    still = recovery.largest_update(history) <= thresholds.starved_update
-    settled = history.record.step >= SETTLED and not history.rate_is_rising
-    return still and settled and not history.adaptive
-
-
 def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
     """The first steps of a sequence get no gradient, and the loss does not fall, or does while the
     output stays much the same for all samples.
 
-    Gated networks that learn begin with a millionth and less, and may take hundreds of steps.
+    Gated networks that learn begin with a millionth and less, and may take hundreds of steps; what
+    has no gates is given up where the loss stays among the first ones or the output says nothing.
     """
     view = history.view
     if view is None or view.recurrent is None:
@@ -129,7 +123,8 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
 
 def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is minute beside the input from the start; and signal and gradient get lost and
-    stay so, on the same clock as above, or no weight moves."""
+    stay so, on the same clock as above, or no weight moves. No alarm while they are awaited or on
+    their way back."""
     first, view = history.first_view, history.view
     if first is None or view is None or view is first:
         return None
@@ -156,3 +151,10 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts with {ratio:.1g} of the size of the input",
         {"forward_ratio": ratio, "output_signal_fraction": signal},
     )
+
+
+def _nothing_moves(history: History, thresholds: Thresholds) -> bool:
+    """Whether no matrix moves although its steps would grow with its gradient."""
+    still = recovery.largest_update(history) <= thresholds.starved_update
+    settled = history.record.step >= SETTLED and not history.rate_is_rising
+    return still and settled and not history.adaptive

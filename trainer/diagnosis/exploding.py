@@ -14,8 +14,8 @@ from trainer.diagnosis.thresholds import Thresholds
 
 STANDING = 0.9  # of the loss at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
-SQUARE = (1.75, 2.25)  # powers of the output's size that the loss goes with
-SQUARED = 30  # times less of a blow-up is enough where it is all of the loss
+SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
+NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 
 
@@ -44,7 +44,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     sized = (
         late
-        and ratio >= thresholds.blown_up_forward / SQUARED
+        and ratio >= thresholds.blown_up_forward / NEAR
         and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
     )
     if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays or sized):

@@ -30,8 +30,8 @@ class Mark:
     signal: float
     flow_ratio: float
     loss: float  # the median of the latest
-    size: float = math.nan  # of the output over that of the input
-    batch_loss: float = math.nan  # the newest
+    size: float  # of the output over that of the input
+    batch_loss: float  # the newest
 
 
 @dataclass
