@@ -381,6 +381,24 @@ def test_the_best_survives_a_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkpoint.read(path).step == checkpoint.step_of(path)
 
 
+def test_a_checkpoint_that_somebody_else_deleted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, text = checkpoint.write, NETWORK.replace("{fraction: 0.2, every_steps: 10}", "{}")
+
+    def deleted(folder: Path, snapshot: checkpoint.Snapshot, more: Any) -> Path:
+        if snapshot.step == 32:
+            shutil.rmtree(folder / "step-000000016")
+        return write(folder, snapshot, more)
+
+    monkeypatch.setattr(checkpoints, "DURABLE_SECONDS", math.inf)
+    monkeypatch.setattr(checkpoint, "write", deleted)
+    assert trained("run", text) == 0
+    assert "cannot be deleted" not in capsys.readouterr().err
+    kept = [checkpoint.step_of(path) for path in checkpoint.complete(Path("run/checkpoints"))]
+    assert kept[:2] == [60, 56] and not {16, 24, 32} & {*kept}
+
+
 def test_checkpoints_that_cannot_be_written_for_a_while(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

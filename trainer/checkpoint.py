@@ -155,7 +155,7 @@ def retire(path: Path) -> None:
     """
     if (path.parent / NEXT).exists():
         remove(path)
-    else:
+    elif path.exists():  # nobody else has deleted it
         path.rename(path.parent / NEXT)
 
 
