@@ -93,7 +93,7 @@ def _random_states(experiment: Experiment) -> dict[str, Any]:
     version, numbers, spare = random.getstate()
     states: dict[str, Any] = {
         "python": (version, _tensor(numbers), spare),
-        "numpy": (kind, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
+        "numpy": (kind, torch.from_numpy(keys), *rest),
         "torch": torch.get_rng_state(),
     }
     if experiment.device.type == "cuda":
