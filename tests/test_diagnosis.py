@@ -677,6 +677,10 @@ class TestCourse:
         noisy = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                  for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
         assert alarms(noisy) == set()  # it fits some batches
+        losses = [1.0, 0.2, *[0.8 if n % 4 == 2 else 1.6 for n in range(2, len(STEPS))]]
+        uneven = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
+                  for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
+        assert alarms(uneven) == set()  # as well as the first, if no longer as an easy one
         losses = [1.0 if n == 0 else 9.0 if n % 2 else 4.0 for n in range(len(STEPS))]
         swinging = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                     for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip

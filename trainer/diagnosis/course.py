@@ -40,8 +40,8 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     learns = history.view is None or not recovery.lost(history.view, thresholds)
     if not far and falls and learns:
         return None
-    if min(latest) < history.loss_at_start:
-        return None  # it fits some batches
+    if min(latest) < history.first_losses[0]:
+        return None  # it fits some batches better than untouched weights did one
     rate = history.record.learning_rate
     what = f"an update changed the weights by {history.largest_update:.1g} of their size"
     if times:
