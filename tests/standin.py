@@ -33,6 +33,8 @@ def standin(told: Told) -> Callable[..., Any]:
     """The class of a diagnosis with these findings; of one verdict and place the last counts."""
 
     class Standin:
+        suspects = False
+
         def __init__(self, configuration: Mapping[str, Any] | None = None) -> None:
             self.configuration = configuration
             self.records: list[StepRecord] = []

@@ -17,7 +17,7 @@ from trainer.diagnosis import Diagnosis
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import RECTIFIERS
 from trainer.finding import Finding
-from trainer.record import StepRecord, TensorTable
+from trainer.record import UNDEFINED, StepRecord, TensorTable
 
 STEPS = (*range(11), 20, 30, 40, 50, 100, 150, 200, 250, 300)
 
@@ -179,6 +179,33 @@ class TestVanishing:
         assert alarms(record(s, lost, loss=0.9**n) for n, s in enumerate(STEPS)) == set()
         near = deep(8, "Sigmoid", backward=0.5, signal=math.nan, update=0.02)
         assert alarms(record(s, near) for s in STEPS) == set()
+
+    def test_every_gradient_is_zero(self) -> None:
+        """As before a softmax over one number; not where nothing is left to learn."""
+
+        def said(
+            last: float, losses: Iterable[float], weight_gradient: float = 0.0, learnt: int = 0
+        ) -> list[Finding]:
+            learns = [*deep(3), Layer("Softmax")]
+            stops = [
+                replace(layer, gradient=0.0, update=0.0, weight_gradient=weight_gradient)
+                for layer in deep(3)
+            ]
+            stops.append(Layer("Softmax", signal=0.0, gradient=last))
+            found = diagnosed(
+                record(s, learns if n < learnt else stops, loss=x, optimizer="Adam")
+                for n, (s, x) in enumerate(zip(STEPS, losses, strict=False))
+            )
+            return [finding for finding in found.values() if finding.alarm]
+
+        (found,) = said(1.0, [3.0] * 3)
+        assert (found.verdict, found.level, found.where) == ("vanishing", "critical", "7")
+        assert found.steps == (0, 2) and "Softmax, or what is done before it" in found.cause
+        (found,) = said(0.0, [3.0] * 3)
+        assert found.where is None and "the loss has no derivative" in found.cause
+        assert said(1.0, [3.0] * 2) == said(1.0, [0.0] * 9) == said(1.0, [3.0] * 3, 1e-30) == []
+        assert len(said(1.0, [3.0] * 16, learnt=9)) == 1
+        assert said(1.0, [3.0] * 3 + [1.0] * 13, learnt=9) == []  # it knows what it was to learn
 
     def test_a_rate_that_lost_a_signal_is_to_blame(self) -> None:
         """Not where it was lost from the start, nor where no update was large."""
@@ -566,6 +593,19 @@ class TestNonFinite:
     def test_not_of_a_loop_that_tells_no_loss(self) -> None:
         assert alarms(record(s, deep(2), loss=math.nan) for s in STEPS) == set()
 
+    def test_a_loss_that_was_never_finite(self) -> None:
+        records = [record(s, deep(2), loss=UNDEFINED) for s in STEPS]
+        found = diagnosed(records)["non_finite"]
+        assert found.steps[0] == 0 and found.cause.startswith("loss: all outputs are finite")
+
+    def test_nothing_ends_amid_numbers_that_are_none(self) -> None:
+        def ended(loss: float) -> bool:
+            thrown = [record(s, deep(3, update=30.0 if s < 3 else 1e-3), loss=1.0) for s in (0, 1)]
+            after = [record(s, deep(3), loss=loss * 0.9**s) for s in STEPS[2:]]
+            return diagnosed([*thrown, *after])["exploding"].resolved
+
+        assert ended(0.5) and not ended(UNDEFINED)
+
     def test_confirms_what_led_to_it(self) -> None:
         records = [record(0, deep(8, forward=4.0, update=20.0)),
                    record(1, [linear(rms=math.nan, gradient=math.nan)], loss=math.nan)]  # fmt: skip
@@ -626,6 +666,16 @@ class TestLoop:
             "loop: the gradients of 3 parameters still hold those of the step before"
         )
         assert alarms(record(s, deep(2), carried=0.0) for s in range(5)) == set()
+
+    def test_gradients_that_pile_up_do_so_until_the_opposite_is_seen(self) -> None:
+        """Which takes two steps in a row that are observed."""
+
+        def ended(carried: float) -> bool:
+            first = [record(s, deep(2), carried=3.0 if s else math.nan) for s in range(5)]
+            after = [record(s, deep(2), carried=carried) for s in STEPS[11:]]
+            return diagnosed([*first, *after])["accumulating_gradients"].resolved
+
+        assert ended(0.0) and not ended(math.nan)
 
     def test_updates_of_nothing(self) -> None:
         still = deep(3, update=1e-9)

@@ -26,7 +26,16 @@ from tensorboard.util import tensor_util
 from trainer.events import Events, curves
 from trainer.events.curves import Thinning
 from trainer.events.histograms import log10_buckets, signed_buckets
-from trainer.record import BINS, INPUT, SIGN, LayerTable, StepRecord, TensorTable
+from trainer.record import (
+    BINS,
+    INPUT,
+    SIGN,
+    UNDEFINED,
+    LayerTable,
+    StepRecord,
+    TensorTable,
+    is_told,
+)
 from trainer.wire import decode
 
 NAN, INF = math.nan, math.inf
@@ -132,13 +141,13 @@ def test_every_scalar_is_written_in_one_event_and_as_a_float32(tmp_path: Path) -
 def test_a_number_that_does_not_apply_is_left_out_and_a_bad_one_is_not(tmp_path: Path) -> None:
     bad = np.array([1.0, NAN, INF, 3.0], np.float32)
     fine = made(0, step_ms=NAN)
-    record = made(1, loss=NAN, gradient_norm=INF, learning_rate=NAN)
+    record = made(1, loss=UNDEFINED, gradient_norm=INF, learning_rate=NAN)
     tensors = {"a.weight": bad, "a.bias": np.array([-INF, 0], np.float32)}
     vars(record)["gradients"] = table_of(tensors, True)
     vars(record)["update_ratio"] = np.array([NAN, NAN])
     vars(record)["parameter_rms"] = np.array([0.0, NAN])
-    huge = made(2, loss=1e300)
-    found = simple_values(written(tmp_path, [fine, record, huge]))
+    huge, untold = made(2, loss=1e300), made(3, loss=NAN)
+    found = simple_values(written(tmp_path, [fine, record, huge, untold]))
     absent = {"clip_coefficient", "time/step_ms", "gradient_nonfinite/a.weight"}
     assert not absent & {tag for tag, step in found if step == 0}
     assert math.isnan(found["loss/train", 1]) and found["gradient_norm/global", 1] == INF
@@ -149,6 +158,7 @@ def test_a_number_that_does_not_apply_is_left_out_and_a_bad_one_is_not(tmp_path:
     assert math.isnan(found["update_ratio/a.bias", 1])
     assert ("learning_rate", 1) not in found
     assert found["loss/train", 2] == INF, "beyond float32"
+    assert ("loss/train", 3) not in found, "the loop told no loss"
 
 
 def test_metadata_is_right_and_with_the_first_value_of_a_tag_only(tmp_path: Path) -> None:
@@ -219,7 +229,7 @@ def test_all_records_are_in_the_blocks_whatever_the_curves_leave_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(curves, "ALL_POINTS", 100)
-    records = [made(k, loss=NAN if k == 333 else 1.0) for k in range(1000)]
+    records = [made(k, loss=UNDEFINED if k == 333 else 1.0) for k in range(1000)]
     path = written(tmp_path, records)
     shown = sorted(step for tag, step in simple_values(path) if tag == "loss/train")
     fine = [k for k in range(1000) if k != 333]
@@ -232,6 +242,7 @@ def test_all_records_are_in_the_blocks_whatever_the_curves_leave_out(
     read = [record for block in blocks for record in decode(block)]
     assert [r.step for r in read] == list(range(1000))
     assert [r.loss for r in read if r.step != 333] == [1.0] * 999
+    assert is_told(read[333].loss) and math.isnan(read[333].loss)
     for one, other in zip(read, records, strict=True):
         assert one.gradients.moments.tobytes() == other.gradients.moments.tobytes()
 

@@ -128,6 +128,7 @@ def test_a_diagnosis_that_fails_does_not_end_the_training(
 ) -> None:
     class Broken:
         findings: list[Finding] = []
+        suspects = False
 
         def __init__(self, configuration: object) -> None:
             pass

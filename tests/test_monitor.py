@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import os
 import random
 import subprocess
@@ -23,7 +24,7 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from trainer import Monitor
 from trainer.monitor import FIRST_STEPS
-from trainer.record import StepRecord
+from trainer.record import StepRecord, is_told
 
 EVERYTHING = {"every_steps": 1, "histogram_every_steps": 1, "activation_every_steps": 1}
 
@@ -427,6 +428,42 @@ def test_cadences() -> None:
     assert all(r.layers is None for r in records)
     _, records = train(mlp, steps=160, every_steps=40, activation_every_steps=70)
     assert [r.step for r in records if r.layers is not None] == sorted({*FIRST_STEPS, 70, 140})
+
+
+def test_a_loss_that_is_no_number_is_looked_at_whenever_it_comes() -> None:
+    model, records = mlp(), list[StepRecord]()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    bad = {170: math.nan, 171: math.inf, 173: -math.inf, 250: math.nan}
+    with Monitor(model, sinks=[records.append], every_steps=100) as monitor:
+        monitor.watch(160)
+        for step in range(160, 260):
+            loss = model(torch.ones(2, 6)).sum()
+            loss.backward()
+            told = bad.get(step, 1.0)
+            with monitor.step(step, told if step % 2 else loss * told):
+                optimizer.step()
+            optimizer.zero_grad()
+    # 171 follows one that was told of.
+    assert [record.step for record in records] == [170, 173, 200, 250]
+    assert math.isnan(records[0].loss) and is_told(records[0].loss)
+    assert monitor.findings[0].verdict == "non_finite"
+    assert monitor.findings[0].steps[0] == 170
+
+
+def test_layers_are_looked_at_while_something_is_suspected() -> None:
+    """That no gradient passes is seen at 250, with the layers from 300 on."""
+    model, records = mlp(), list[StepRecord]()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Monitor(model, sinks=[records.append]) as monitor:
+        for step in range(460):
+            loss = 1 + model(torch.ones(2, 6)).sum().square()
+            (loss * (0.0 if 210 <= step else 1.0)).backward()
+            with monitor.step(step, loss):
+                optimizer.step()
+            optimizer.zero_grad()
+    looked = [record.step for record in records if record.layers is not None]
+    assert looked[-6:] == [150, 200, 300, 350, 400, 450]
+    assert any(found.verdict == "vanishing" for found in monitor.findings)
 
 
 def test_patterns() -> None:

@@ -81,6 +81,7 @@ class Monitor:
         self._known: Watched | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
+        self._is_bad = False  # the loss of the last step
         self.watch(0)
 
     @property
@@ -90,20 +91,20 @@ class Monitor:
 
     def observes(self, step: int) -> bool:
         """Whether a record of this step will be made; known before the step."""
-        section = self._section
-        return (
-            due(step, section.every_steps)
-            or due(step, section.histogram_every_steps)
-            or self._activations.watching
-        )
+        every_steps, histograms = self._section.every_steps, self._section.histogram_every_steps
+        return due(step, every_steps) or due(step, histograms) or self._activations.watching
 
     def watch(self, step: int) -> None:
         """Gets ready for the forward pass of the given step.
 
-        Called when the step before has ended; a loop that does not begin at 0 calls it first.
+        Called when the step before has ended; a loop that does not begin at 0 calls it first. As
+        long as the diagnosis has a suspicion it sees the layers at every record.
         """
-        if due(step, self._section.activation_every_steps):
-            self._activations.watch(due(step, self._section.histogram_every_steps))
+        section, cadence = self._section, self._section.activation_every_steps
+        if cadence is not None and self._diagnoses and self._diagnosis.suspects:
+            cadence = min(cadence, section.every_steps)
+        if due(step, cadence):
+            self._activations.watch(due(step, section.histogram_every_steps))
         else:
             self._activations.release()
 
@@ -136,10 +137,12 @@ class Monitor:
 
         `loss` is the cost of the step, a single number (ValueError otherwise). The learning rate is
         that of the first optimizer that steps inside; `optimizer` is needed only where that one
-        runs no hooks of torch's. `always` makes a record whatever the cadences. The context's
-        `record` is there at its end; None if the step is not observed.
+        runs no hooks of torch's. `always` makes a record whatever the cadences, and so does a loss
+        in the host's memory that is no finite number when that of the step before was one. The
+        context's `record` is there at its end; None if the step is not observed.
         """
-        if not always and not self.observes(step):
+        was_bad, self._is_bad = self._is_bad, _is_bad(loss)
+        if not (always or self.observes(step) or self._is_bad and not was_bad):
             self.watch(step + 1)
             return _UNOBSERVED
         if isinstance(loss, Tensor) and loss.numel() != 1:
@@ -191,9 +194,8 @@ class Monitor:
         try:
             findings = self._diagnosis.add(record)
         except Exception:  # training goes on whatever is wrong with the diagnosis
-            self._diagnoses = False
-            message = "the diagnosis failed at step %d and is off from here on; training goes on"
-            logger.warning(message, record.step, exc_info=True)
+            self._diagnoses, off = False, "the diagnosis failed at step %d and is off from here on"
+            logger.warning(f"{off}; training goes on", record.step, exc_info=True)
             return
         for finding in findings:
             for found in told:
@@ -223,6 +225,13 @@ class Monitor:
         return any(fnmatchcase(name, pattern) for pattern in section.include) and not any(
             fnmatchcase(name, pattern) for pattern in section.exclude
         )
+
+
+def _is_bad(loss: Tensor | float | None) -> bool:
+    """Whether a loss is not finite; of one in a device's memory nobody asks, which would wait."""
+    if isinstance(loss, Tensor):
+        return loss.is_cpu and loss.numel() == 1 and not math.isfinite(loss.item())
+    return loss is not None and not math.isfinite(loss)
 
 
 def section_of(keys: dict[str, Any]) -> Section:

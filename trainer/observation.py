@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover, leftover
-from trainer.record import StepRecord, TensorTable
+from trainer.record import UNDEFINED, StepRecord, TensorTable
 from trainer.shards import here
 from trainer.watched import Watched
 
@@ -156,11 +156,12 @@ class Observation(Unobserved):
             rms, ratio = np.sqrt(squares / watched.sizes), np.sqrt(changed[:, 0] / squares)
             unchanged = changed[:, 1] / watched.sizes
         layers = self._activations.table(layer_arrays) if self._layers else None
+        loss = _number(numbers["loss"])
         seconds = self._seconds + time.perf_counter() - started
         return StepRecord(
             step=self.step,
             wall_time=self._wall_time,
-            loss=_number(numbers["loss"]),
+            loss=UNDEFINED if self._loss is not None and math.isnan(loss) else loss,
             learning_rate=self._learning_rate,
             gradient_norm=gradient_norm,
             clip_coefficient=_number(numbers["coefficient"]),

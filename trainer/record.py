@@ -128,12 +128,21 @@ class LayerTable:
         return self.kinds[:1] == (INPUT,)
 
 
+# A loss that the loop told and that is NaN; of one that it did not tell the sign is the other.
+UNDEFINED = math.copysign(math.nan, -1.0)
+
+
+def is_told(loss: float) -> bool:
+    """Whether a record's loss is what the loop told, be it a number or not."""
+    return not math.isnan(loss) or math.copysign(1.0, loss) < 0
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """The numbers of one observed step: what held before its update, and that update.
 
-    A number that does not apply is NaN: `clip_coefficient` when the loop did not tell of any
-    clipping, `step_ms` at the first record, `update_ratio` of a parameter that is all zeros,
+    A number that does not apply is NaN: `loss` and `clip_coefficient` when the loop told of none,
+    `step_ms` at the first record, `update_ratio` of a parameter that is all zeros,
     `carried_gradients` when the step before was not observed.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,20 +11,22 @@ import numpy as np
 
 from trainer.diagnosis import arithmetic, course, depth, exploding, mistakes, remedies, units
 from trainer.diagnosis.history import History
-from trainer.diagnosis.symptom import Rule, Symptom
+from trainer.diagnosis.symptom import UNCONFIRMED, Rule, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import LEVELS, Finding
 from trainer.record import StepRecord
 
 OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
-    depth.vanishing, depth.vanishing_over_time, depth.signal_collapse, exploding.signal_blow_up,
-    units.dead_units, units.saturated, course.constant_output,
+    depth.vanishing, depth.no_gradient, depth.vanishing_over_time, depth.signal_collapse,
+    exploding.signal_blow_up, units.dead_units, units.saturated, course.constant_output,
+)  # fmt: skip
+OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was observed, too
+    mistakes.accumulating_gradients,
 )  # fmt: skip
 OF_STEPS: tuple[Rule, ...] = (
     arithmetic.non_finite, exploding.exploding, arithmetic.underflow,
-    mistakes.accumulating_gradients, mistakes.starved_update, mistakes.unused_parameter,
-    course.learning_rate_too_high, course.diverging, course.loss_spike, course.oscillating,
-    course.stalled,
+    mistakes.starved_update, mistakes.unused_parameter, course.learning_rate_too_high,
+    course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
 ENDED_AFTER = 3  # records in a row without the symptom
 # What led to numbers that are not finite is no longer in doubt.
@@ -60,12 +63,27 @@ class Diagnosis:
         """All so far: those that have ended, then the others in the order they were raised."""
         return [*self._ended, *(f for v in self._raised if (f := self._cases[v].finding))]
 
+    @property
+    def suspects(self) -> bool:
+        """Whether a look at the layers may soon tell more: something is seen and not yet certain,
+        or all gradients are zero."""
+        open_cases = (
+            case.finding is None and case.symptom is not None
+            and case.symptom.sightings < UNCONFIRMED
+            for case in self._cases.values()
+        )  # fmt: skip
+        return any(open_cases) or self._history.norms[-1:] == [0.0]
+
     def add(self, record: StepRecord) -> list[Finding]:
         """Takes the next record; the findings that it raised, raised to a higher level or ended."""
         history, changed = self._history, list[Finding]()
         with np.errstate(all="ignore"):
             history.add(record)
-            rules = (*OF_STEPS, *OF_LAYERS) if history.view is not None else OF_STEPS
+            rules = OF_STEPS
+            if history.view is not None:
+                rules = (*rules, *OF_LAYERS)
+            if not math.isnan(record.carried_gradients):
+                rules = (*rules, *OF_NEIGHBOURS)
             for rule in rules:
                 changed += self._judge(rule.__name__, rule(history, self.thresholds))
             if "non_finite" in self._raised:
@@ -105,7 +123,8 @@ class Diagnosis:
             if "non_finite" not in self._raised:
                 del self._cases[verdict]
             return []
-        if case.missed < ENDED_AFTER or verdict == "non_finite":
+        # Where numbers are not finite nothing has ended well.
+        if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
             return []
         ended = replace(case.finding, resolved=True)
         self._ended.append(ended)

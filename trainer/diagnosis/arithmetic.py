@@ -10,6 +10,7 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.record import is_told
 
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
@@ -22,9 +23,7 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
     bad_gradients = not math.isfinite(record.gradient_norm)
     bad_weights = ~np.isfinite(record.parameter_rms)
     bad_outputs = view is not None and not np.isfinite(view.rms).all()
-    bad_loss = math.isinf(record.loss) or math.isnan(record.loss) and bool(history.losses)
-    if math.isnan(record.loss) and not history.losses and record.gradients.names:
-        bad_loss = bad_gradients or bad_outputs  # else the loop tells no loss
+    bad_loss = is_told(record.loss) and not math.isfinite(record.loss)
     if not (bad_gradients or bad_weights.any() or bad_outputs or bad_loss):
         return None
     skipped = (
@@ -121,7 +120,8 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
         return "initialisation"
     norms = history.norms
     grown = bool(norms) and norms[-1] >= thresholds.grown_norm * min(norms)
-    if history.largest_update >= thresholds.thrown_update or history.loss_rise >= 2 or grown:
+    thrown = history.raised_for or history.largest_update >= thresholds.thrown_update
+    if thrown or history.loss_rise >= 2 or grown:
         return "learning rate"
     return "operation"
 

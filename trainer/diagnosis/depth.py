@@ -80,6 +80,34 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     )
 
 
+def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Every gradient of every parameter is exactly zero, and the loss is neither zero nor lower
+    than at the start, where that would be the end of training."""
+    record, view = history.record, history.view
+    if view is None or view.dead_row is not None or "vanishing" in history.raised:
+        return None  # of that more is known
+    if not record.gradients.names or record.gradient_norm != 0:
+        return None
+    if not history.stuck or not math.isfinite(history.loss) or history.loss == 0:
+        return None
+    row = view.barrier
+    if row is None:
+        where, cause = None, "the loss has no derivative by the output that is not zero"
+    else:
+        where = view.names[row]
+        cause = f"{view.kinds[row]}, or what is done before it, lets no gradient pass"
+    return Symptom(
+        "vanishing",
+        "critical",
+        where,
+        "blocked",
+        f"the gradient of every parameter is exactly zero: {cause}",
+        {"gradient_norm": 0.0, "loss_over_start": history.loss_rise},
+        sightings=3,
+        confidence=0.99,
+    )
+
+
 def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
     """The first steps of a sequence get no gradient, and the loss does not fall, or does while the
     output stays much the same for all samples.

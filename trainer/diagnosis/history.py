@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.diagnosis.view import Array, View
-from trainer.record import StepRecord
+from trainer.record import StepRecord, is_told
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
 FIRST_LOSSES = 12  # that tell how losses differ from batch to batch before they fall
@@ -125,6 +125,12 @@ class History:
         rate, now = self.first_rate, self.record.learning_rate
         changed = now / rate if math.isfinite(now) and rate > 0 else 1.0
         return self.steps * min(self.first_update, 1.0) * changed
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the gradients of the newest record are numbers, and the loss if it was told."""
+        bad_loss = is_told(self.loss) and not math.isfinite(self.loss)
+        return not bad_loss and math.isfinite(self.record.gradient_norm)
 
     @property
     def loss(self) -> float:

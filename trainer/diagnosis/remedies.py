@@ -19,6 +19,8 @@ REMEDIES = {
     "operation": "keep the operation away from where it is not defined (a small epsilon in log, "
     "sqrt and division)",
     "loss": "keep the loss away from where it is not defined (use the form with logits)",
+    "blocked": "take out what has no derivative: a softmax over one number is always 1, rounding "
+    "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
     "loop": "look at the training loop: zero_grad before each backward, no detach on the way",
     "unused": "nothing, if that is meant; otherwise use it or freeze it",
     "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",

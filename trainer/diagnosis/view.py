@@ -152,13 +152,19 @@ class View:
                 return int(row)
         # Functions that no module tells of: a gradient arrives at a layer, none at the one before.
         # In a layer that is called step by step it may be a gate that is shut.
-        alive = np.flatnonzero(reached & ~lost)
+        barrier = self.barrier
         told = any(kind in ACTIVATIONS for kind in self.kinds)
-        if told or self.order.looping is not None or not len(alive):
+        if told or self.order.looping is not None or barrier is None:
             return None
-        if not lost[: alive[0]].any() or self.output_signal > 0:
+        if not lost[:barrier].any() or self.output_signal > 0:
             return None
-        return int(alive[0]) - 1
+        return barrier - 1
+
+    @cached_property
+    def barrier(self) -> int | None:
+        """The first layer whose output gets a gradient that is not zero throughout."""
+        alive = np.flatnonzero(~np.isnan(self.gradient_rms) & ~self.gradient_lost)
+        return int(alive[0]) if len(alive) else None
 
     @property
     def normalised(self) -> bool:

@@ -12,7 +12,7 @@ from trainer.record import MOMENTS, StepRecord, TensorTable
 
 # A number of the whole step → whether NaN means "does not apply" and is left out.
 STEP_TAGS = {
-    "loss/train": ("loss", False),
+    "loss/train": ("loss", True),
     "gradient_norm/global": ("gradient_norm", False),
     "learning_rate": ("learning_rate", True),
     "clip_coefficient": ("clip_coefficient", True),
@@ -55,7 +55,8 @@ def scalars(records: Sequence[StepRecord]) -> Scalars:
     tags = list(STEP_TAGS)
     head = np.array([[getattr(r, name) for name, _ in STEP_TAGS.values()] for r in records])
     optional = np.array([optional for _, optional in STEP_TAGS.values()])
-    columns, shown = [head], [~(optional & np.isnan(head))]
+    undefined = np.isnan(head) & np.signbit(head)  # a loss that the loop told
+    columns, shown = [head], [~(optional & np.isnan(head)) | undefined]
 
     def add(group: str, names: Sequence[str], values: NDArray[np.float64], show: object) -> None:
         tags.extend(f"{group}/{name}" for name in names)
