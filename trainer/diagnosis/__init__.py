@@ -29,6 +29,7 @@ OF_STEPS: tuple[Rule, ...] = (
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
 ENDED_AFTER = 3  # records in a row without the symptom
+ENDED_AFTER_STEPS = 10  # which the first records are closer than
 # What led to numbers that are not finite is no longer in doubt.
 CONFIRMED_BY_THE_END = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
 
@@ -123,8 +124,10 @@ class Diagnosis:
             if "non_finite" not in self._raised:
                 del self._cases[verdict]
             return []
-        # Where numbers are not finite nothing has ended well.
-        if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
+        steps = self._history.record.step - case.finding.steps[1]
+        if case.missed < ENDED_AFTER or steps < ENDED_AFTER_STEPS or verdict == "non_finite":
+            return []
+        if not self._history.is_finite:  # nothing has ended well
             return []
         ended = replace(case.finding, resolved=True)
         self._ended.append(ended)

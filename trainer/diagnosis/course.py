@@ -145,14 +145,15 @@ def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss has not fallen although the weights have moved far."""
-    if history.raised or history.loss_rise > thresholds.risen_loss:
+    raised = "stalled" in history.raised
+    if history.raised - {"stalled"} or not raised and history.loss_rise > thresholds.risen_loss:
         return None  # more than that is known
     if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
         return None
     if len(history.losses) < 12 or not history.loss_at_start > 0:
         return None
     recent = median(history.losses[-6:])
-    if recent < 0.97 * history.loss_at_start:
+    if recent < (0.9 if raised else 0.97) * history.loss_at_start:
         return None
     return Symptom(
         "stalled", "info", None, "stalled",

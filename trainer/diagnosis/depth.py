@@ -29,21 +29,24 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     step, signal, ratio = history.record.step, view.output_signal, view.flow_ratio
     # Of a single sample nobody knows its signal; that the loss stays has to do.
     alone = math.isnan(signal) and step >= SETTLED and history.stuck
-    if not (recovery.lost(view, thresholds) or alone and ratio <= thresholds.lost_gradient / 10):
-        return None
     first = recovery.first_layers_update(history)
-    strong = ratio <= thresholds.lost_gradient / 10
-    # Rounding grows and shrinks without a meaning.
-    certain = strong and recovery.is_rounding(view, 10 if "vanishing" in history.raised else 1)
     stands_still = (
         first <= thresholds.starved_update
         and recovery.largest_update(history) >= 10 * thresholds.starved_update
         and step >= 10
     )
-    doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
     moved = recovery.had_its_way(history, thresholds) or _nothing_moves(history, thresholds)
+    lost = recovery.lost(view, thresholds)
+    faint = recovery.is_faint(view, thresholds) and history.stays and (moved or stands_still)
+    if not (lost or faint or alone and ratio <= thresholds.lost_gradient / 10):
+        return None
+    strong = ratio <= thresholds.lost_gradient / 10
+    # Rounding grows and shrinks without a meaning.
+    certain = strong and recovery.is_rounding(view, 10 if "vanishing" in history.raised else 1)
+    doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
     judged = certain or step >= 5 and (moved or stands_still)
-    returns = doublings <= thresholds.recovery_doublings or history.rebounds
+    soon = doublings <= thresholds.recovery_doublings and (lost or alone)
+    returns = soon or history.rebounds
     recovers = not judged or returns and not certain
     if recovers and "vanishing" not in history.raised:
         return None
@@ -123,7 +126,8 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     # A loss falls for a while whatever the sequences are: the output learns the targets' mean.
     idle = now.signal <= min(then.signal, 10 * thresholds.lost_signal)
     fell = now.loss < 0.85 * then.loss and not idle
-    early = history.steps < 3 * PATIENCE_STEPS or history.path < 2 * thresholds.moved_path
+    enough = thresholds.moved_path if history.stays else 2 * thresholds.moved_path
+    early = history.steps < 3 * PATIENCE_STEPS or history.path < enough
     # What has no gates does not open them; some way is to show that it is not the rate.
     hopeless = (
         not view.order.gated

@@ -157,6 +157,11 @@ class History:
         return now >= 0.995 * min(first) and now >= 0.95 * median(first)
 
     @property
+    def stays(self) -> bool:
+        """Whether the loss is flat after so many steps that it is not for want of them."""
+        return self.flat and self.steps >= 3 * PATIENCE_STEPS
+
+    @property
     def adaptive(self) -> bool:
         """Whether the optimizer's updates do not shrink with the gradient."""
         return self.record.optimizer not in ("", "SGD")

@@ -21,6 +21,14 @@ def lost(view: View, thresholds: Thresholds) -> bool:
     )
 
 
+def is_faint(view: View, thresholds: Thresholds) -> bool:
+    """Whether signal and flow are together as weak as where both are lost, each within a tenth."""
+    signal, flow = view.output_signal, view.flow_ratio
+    product = thresholds.lost_signal * thresholds.lost_gradient
+    each = signal <= 10 * thresholds.lost_signal and flow <= 10 * thresholds.lost_gradient
+    return bool(each and signal * flow <= product)
+
+
 def is_rounding(view: View, times: float = 1.0) -> bool:
     """Whether what is left of the signal is no more than rounding, or so many times that."""
     rounding = ROUNDING.get(view.table.dtypes[-1], ROUNDING["float32"])

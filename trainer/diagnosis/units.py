@@ -47,7 +47,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     view = history.view
     if view is None or history.record.step < JUDGED_FROM_STEP:
         return None
-    if not history.stuck or not view.flow_ratio >= thresholds.flat_flow:
+    if not history.stuck or not (view.flow_ratio >= thresholds.flat_flow or history.stays):
         return None
     slopes = {
         row: float(view.gains[row]) / SATURATING[kind]
