@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import checkpoint, checkpoints, run_dir
+from trainer import checkpoint, checkpoints, monitor, run_dir
 from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
 from trainer.events.reader import records
@@ -563,8 +563,19 @@ def test_what_is_not_finite_is_raised_and_recorded_first(bad: str) -> None:
     assert np.isnan(found[-1].update_ratio).all() or (found[-1].update_ratio == 0).all()
 
 
+def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(bad: str) -> None:
+    rows = ["data.batch_size=1", "data.shuffle=false"]  # step 17 is bad
+    assert trained("run", bad, "checkpoint.every_steps=1", "checkpoint.keep=30", *rows) == 3
+    assert json.loads(Path("run/result.json").read_text())["steps"] == 17
+    assert [record.step for record in records(Path("run"), print)] == [*range(11), 17]
+    assert checkpoint.step_of(checkpoint.complete(Path("run/checkpoints"))[0]) == 17
+
+
 @pytest.mark.usefixtures("small_bytes")
-def test_poisoned_weights_are_never_kept(bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_poisoned_weights_are_never_kept(
+    bad: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(monitor, "_is_bad", lambda loss: False)  # as of a loss on a device
     rows = ["data.batch_size=1", "data.shuffle=false"]  # step 17 is bad, step 20 looked at
     assert trained("run", bad, "checkpoint.every_steps=1", "checkpoint.keep=30", *rows) == 3
     newest = checkpoint.complete(Path("run/checkpoints"))[0]

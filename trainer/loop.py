@@ -134,6 +134,7 @@ def run(
     patience, validates = progress.patience, experiment.validation
     patience.steps = config.stop.patience_steps
     checks = config.on_nonfinite != "stop"
+    on_host = experiment.device.type == "cpu"  # where the monitor sees at once what is not finite
     experiment.model.train()
     reason, found = "steps", None
     latest_cost = latest_norm = math.nan
@@ -159,7 +160,7 @@ def run(
                 reason = "cost"
             elif not math.isfinite(cost) and not checks:
                 reason = "not finite"
-        elif checks or monitor.observes(step):
+        elif checks or on_host or monitor.observes(step):
             cost = training.cost()
         bad = checks and reason == "steps" and not training.finite(cost)
         last = reason != "steps"

@@ -44,16 +44,25 @@ class _Case:
     symptom: Symptom | None = None
     finding: Finding | None = None
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether more sightings would make it a finding."""
+        waits = self.symptom is not None and self.symptom.sightings < UNCONFIRMED
+        return waits and self.finding is None
+
 
 @dataclass
 class Diagnosis:
     """Takes the records of a run in their order; says the same live and afterwards.
 
     `configuration` is the run's own (as a tree), from which changes are proposed; None without.
+    `suspects` says whether a look at the layers may soon tell more: something is seen and not yet
+    certain, or all gradients are zero.
     """
 
     configuration: Mapping[str, Any] | None = None
     thresholds: Thresholds = Thresholds()
+    suspects: bool = field(default=False, init=False)
     _history: History = field(default_factory=History)
     _cases: dict[str, _Case] = field(default_factory=dict)
     _raised: list[str] = field(default_factory=list)
@@ -63,17 +72,6 @@ class Diagnosis:
     def findings(self) -> list[Finding]:
         """All so far: those that have ended, then the others in the order they were raised."""
         return [*self._ended, *(f for v in self._raised if (f := self._cases[v].finding))]
-
-    @property
-    def suspects(self) -> bool:
-        """Whether a look at the layers may soon tell more: something is seen and not yet certain,
-        or all gradients are zero."""
-        open_cases = (
-            case.finding is None and case.symptom is not None
-            and case.symptom.sightings < UNCONFIRMED
-            for case in self._cases.values()
-        )  # fmt: skip
-        return any(open_cases) or self._history.norms[-1:] == [0.0]
 
     def add(self, record: StepRecord) -> list[Finding]:
         """Takes the next record; the findings that it raised, raised to a higher level or ended."""
@@ -92,6 +90,8 @@ class Diagnosis:
                     case = self._cases.get(verdict)
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(verdict, case, case.symptom))
+        doubtful = any(case.is_doubtful for case in self._cases.values())
+        self.suspects = doubtful or history.norms[-1:] == [0.0]
         return changed
 
     def forget(self) -> list[Finding]:
