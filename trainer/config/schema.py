@@ -161,9 +161,9 @@ class Config(Section):
     """When training ends."""
     on_nonfinite: Literal["stop", "skip", "raise"] = "stop"
     """What happens where the loss or a gradient is not finite: `stop`, with exit status 3, at the
-    first such step that is looked at, and of a loss on the CPU at once; `skip`: no such step updates
-    anything, and they are counted; `raise`: a FloatingPointError before the update. The last two
-    look at every step, for which an accelerator has to be waited for."""
+    first such step that is looked at, and of a loss on the CPU at once; `skip`: no such step
+    updates anything, and they are counted; `raise`: a FloatingPointError before the update. The
+    last two look at every step, for which an accelerator has to be waited for."""
     stop_on: Literal["critical", "warning"] | None = None
     """Stop, with exit status 3, at a finding of this level or above that has not ended; null for
     never."""
