@@ -563,6 +563,10 @@ class TestExploding:
         stays, falls = [1.0] * len(STEPS), 0.9 ** np.arange(len(STEPS))
         assert thrown(30.0, stays) == {"exploding"}
         assert thrown(0.9, stays) == thrown(30.0, falls) == thrown(30.0, stays, "Adam") == set()
+        # At once it fell, and goes on: to a tenth in some batches, to less than none before in few.
+        noisy = [3.0, 1.0, 1.0, *[0.3 if n % 4 == 0 else 1.2 for n in range(len(STEPS) - 3)]]
+        assert thrown(30.0, noisy) == set()
+        assert thrown(30.0, [1.0, *noisy[1:]]) == thrown(30.0, [3.0, *stays[1:]]) == {"exploding"}
 
     def test_over_time(self) -> None:
         calm, wild = deep(3), deep(3, weight_gradient=500.0)

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis import blame
-from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
@@ -108,10 +108,10 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """Of an optimizer that takes the gradient as it is; others begin with such updates. From step
-    10 on one of those before counts, if the loss has not fallen since."""
+    10 on one of those before counts, if the loss has not fallen since, nor that of any batch."""
     view, first, record = history.view, history.first_view, history.record
     late = record.step >= JUDGED_FROM_STEP
-    if history.adaptive or late and not history.stuck:
+    if history.adaptive or late and (not history.stuck or _fits_some(history)):
         return None
     update = history.largest_update if late else history.update
     if not 1 <= update < np.inf:
@@ -127,6 +127,14 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
         f"one update changes the weights by {update:.1g} times their size",
         {"update_ratio": update, "gradient_norm": record.gradient_norm},
     )  # fmt: skip
+
+
+def _fits_some(history: History) -> bool:
+    """Whether the loss is well below the very first, and one of the latest below all of those."""
+    if not history.losses:
+        return False
+    falls = history.recent_loss < 0.7 * history.first_losses[0]
+    return falls and min(history.losses[-RECENT_LOSSES:]) < 0.7 * history.loss_at_start
 
 
 def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
