@@ -9,6 +9,7 @@ time on the clock); the ratios are what counts. Lightning comes with the extra `
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import logging
 import statistics
@@ -205,14 +206,19 @@ def start() -> None:
 
 
 def main() -> None:
+    others = {"gradients": derivative, "start": start}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [*NETWORKS, *others]
+    parser.add_argument("names", nargs="*", default="all", choices=["all", *names])
+    given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for name in sys.argv[1:] or [*NETWORKS, "gradients", "start"]:
+    for name in names if given.names == "all" else given.names:
         if name in NETWORKS:
             network(name)
         else:
-            {"gradients": derivative, "start": start}[name]()
+            others[name]()
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def growth() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", nargs="*", default=NAMES, metavar="NAME")
+    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES)
     parser.add_argument("--growth", action="store_true", help="cost against size")
     given = parser.parse_args()
     torch.set_num_threads(2)
