@@ -214,7 +214,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for name in names if given.names == "all" else given.names:
+    for name in names if "all" in given.names else given.names:
         if name in NETWORKS:
             network(name)
         else:
