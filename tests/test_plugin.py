@@ -245,11 +245,12 @@ def test_findings_are_those_of_the_diagnosis(tmp_path: Path) -> None:
 
 
 def test_of_findings_without_end_the_gravest_and_latest_are_told(tmp_path: Path) -> None:
-    records = [record(0, deep(2))]
+    layers = deep(2, update=2e-4)  # too little to be stalled
+    records = [record(0, layers)]
     for step in range(1, 300):  # gradients that pile up at times, then a loss that jumps
         grave = {"carried": 3.0 * (step // 3 % 2)} if step < 30 else {}
         calm = step < 30 or step % 6
-        records.append(record(step, deep(2), loss=1 if calm else 9, **grave))
+        records.append(record(4 * step, layers, loss=1 if calm else 9, **grave))
     diagnosis = Diagnosis()
     for found in records:
         diagnosis.add(found)

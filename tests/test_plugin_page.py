@@ -67,7 +67,7 @@ def named(place: int) -> StepRecord:
 
 def jumping(step: int) -> StepRecord:
     """Of one layer, with a loss that jumps at times."""
-    return record(step, [linear(gradient=0.25)], loss=9 if step % 6 == 5 else 1)
+    return record(4 * step, [linear(gradient=0.25)], loss=9 if step % 6 == 5 else 1)
 
 
 @pytest.fixture(scope="module")
