@@ -37,7 +37,8 @@ def reading(parts: Generator[Any, None, None]) -> None:
 def lost() -> str | None:
     """What is to be told if a worker has died, which makes the trainer fail in many ways; or None.
 
-    The user's own mistakes reach the trainer as they are, and leave the worker alive.
+    The user's own mistakes reach the trainer as they are, and leave the worker alive. The other
+    workers are ended with it.
     """
     workers = list(_WORKERS)
     if not workers:
@@ -51,6 +52,8 @@ def lost() -> str | None:
                 how = f"was killed by {signal.Signals(-code).name}"
             if code == -9:
                 how += OUT_OF_MEMORY
+            for other in workers:  # before it complains of what the trainer no longer answers
+                other.kill()
             return f"data.workers: process {worker.pid}, which read samples, {how}"
     return None
 
