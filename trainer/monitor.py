@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from pydantic import ValidationError
@@ -90,7 +89,7 @@ class Monitor:
         return self._diagnosis.findings
 
     def observes(self, step: int) -> bool:
-        """Whether a record of this step will be made; known before the step."""
+        """Whether the cadences ask for a record of this step; known before it."""
         every_steps, histograms = self._section.every_steps, self._section.histogram_every_steps
         return due(step, every_steps) or due(step, histograms) or self._activations.watching
 
@@ -100,11 +99,13 @@ class Monitor:
         Called when the step before has ended; a loop that does not begin at 0 calls it first. As
         long as the diagnosis has a suspicion it sees the layers at every record.
         """
-        section, cadence = self._section, self._section.activation_every_steps
-        if cadence is not None and self._diagnoses and self._diagnosis.suspects:
-            cadence = min(cadence, section.every_steps)
-        if due(step, cadence):
-            self._activations.watch(due(step, section.histogram_every_steps))
+        histograms = due(step, self._section.histogram_every_steps)
+        every_steps = self._section.activation_every_steps
+        looks = due(step, every_steps)
+        if every_steps is not None and self._diagnoses and self._diagnosis.suspects:
+            looks = looks or histograms or due(step, self._section.every_steps)
+        if looks:
+            self._activations.watch(histograms)
         else:
             self._activations.release()
 
@@ -173,22 +174,19 @@ class Monitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _observed(self, observation: Observation) -> None:
         self._leftover = observation.leftover
-        self.watch(observation.step + 1)
         assert observation.record is not None
-        for sink in self._sinks:
-            sink(observation.record)
-        if self._diagnoses:
-            self._diagnose(observation.record, self._found)
+        try:
+            for sink in self._sinks:
+                sink(observation.record)
+            if self._diagnoses:
+                self._diagnose(observation.record, self._found)
+        finally:
+            self.watch(observation.step + 1)
 
     def _diagnose(self, record: StepRecord, told: Sequence[Found]) -> None:
         try:

@@ -90,8 +90,11 @@ class Diagnosis:
                     case = self._cases.get(verdict)
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(verdict, case, case.symptom))
-        doubtful = any(case.is_doubtful for case in self._cases.values())
-        self.suspects = doubtful or history.norms[-1:] == [0.0]
+        lost = bool(record.gradients.names) and record.gradient_norm == 0 and record.loss != 0
+        self.suspects = lost or any(
+            rule.__name__ in self._cases and self._cases[rule.__name__].is_doubtful
+            for rule in OF_LAYERS
+        )
         return changed
 
     def forget(self) -> list[Finding]:
@@ -125,8 +128,10 @@ class Diagnosis:
                 del self._cases[verdict]
             return []
         steps = self._history.record.step - case.finding.steps[1]
-        if case.missed < ENDED_AFTER or steps < ENDED_AFTER_STEPS or verdict == "non_finite":
+        if case.missed < ENDED_AFTER or verdict == "non_finite":
             return []
+        if steps < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":
+            return []  # of which later records may not tell
         if not self._history.is_finite:  # nothing has ended well
             return []
         ended = replace(case.finding, resolved=True)

@@ -85,7 +85,7 @@ def _place(
                 _why_large(history, thresholds),
                 f"outputs have grown to an RMS of {size:.3g} before it",
             )
-        if not math.isfinite(record.loss):
+        if is_told(record.loss) and not math.isfinite(record.loss):
             return None, "loss", "all outputs are finite and the loss is not"
         bad = view.gradient_not_finite
         if bad.any():

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from trainer.diagnosis import blame, recovery
+from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.recovery import SETTLED
 from trainer.diagnosis.symptom import Symptom
@@ -91,9 +92,14 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
         return None  # of that more is known
     if not record.gradients.names or record.gradient_norm != 0:
         return None
-    if not history.stuck or not math.isfinite(history.loss) or history.loss == 0:
+    if any(dtype in NARROW for dtype in record.dtypes):
+        return None  # they may be too small for it
+    start, row = history.loss_at_start, view.barrier
+    fell = history.recent_loss < start - 0.03 * abs(start)
+    if fell or not math.isfinite(history.loss) or history.loss == 0:
         return None
-    row = view.barrier
+    if row and not view.rms[row - 1] > 0:
+        return None  # nothing comes in
     if row is None:
         where, cause = None, "the loss has no derivative by the output that is not zero"
     else:

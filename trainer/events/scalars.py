@@ -55,7 +55,8 @@ def scalars(records: Sequence[StepRecord]) -> Scalars:
     tags = list(STEP_TAGS)
     head = np.array([[getattr(r, name) for name, _ in STEP_TAGS.values()] for r in records])
     optional = np.array([optional for _, optional in STEP_TAGS.values()])
-    undefined = np.isnan(head) & np.signbit(head)  # a loss that the loop told
+    undefined = np.isnan(head) & np.signbit(head)
+    undefined &= np.array([name == "loss" for name, _ in STEP_TAGS.values()])  # that was told
     columns, shown = [head], [~(optional & np.isnan(head)) | undefined]
 
     def add(group: str, names: Sequence[str], values: NDArray[np.float64], show: object) -> None:
