@@ -192,8 +192,9 @@ class Monitor:
         try:
             findings = self._diagnosis.add(record)
         except Exception:  # training goes on whatever is wrong with the diagnosis
-            self._diagnoses, off = False, "the diagnosis failed at step %d and is off from here on"
-            logger.warning(f"{off}; training goes on", record.step, exc_info=True)
+            self._diagnoses = False
+            message = "the diagnosis failed at step %d and is off from here on; training goes on"
+            logger.warning(message, record.step, exc_info=True)
             return
         for finding in findings:
             for found in told:
