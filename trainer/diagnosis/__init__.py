@@ -106,7 +106,7 @@ class Diagnosis:
         step = self._history.record.step
         case = self._cases.get(verdict)
         if symptom is None:
-            return [] if case is None else self._missed(verdict, case)
+            return [] if case is None else self._missed(verdict, case, step)
         if case is None:
             case = self._cases[verdict] = _Case(step)
         case.seen, case.missed, case.symptom = case.seen + 1, 0, symptom
@@ -121,18 +121,17 @@ class Diagnosis:
         case.finding = replace(self._finding(case, symptom), steps=(case.first_step, step))
         return [case.finding]
 
-    def _missed(self, verdict: str, case: _Case) -> list[Finding]:
+    def _missed(self, verdict: str, case: _Case, step: int) -> list[Finding]:
         case.missed += 1
         if case.finding is None:
             if "non_finite" not in self._raised:
                 del self._cases[verdict]
             return []
-        steps = self._history.record.step - case.finding.steps[1]
-        if case.missed < ENDED_AFTER or verdict == "non_finite":
-            return []
-        if steps < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":
-            return []  # of which later records may not tell
-        if not self._history.is_finite:  # nothing has ended well
+        if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
+            return []  # where numbers are none nothing has ended well
+        # Of gradients that pile up later records may not tell: an end is seen early or never.
+        since = step - case.finding.steps[1]
+        if since < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":
             return []
         ended = replace(case.finding, resolved=True)
         self._ended.append(ended)
