@@ -11,8 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainer.plain import joined, packed, unpacked
-from trainer.tensor_file import NotFinite, TensorFile, checksum, overwriting
+from trainer.tensor_file import NotFinite, TensorFile, checksum, overwrite
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS, TENSORS = "checkpoint.json", "model.safetensors", "training.safetensors"
@@ -85,15 +85,19 @@ class Snapshot:
         if self.is_finite is not None:
             return
         self.is_finite = False
-        place = folder / NEXT
-        if not place.is_dir():
+        place = f"{folder}/{NEXT}"
+        if not os.path.isdir(place):
             folder.mkdir(exist_ok=True)
-            place.mkdir()
-        with suppress(NotFinite), _removed_on_error(place):
+            os.mkdir(place)
+        try:
             self.written = {
-                n: file.write(place / n, finite=n == WEIGHTS) for n, file in self.files.items()
+                n: file.write(f"{place}/{n}", finite=n == WEIGHTS) for n, file in self.files.items()
             }
             self.is_finite = True
+        except BaseException as error:
+            shutil.rmtree(place, ignore_errors=True)
+            if not isinstance(error, NotFinite):
+                raise
 
 
 def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
@@ -102,21 +106,26 @@ def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
     `more` is the rest of its tree, a packed dict. OSError where it cannot be written.
     """
     assert snapshot.written is not None
-    path, temporary = folder / f"step-{snapshot.step:09d}", folder / NEXT
+    path, place = f"{folder}/step-{snapshot.step:09d}", f"{folder}/{NEXT}"
     about = {"format": FORMAT, "step": snapshot.step, "files": snapshot.written}
     text = json.dumps(about | {"tree": joined(snapshot.tree, more)})
     signed = json.dumps({"crc32c": google_crc32c.value(text.encode()), "content": text})
-    with _removed_on_error(temporary):
-        with overwriting(temporary / DESCRIPTION) as file:
-            file.write(signed.encode())
+    try:
+        overwrite(f"{place}/{DESCRIPTION}", [signed.encode()])
         if snapshot.durable:
-            _flush(*(temporary / name for name in (*snapshot.files, DESCRIPTION)))
-            synced(temporary)
-        remove(path)
-        temporary.rename(path)
+            _flush(*(f"{place}/{name}" for name in (*snapshot.files, DESCRIPTION)))
+            synced(place)
+        try:
+            os.rename(place, path)
+        except OSError:  # where there is one of this step
+            remove(Path(path))
+            os.rename(place, path)
         if snapshot.durable:
             synced(folder)
-    return path
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return Path(path)
 
 
 def read(path: Path) -> Checkpoint:
@@ -153,10 +162,12 @@ def retire(path: Path) -> None:
 
     Blocks of the disk that are there already cost half of what new ones do.
     """
-    if (path.parent / NEXT).exists():
+    try:
+        os.rename(path, f"{path.parent}/{NEXT}")
+    except FileNotFoundError:  # somebody else has deleted it
+        pass
+    except OSError:  # one is kept already
         remove(path)
-    elif path.exists():  # nobody else has deleted it
-        path.rename(path.parent / NEXT)
 
 
 def clear(folder: Path) -> None:
@@ -170,31 +181,30 @@ def point(folder: Path, name: str, text: str, durable: bool) -> None:
 
     A durable one takes the old one's place; else it is written over it, in one piece.
     """
+    line = f"{text}\n".encode()
     if not durable:
-        with overwriting(folder / name) as file:
-            file.write(f"{text}\n".encode())
+        overwrite(f"{folder}/{name}", [line])
         return
-    temporary = folder / f"{name}.tmp"
+    temporary = f"{folder}/{name}.tmp"
     try:
-        with overwriting(temporary) as file:
-            file.write(f"{text}\n".encode())
+        overwrite(temporary, [line])
         _flush(temporary)
-        temporary.replace(folder / name)
+        os.replace(temporary, f"{folder}/{name}")
     except OSError:
         with suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)
         raise
     synced(folder)
 
 
 def sync(path: Path) -> None:
     """Has a checkpoint that is written on the disk."""
-    _flush(*(path / name for name in (WEIGHTS, TENSORS, DESCRIPTION)))
+    _flush(*(f"{path}/{name}" for name in (WEIGHTS, TENSORS, DESCRIPTION)))
     synced(path)
     synced(path.parent)
 
 
-def synced(folder: Path) -> None:
+def synced(folder: str | Path) -> None:
     """Has the names in a folder on the disk; Windows opens no folders."""
     if os.name == "nt":
         return
@@ -233,17 +243,8 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(path, step, held[WEIGHTS], tree)
 
 
-def _flush(*paths: Path) -> None:
+def _flush(*paths: str) -> None:
     """Has what is in these files on the disk."""
     for path in paths:
-        with path.open("rb+") as file:
+        with open(path, "rb+") as file:
             os.fsync(file.fileno())
-
-
-@contextmanager
-def _removed_on_error(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise

@@ -7,15 +7,15 @@ train for three times as long as a copy that is written as a whole.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -25,6 +25,7 @@ from torch import Tensor
 
 PIECE_BYTES = 1 << 20
 BUFFER_BYTES = 1 << 16  # tensors below are written together
+OVERWRITING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
 ALIGNED_BYTES = 16  # so that every tensor starts at a multiple of its element's size
 BFLOAT16_EXPONENT = 0x7F80
 BITS = {torch.bfloat16: torch.int16} | dict.fromkeys(
@@ -61,7 +62,7 @@ class TensorFile:
             if tensor.dtype not in KINDS:
                 raise TypeError(f"{name}: no checkpoint can hold values of {tensor.dtype}")
         ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-        self._tensors = [tensor.detach() for _, tensor in ordered]
+        self._tensors = [t.detach() if t.requires_grad else t for _, t in ordered]
         self._head, self._ends = _layout(tuple((name, t.dtype, t.shape) for name, t in ordered))
 
     @property
@@ -87,35 +88,42 @@ class TensorFile:
             torch._foreach_copy_(places, self._tensors)
         self._tensors = places
 
-    def write(self, path: Path, finite: bool = False) -> dict[str, int]:
+    def write(self, path: str | Path, finite: bool = False) -> dict[str, int]:
         """Writes the file; its size and CRC-32C. What was there is written over.
 
         OSError where it cannot be written. With `finite` also NotFinite where a number of two bytes
         or more is not: the file is worth nothing then.
         """
-        checksum = google_crc32c.value(self._head)
-        with overwriting(path) as file:
-            file.write(self._head)
+        checksum = 0
+
+        def pieces() -> Iterator[bytes | memoryview]:
+            nonlocal checksum
+            checksum = google_crc32c.value(self._head)
+            yield self._head
             for tensor in self._tensors:
                 for piece in _pieces(tensor):
                     # All that is done to a piece is done while a core's cache holds it.
                     if finite and not _is_finite(piece, tensor.dtype):
                         raise NotFinite
                     checksum = google_crc32c.extend(checksum, piece)
-                    file.write(piece.data)
+                    yield piece.data
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            overwrite(path, pieces())
         return {"bytes": self.bytes, "crc32c": checksum}
 
 
-@contextmanager
-def overwriting(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, over what was there; the rest of that is cut off at the end.
+def overwrite(path: str | Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Writes the pieces over what a file held, or into a new one; OSError where that fails.
 
-    Nothing is cut off before: a disk is faster with blocks that it has than with new ones.
+    What is left of the old content is cut off at the end, nothing before: a disk is faster with
+    blocks that it has than with new ones.
     """
-    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o666), "wb", BUFFER_BYTES) as file:
-        yield file
-        if os.fstat(file.fileno()).st_size != file.tell():
+    opened = os.open(path, OVERWRITING, 0o666)
+    with io.BufferedWriter(io.FileIO(opened, "wb"), BUFFER_BYTES) as file:
+        for piece in pieces:
+            file.write(piece)
+        if os.fstat(opened).st_size != file.tell():
             file.truncate()
 
 
@@ -149,6 +157,8 @@ def _is_finite(values: Values, dtype: torch.dtype) -> bool:
         return not ((values & BFLOAT16_EXPONENT) == BFLOAT16_EXPONENT).any()
     if dtype.itemsize == 1 or values.dtype.kind not in "fc":
         return True
+    if values.itemsize > 2 and np.isfinite(np.add.reduce(values, axis=None)):
+        return True  # faster than one look at each: a sum of finite numbers may overflow, though
     return bool(np.isfinite(values).all())
 
 
