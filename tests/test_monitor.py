@@ -491,6 +491,27 @@ def test_a_model_that_is_cast_within_a_step() -> None:
     assert monitor.findings == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_model_and_its_loss_of_another_kind(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model, records, losses = mlp().to(dtype), list[StepRecord](), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, sinks=[records.append], **EVERYTHING) as monitor:
+        for step in range(3):
+            x, y = (part.to(dtype) for part in batch(step))
+            loss = F.mse_loss(model(x), y)
+            loss.backward()
+            with monitor.step(step, loss) as observed:
+                norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                observed.clipped(0.1 / norm)
+                optimizer.step()
+            losses.append(loss.item())
+            optimizer.zero_grad()
+    assert losses[0] > losses[2]
+    assert [record.loss for record in records] == losses
+    assert all(0 < record.clip_coefficient < 1 for record in records)
+
+
 def test_a_parameter_without_values() -> None:
     class Pruned(nn.Module):
         def __init__(self) -> None:

@@ -138,7 +138,7 @@ class Observation(Unobserved):
             "coefficient": self._clip_coefficient,
             "norm_after": self._norm_after() if self._clip_coefficient is None else None,
         }
-        read = {key: n.detach().reshape(1) for key, n in numbers.items() if isinstance(n, Tensor)}
+        read = {key: _readable(n) for key, n in numbers.items() if isinstance(n, Tensor)}
         results = self._activations.results() if self._layers else []
         arrays = statistics.fetch([*tables, *read.values(), *results])
         layer_arrays = arrays[len(tables) + len(read) :]
@@ -202,3 +202,9 @@ class Observation(Unobserved):
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def _readable(number: Tensor) -> Tensor:
+    """A number of a kind that numpy knows, which has none for bfloat16."""
+    number = number.detach().reshape(1)
+    return number.float() if number.itemsize < 4 else number
