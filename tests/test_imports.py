@@ -25,7 +25,7 @@ ROWS = [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
         *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),
     ],
-    ["plain", "tensor_file", "shards"],
+    ["plain", "tensor_file", "shards", "held"],
     ["callables", "summary", "memory"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],

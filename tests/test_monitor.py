@@ -240,6 +240,87 @@ def test_the_units_of_a_sequence_that_is_convolved_are_its_channels() -> None:
     assert records[0].layers.signal_fraction[1] > 0.1
 
 
+class Masked(nn.Module):
+    """Uses the weights of its layers and calls none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.first.weight).tanh(), self.second.weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "names", "kinds"),
+    [
+        (Masked, ("input", "model"), ("Input", "Masked")),
+        (
+            lambda: nn.Sequential(Masked(), nn.Linear(6, 3)),
+            ("input", "0", "1"),
+            ("Input", "Masked", "Linear"),
+        ),
+        (
+            lambda: nn.ModuleDict({"a": Masked()})["a"],
+            ("input", "model"),
+            ("Input", "Masked"),
+        ),
+    ],
+)
+def test_weights_that_are_used_without_a_module(
+    make: Callable[[], nn.Module], names: tuple[str, ...], kinds: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    model, records = make(), list[StepRecord]()
+    x, _ = batch(0)
+    with Monitor(model, sinks=[records.append], **EVERYTHING) as monitor:
+        output = model(x)
+        output.retain_grad()
+        output.square().sum().backward()
+        with monitor.step(0):
+            pass
+        assert not nn.Linear(6, 3)(x).isnan().any()  # another model's
+    layers = records[0].layers
+    assert layers is not None and (layers.names, layers.kinds) == (names, kinds)
+    expected = naive(output.detach())
+    assert layers.rms[-1] == pytest.approx(expected[0], rel=1e-5)
+    assert layers.rms[0] == pytest.approx(naive(x)[0], rel=1e-5)
+    assert layers.gradients.names == names[1:]
+    assert layers.gradients[names[-1]].norm == pytest.approx(float(output.grad.norm()), rel=1e-5)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_gradient_that_vanishes_where_no_module_is_called() -> None:
+    class Deep(nn.Module):
+        def __init__(self, gain: float) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(12))
+            for layer in self.layers:
+                nn.init.orthogonal_(layer.weight, gain)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = F.linear(x, layer.weight, layer.bias).sigmoid() - 0.5
+            return x
+
+    def found(gain: float) -> list[str]:
+        torch.manual_seed(0)
+        model = Deep(gain)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with Monitor(model) as monitor:
+            for step in range(40):
+                x = torch.randn(32, 16)
+                loss = F.mse_loss(model(x), x / 4)
+                loss.backward()
+                with monitor.step(step, loss):
+                    optimizer.step()
+                optimizer.zero_grad()
+            return [f.verdict for f in monitor.findings if f.alarm]
+
+    assert found(0.4) == ["vanishing"]
+    assert found(4.0) == []
+
+
 def test_a_layer_called_twice_and_one_not_called() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

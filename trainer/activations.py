@@ -15,59 +15,30 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import statistics, time_steps
+from trainer.held import Held
 from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
 from trainer.layers import dtype_name, first_tensor, layers
 from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
 from trainer.time_steps import ENDS
 
-TOGETHER = 64  # tensors that are measured in one call
-SMALL = 1 << 15  # values of a tensor that waits: fresh memory for more costs more than another call
 _INPUT = ""  # where layers have their names: no module inside another has this one
-
-
-class Held:
-    """Tensors that are measured together, since a call for many small ones costs little more than
-    one for a single one; what is measured stays on the device."""
-
-    def __init__(self, measure: Callable[[list[Tensor]], tuple[Tensor | None, ...]]) -> None:
-        self.layers: list[int] = []  # the layer of each tensor, in order of arrival
-        self.sizes: list[int] = []  # of each tensor
-        self.measured: list[tuple[Tensor | None, ...]] = []  # with one row for each tensor
-        self._measure = measure
-        self._tensors: list[Tensor] = []
-
-    def add(self, layer: int, tensor: Tensor, copy: bool) -> None:
-        """Takes a tensor that may change afterwards (copy) or will not."""
-        size = tensor.numel()
-        self.layers.append(layer)
-        self.sizes.append(size)
-        if size >= SMALL or tensor.layout is not torch.strided:
-            self.measure()  # in order of arrival
-            self.measured.append(self._measure([tensor]))
-            return
-        self._tensors.append(tensor.clone() if copy else tensor)
-        if len(self._tensors) >= TOGETHER:
-            self.measure()
-
-    def measure(self) -> None:
-        """Measures what is held, and lets it go."""
-        if self._tensors:
-            self.measured.append(self._measure(self._tensors))
-            self._tensors = []
 
 
 class Activations:
     """Measures every call of every layer from `watch` to `release`; nothing is left attached after.
 
-    A layer is a module without children or with parameters of its own, and its output the first
-    floating-point tensor it returns. The gradient is taken by a hook on the edge that the output
-    has when it is made: a later operation in place does not change what is measured. The input is
-    the first such tensor among the arguments of the layer that is executed first.
+    What a layer is `layers` says; its output is the first floating-point tensor it returns. The
+    gradient is taken by a hook on the edge that the output has when it is made: a later operation
+    in place does not change what is measured. The input is the first such tensor among the
+    arguments of the layer that is executed first.
     """
 
     def __init__(self, model: nn.Module, wanted: Callable[[str], bool]) -> None:
-        self._model, self._all = model, layers(model)
+        self._model = model
+        self._all, holders = layers(model)
         self._layers = [(n, m) for n, m in self._all if wanted(n)]
+        self._holders = [(n, m) for n, m in holders if wanted(n)]
+        self._entered = 0  # layers so far
         self._hooks: list[RemovableHandle] = []  # on the modules
         self._edges: list[RemovableHandle] = []  # on the graph of a step
         self._order: dict[str, int] = {}  # of first execution; the input is _INPUT
@@ -95,7 +66,7 @@ class Activations:
         self._pass, self._passes, self._calls = 0, [], []
         self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
         self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
-        self.watching, self.seconds = bool(self._layers), 0.0
+        self.watching, self.seconds = bool(self._layers or self._holders), 0.0
         if self.watching and not self._hooks:
             self._hooks.append(self._model.register_forward_pre_hook(self._model_called))
             for _, module in self._all:
@@ -107,6 +78,11 @@ class Activations:
                     self._hooks.append(module.register_forward_pre_hook(ahead))
                 hook = module.register_forward_hook(partial(self._called, name))
                 self._hooks.append(hook)
+            for name, module in self._holders:
+                before: list[int] = []  # layers entered, where this one was
+                entering, left = partial(self._entering, before), partial(self._left, name, before)
+                self._hooks.append(module.register_forward_pre_hook(entering))
+                self._hooks.append(module.register_forward_hook(left, with_kwargs=True))
 
     def pause(self) -> None:
         """Ends the measuring of a step; hooks on modules stay, as it may go on with the next."""
@@ -159,7 +135,18 @@ class Activations:
             self._begins = True
             self._pass += 1
 
+    def _entering(self, before: list[int], module: nn.Module, args: Any) -> None:
+        before[:] = [self._entered]
+
+    def _left(
+        self, name: str, before: list[int], module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        if before == [self._entered]:  # it has called none
+            self._calling(module, args, kwargs)
+            self._called(name, module, args, output)
+
     def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._entered += 1
         if self._begins and self.watching and _is_training():
             started = time.perf_counter()
             self._begins = False
@@ -202,7 +189,7 @@ class Activations:
         row, call = self._order.get(name), -1
         # Checkpointing calls the layer again during the backward pass: the same output.
         if row is None or not _in_backward():
-            steps = module._parameters and f"{name}.{ENDS[0]}" not in self._order
+            steps = _has_weights(module) and f"{name}.{ENDS[0]}" not in self._order
             call = len(self._passes)
             row = self._add(name, type(module).__name__, tensor, self._pass if steps else -1)
         node, number = tensor.grad_fn, tensor.output_nr
@@ -244,3 +231,7 @@ def _is_training() -> bool:
 
 def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return bool(module._parameters) or any(True for _ in module.parameters())

@@ -10,13 +10,18 @@ from torch import Tensor, nn
 
 from trainer.shards import is_stand_in
 
+Named = list[tuple[str, nn.Module]]
 
-def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The (name, module) pairs that count as layers; a model that is one itself is `model`.
 
+def layers(model: nn.Module) -> tuple[Named, Named]:
+    """The modules that count as layers, and those that may: (name, module) pairs.
+
+    A layer is a module without children or with parameters of its own; a model that is one itself
+    is `model`. One that holds others is one where it uses their weights and calls none of them.
     What is inside a compiled module is left out: compiled code calls no hooks.
     """
-    found: list[tuple[str, nn.Module]] = []
+    found: Named = []
+    holders: Named = []
 
     def visit(name: str, module: nn.Module) -> None:
         if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
@@ -24,12 +29,14 @@ def layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
         children = list(module.named_children())
         if not children or any(True for _ in module.parameters(recurse=False)):
             found.append((name or "model", module))
+        elif type(module) is not nn.Sequential and any(True for _ in module.parameters()):
+            holders.append((name or "model", module))
         for child_name, child in children:
-            if all(child is not other for _, other in found):  # one module under two names
+            if all(child is not other for _, other in (*found, *holders)):  # under two names
                 visit(f"{name}.{child_name}" if name else child_name, child)
 
     visit("", model)
-    return found
+    return found, holders
 
 
 @cache

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.diagnosis.view import Array, View
+from trainer.diagnosis.view import Array, View, view
 from trainer.record import StepRecord, is_told
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
@@ -57,7 +57,7 @@ class History:
     first_rate: float = math.nan  # the learning rate of that
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # verdicts of findings that have not ended
-    _paths: Array = field(default_factory=lambda: np.zeros(0))
+    paths: Array = field(default_factory=lambda: np.zeros(0))
     _looks: int = 0  # at the layers
     _stride: int = 1  # looks from one of the marks to the next
 
@@ -71,7 +71,7 @@ class History:
         known = self.updates[~np.isnan(self.updates)].tolist()
         self.update = median(known) if known else math.nan
         self._walk(before)
-        self.view = None if record.layers is None else View(record.layers, record.parameters)
+        self.view = view(record)
         self.first_view = self.first_view or self.view
         if math.isfinite(record.loss):
             self.losses = [*self.losses[-KEPT:], record.loss]
@@ -81,8 +81,8 @@ class History:
                 self.first_losses.append(record.loss)
         if self.view is not None:
             loss = self.recent_loss
-            view, path = self.view, self.path
-            signal, flow, size = view.output_signal, view.flow_ratio, view.forward_ratio
+            seen, path = self.view, self.path
+            signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
             self._remember(Mark(path, signal, flow, loss, size, record.loss))
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
@@ -96,22 +96,22 @@ class History:
 
     def _walk(self, updates_before: Array) -> None:
         if self.before is None or self.before.parameters != self.record.parameters:
-            self._paths = np.zeros(len(self.updates))
+            self.paths = np.zeros(len(self.updates))
             return
         both = np.minimum(self.updates, 1.0) + np.minimum(updates_before, 1.0)
         ways = np.fmax(both, 0.0) / 2  # NaN, where a parameter is no matrix, is no way
-        self._paths = self._paths + ways * (self.record.step - self.before.step)
+        self.paths = self.paths + ways * (self.record.step - self.before.step)
 
     @staticmethod
     def _updates(record: StepRecord) -> Array:
         """The update ratios of matrices; biases start at zero and norms at one."""
-        return np.where(_matrices(record.shapes), record.update_ratio, np.nan)
+        return np.where(matrices(record.shapes), record.update_ratio, np.nan)
 
     @property
     def path(self) -> float:
         """How far the matrix that moved most has come: the sum of its update ratios, each at most
         1. The clock of the diagnosis: a warm-up or a small rate takes its time."""
-        return float(self._paths.max(initial=0.0))
+        return float(self.paths.max(initial=0.0))
 
     @property
     def steps(self) -> int:
@@ -244,7 +244,7 @@ def _doublings(now: float, then: float, enough: float) -> float:
 
 
 @lru_cache(maxsize=8)  # the same for most records of a run
-def _matrices(shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:
+def matrices(shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:
     """Which of the parameters are; all, where none is."""
     matrix = np.array([len(shape) > 1 for shape in shapes], dtype=bool)
     return matrix if matrix.any() else np.ones(len(shapes), bool)

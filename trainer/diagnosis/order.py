@@ -97,10 +97,12 @@ class Order:
 
     @cached_property
     def last_with_parameters(self) -> int | None:
-        """The last layer that has parameters of its own."""
+        """The last layer that has parameters of its own; the last one where none has, as where
+        they are used without a module."""
         owners = {name.rpartition(".")[0] for name in self.parameters}
         rows = reversed(range(len(self.names)))
-        return next((row for row in rows if self.names[row] in owners), None)
+        last = len(self.names) - 1 if self.names and self.parameters else None
+        return next((row for row in rows if self.names[row] in owners), last)
 
     @cached_property
     def _place(self) -> dict[str, int]:

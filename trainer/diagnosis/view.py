@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
-from trainer.record import LayerTable
+from trainer.record import LayerTable, StepRecord
 
 Array = NDArray[np.float64]
 
@@ -23,6 +24,7 @@ class View:
 
     table: LayerTable
     parameters: tuple[str, ...] = ()  # their names, which begin with those of their layers
+    own_flows: tuple[float, ...] = ()  # ‖weights‖·‖their gradient‖ of each matrix, in their order
 
     @cached_property
     def order(self) -> Order:
@@ -85,8 +87,12 @@ class View:
 
     @cached_property
     def flow_ratio(self) -> float:
-        """The flow at the first quarter of the layers over that at the last; NaN without."""
+        """The flow at the first quarter of the layers over that at the last; NaN without. Where
+        weights are used without a module, so that there is one layer at most, the flow of theirs,
+        which is as blind to scales."""
         flow = self.flow[np.isfinite(self.flow)].tolist()
+        if len(self.names) == 1:
+            flow = [own for own in self.own_flows if np.isfinite(own)]
         if len(flow) < 2:
             return np.nan
         quarter = max(1, len(flow) // 4)
@@ -177,3 +183,19 @@ class View:
         over the RMS after it; NaN for the first row."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.concatenate([[np.nan], self.gradient_rms[:-1] / self.gradient_rms[1:]])
+
+
+def view(record: StepRecord) -> View | None:
+    """That of a record; None where its layers were not observed."""
+    table, flows = record.layers, []
+    if table is None:
+        return None
+    if len(table.names) <= 2:  # the input and one layer
+        given = {*record.gradients.names}
+        sized = zip(record.parameters, record.parameter_rms.tolist(), record.shapes, strict=True)
+        flows = [
+            rms * math.sqrt(math.prod(shape)) * record.gradients[name].norm
+            for name, rms, shape in sized
+            if len(shape) > 1 and name in given
+        ]
+    return View(table, record.parameters, tuple(flows))
