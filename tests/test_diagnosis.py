@@ -195,6 +195,80 @@ class TestVanishing:
         assert said(0.05, 1e-4, end=0.5) == said(0.2, 1e-4) == said(0.05, 0.05) == []
         assert said(0.05, 1e-4, update=1e-4) == []  # nor have the weights moved
 
+    def test_first_layers_that_stand_still_all_the_way(self) -> None:
+        """What dropout adds is no signal and looks like one."""
+
+        def said(
+            end: float = 1.0, first: float = 1e-7, flow: float = 1e-3, optimizer: str = "SGD"
+        ) -> list[int]:
+            layers = deep(6, backward=flow ** (1 / 6))
+            layers = [replace(k, update=first if n < 7 else 1e-4) for n, k in enumerate(layers)]
+            pairs = zip(STEPS, np.geomspace(1.0, end, len(STEPS)), strict=True)
+            found = diagnosed(record(s, layers, loss=float(x), optimizer=optimizer)
+                              for s, x in pairs)  # fmt: skip
+            return [f.steps[0] for f in found.values() if f.alarm]
+
+        assert said() == [150]
+        assert said(end=0.5) == said(first=2e-5) == said(flow=0.2) == said(optimizer="Adam") == []
+
+    def test_first_layers_that_stand_still_though_the_loss_falls_to_the_mean(self) -> None:
+        def said(signal: float) -> list[int]:
+            layers = deep(6, backward=0.25, signal=(signal / 0.8) ** (1 / 6))
+            layers = [replace(k, update=1e-7 if n < 7 else 1e-2) for n, k in enumerate(layers)]
+            pairs = zip(STEPS, np.geomspace(1.0, 0.9, len(STEPS)), strict=True)
+            found = diagnosed(record(s, layers, loss=float(x)) for s, x in pairs)
+            return [f.steps[0] for f in found.values() if f.alarm]
+
+        assert said(0.05) == [150] and said(0.3) == []
+
+    def test_nothing_moves_while_signal_and_flow_are_lost(self) -> None:
+        """Nor does the loss; a falling one is on its way, and a rate that rises will be large."""
+
+        def said(end: float, rising: bool = False) -> list[int]:
+            layers = deep(8, backward=0.4, signal=0.4, update=3e-6)
+            layers[-1] = replace(layers[-1], update=2e-5)
+            rows = zip(STEPS, np.geomspace(1.0, end, len(STEPS)), strict=True)
+            found = diagnosed(
+                record(s, layers, loss=float(x), learning_rate=1.05**n if rising else 0.1)
+                for n, (s, x) in enumerate(rows)
+            )
+            return [f.steps[0] for f in found.values() if f.verdict == "vanishing" and f.alarm]
+
+        assert said(1.0) == [150]
+        assert said(0.5) == said(1.0, rising=True) == []
+
+    def test_a_gradient_that_has_faded(self) -> None:
+        """Not where the loss falls, nor where it was small from the start, which Adam heals."""
+
+        def said(start: float, now: float, end: float = 1.0, size: float = 0.01) -> list[int]:
+            losses = np.geomspace(1.0, end, len(STEPS))
+            first, later = deep(6, backward=start ** (1 / 6)), deep(6, backward=now ** (1 / 6))
+            later[-1] = replace(later[-1], rms=size)
+            found = diagnosed(
+                record(s, first if s < 20 else later, loss=float(x), optimizer="AdamW")
+                for s, x in zip(STEPS, losses, strict=True)
+            )
+            return [f.steps[0] for f in found.values() if f.alarm]
+
+        assert said(1.0, 1e-6) == [150]
+        assert said(1.0, 1e-6, end=0.5) == said(1e-6, 1e-6) == said(1.0, 1e-2) == []
+        assert said(1.0, 1e-6, size=0.1) == []  # most of the output is still there
+
+    def test_weights_that_are_all_zero(self) -> None:
+        """One matrix that is zero, such as a head, gets a gradient."""
+
+        def said(zeros: int) -> list[tuple[str, str | None]]:
+            dead = linear(rms=0.0, signal=0.0, gradient=0.0, weight_gradient=0.0, update=math.nan)
+            pair = [dead, Layer("ReLU", rms=0.0, signal=0.0, gradient=0.0, dead=1.0)]
+            layers = [*pair * 6, replace(dead, rms=0.1, gradient=1.0)]  # a bias is learnt
+            records = [record(s, layers) for s in STEPS]
+            rms = np.where(np.arange(7) < zeros, 0.0, 0.1)
+            found = diagnosed(replace(each, parameter_rms=rms) for each in records)
+            return [(f.cause.partition(":")[0], f.where) for f in found.values() if f.alarm]
+
+        assert said(7) == said(2) == [("initialisation", "0.weight")]
+        assert said(1) == []
+
     def test_every_gradient_is_zero(self) -> None:
         """As before a softmax over one number; not where nothing is left to learn."""
 
@@ -364,6 +438,17 @@ class TestOverTime:
 
         assert said(1.0) == {"vanishing"} and said(0.9) == set()
 
+    def test_not_where_gates_open(self) -> None:
+        """The gradient is small yet, and a thousand times what it was."""
+
+        def said(start: float, kind: str = "LSTM") -> set[str]:
+            first = self.layers(start, 1.0, 0, kind=kind)
+            rest = [self.layers(1e-10, 1.0, step, kind=kind) for step in STEPS[1:]]
+            return alarms([first, *rest])
+
+        assert said(1e-14) == set()
+        assert said(1e-12) == said(0.0) == said(1e-14, kind="RNN") == {"vanishing"}
+
     def test_not_while_the_loss_falls_or_where_it_arrives(self) -> None:
         falls = [self.layers(1e-12, 0.9**n, step) for n, step in enumerate(STEPS)]
         assert alarms(falls) == set()
@@ -434,6 +519,17 @@ class TestForward:
         rest = [record(s, deep(8, signal=0.2, backward=0.2)) for s in STEPS[1:]]
         found = diagnosed([first, *rest])["signal_collapse"]
         assert found.cause.startswith("initialisation: ") and found.level == "critical"
+
+    def test_an_output_that_stays_minute(self) -> None:
+        """Whatever of it depends on the sample, if 150 steps have not changed the loss."""
+
+        def said(now: float, end: float) -> set[str]:
+            layers, grown = (deep(8, forward=x, backward=x) for x in (0.2, now))
+            pairs = zip(STEPS, np.geomspace(1.0, end, len(STEPS)), strict=True)
+            return alarms(record(s, grown if s else layers, loss=float(x)) for s, x in pairs)
+
+        assert said(0.2, 1.0) == {"signal_collapse"}
+        assert said(0.2, 0.5) == said(0.5, 1.0) == set()
 
     def test_no_alarm_of_a_collapse_that_is_on_its_way_back(self) -> None:
         def levels(grows: float) -> list[str]:
@@ -569,6 +665,20 @@ class TestExploding:
         assert thrown(30.0, noisy) == set()
         assert thrown(30.0, [1.0, *noisy[1:]]) == thrown(30.0, [3.0, *stays[1:]]) == {"exploding"}
 
+    def test_a_loss_that_falls_below_zero_without_end(self) -> None:
+        """As in gradient ascent; not where neither output nor gradient grows with it."""
+
+        def said(output: float, gradient: float, loss: float) -> set[str]:
+            shares = np.linspace(0, 1, len(STEPS))
+            return alarms(
+                record(s, [linear(), linear(rms=output**x, weight_gradient=gradient**x)],
+                       loss=-(loss**x))
+                for s, x in zip(STEPS, shares, strict=True)
+            )  # fmt: skip
+
+        assert said(1e5, 1e5, 1e5) == {"exploding"}
+        assert said(10.0, 1e5, 1e5) == said(1e5, 3.0, 1e5) == said(1e5, 1e5, 10.0) == set()
+
     def test_over_time(self) -> None:
         calm, wild = deep(3), deep(3, weight_gradient=500.0)
         records = [record(s, calm) for s in range(6)]
@@ -616,6 +726,8 @@ class TestNonFinite:
         bad = [replace(k, rms=math.nan) for k in deep(3)]
         assert self.where(bad, input_rms=math.nan, loss=math.nan).cause.startswith("data: ")
         assert self.where(deep(3), loss=math.inf).cause.startswith("loss: ")
+        grown = self.where([replace(k, rms=1e19) for k in deep(3)], loss=math.inf)
+        assert "outputs have grown to an RMS of 1e+19" in grown.cause
         broken = [linear(weight=math.nan, rms=math.nan, gradient=math.nan)]
         found = diagnosed([record(0, [linear()]), record(1, broken, loss=math.nan)])["non_finite"]
         assert found.where == "0.weight" and "not finite since after step 0" in found.cause
@@ -632,7 +744,9 @@ class TestNonFinite:
     def test_a_loss_that_was_never_finite(self) -> None:
         records = [record(s, deep(2), loss=UNDEFINED) for s in STEPS]
         found = diagnosed(records)["non_finite"]
-        assert found.steps[0] == 0 and found.cause.startswith("loss: all outputs are finite")
+        assert found.steps[0] == 0 and found.cause.startswith(
+            "loss: the outputs of all layers are finite"
+        )
 
     def test_nothing_ends_amid_numbers_that_are_none(self) -> None:
         def ended(loss: float) -> bool:
@@ -666,8 +780,9 @@ class TestUnits:
     def test_killed_by_a_large_rate(self) -> None:
         layers = self.dead(3)
         layers[3] = replace(layers[3], gradient=1.0)
-        found = diagnosed([record(0, deep(4, update=0.5)), *run(layers)[1:3]])["dead_units"]
-        assert found.cause.startswith("learning rate: ")
+        for update in (0.5, 0.01):  # or on a long way of small ones
+            found = diagnosed([record(0, deep(4, update=update)), *run(layers)[1:3]])["dead_units"]
+            assert found.cause.startswith("learning rate: ") and "weights moved" in found.cause
 
     def test_not_beside_a_skip_nor_of_most_units(self) -> None:
         layers = deep(4)
@@ -782,6 +897,17 @@ class TestCourse:
                     for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
         assert alarms(swinging) == {"learning_rate_too_high"}  # lower than the last, not than all
 
+    def test_single_samples_differ_more_than_what_a_rate_does_to_them(self) -> None:
+        def said(signal: float, update: float) -> set[str]:
+            return alarms(
+                record(s, deep(3, signal=signal, update=update if s < 10 else 0.01),
+                       loss=2.0 if s else 0.02, optimizer="Adam")
+                for s in STEPS
+            )  # fmt: skip
+
+        assert said(math.nan, 0.4) == set()
+        assert said(math.nan, 1.5) == said(1.0, 0.4) == {"learning_rate_too_high"}
+
     def test_a_rate_that_was_raised(self) -> None:
         """One look is enough where the loss is five times that at the start, two where it is two;
         none where it falls, or the rate was not raised."""
@@ -828,7 +954,9 @@ class TestCourse:
         constant = [*deep(3)[:-1], linear(signal=0.0, update=0.05)]
         assert diagnosed(run(constant))["constant_output"].where == "6"
         own_units = [*deep(3)[:-1], linear(signal=1e-3, update=0.05)]
-        assert alarms(run(own_units)) == set()
+        assert alarms(run(own_units)) == set()  # it learns targets that are much the same
+        assert alarms(record(s, own_units) for s in STEPS) == {"constant_output"}
+        assert alarms(record(s, own_units) for s in STEPS if s <= 150) == set()
 
     def test_what_is_no_alarm(self) -> None:
         losses = [*[1.0 + 0.01 * (k % 3) for k in range(len(STEPS) - 1)], 9.0]

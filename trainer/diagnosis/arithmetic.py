@@ -14,6 +14,7 @@ from trainer.record import is_told
 
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
+SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
 SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
 
 
@@ -86,7 +87,12 @@ def _place(
                 f"outputs have grown to an RMS of {size:.3g} before it",
             )
         if is_told(record.loss) and not math.isfinite(record.loss):
-            return None, "loss", "all outputs are finite and the loss is not"
+            size = float(np.fmax.reduce(view.rms, initial=0.0))
+            if size >= SQUARED:
+                why = _why_large(history, thresholds)
+                return None, why, f"outputs have grown to an RMS of {size:.3g}, the loss beyond all"
+            what = "what is done after the layers, or the loss itself, makes a value that is not"
+            return None, "loss", f"the outputs of all layers are finite; {what}"
         bad = view.gradient_not_finite
         if bad.any():
             row = int(np.flatnonzero(bad)[-1])

@@ -26,7 +26,9 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     first = history.first_view
     if first is not None and first.forward_ratio >= thresholds.blown_up_forward:
         return None  # the gradient is too large, not the rate
-    thrown = history.largest_update >= thresholds.thrown_update
+    # From one sample to the next a loss differs by more than anything that training does to it.
+    alone = first is not None and math.isnan(first.output_signal)
+    thrown = history.largest_update >= (1 if alone else thresholds.thrown_update)
     times = history.raised_for
     risen = (thrown or times) and history.loss_rise >= thresholds.risen_loss
     replaced = _were_replaced(history)
@@ -91,13 +93,14 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The output is the same for every sample although the weights have moved."""
+    """The output is the same for every sample although the weights have moved; much the same is
+    enough where the losses stay those of the first batches."""
     view = history.view
     if view is None or history.path < thresholds.moved_path or len(history.marks) < 3:
         return None
     if history.raised & {"vanishing", "signal_collapse", "dead_units"}:
         return None  # which is why
-    if not view.output_signal <= 1e-6:
+    if not view.output_signal <= (thresholds.lost_signal / 10 if history.stays else 1e-6):
         return None
     thrown = history.largest_update >= thresholds.thrown_update
     return Symptom(
@@ -105,9 +108,9 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         "warning",
         view.names[-1],
         "learning rate" if thrown else "initialisation",
-        "the output is the same for every sample",
+        f"{view.output_signal:.1g} of the output depends on the sample",
         {"output_signal_fraction": view.output_signal, "path": history.path},
-        sightings=3,
+        sightings=2 if history.stays else 3,
     )
 
 

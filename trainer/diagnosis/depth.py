@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import compress
 
 from trainer.diagnosis import blame, recovery
 from trainer.diagnosis.arithmetic import NARROW
-from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.history import PATIENCE_STEPS, History, matrices
 from trainer.diagnosis.recovery import SETTLED
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import Level
 
 UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
+OPENED = 1e3  # times the gradient at the first steps of the sequence that there was at the start
 
 
 def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -21,24 +23,25 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
 
     Both together: a small flow alone is how many healthy networks start. Certain where what is left
     of the signal is rounding; otherwise said when the weights have moved and neither will be back
-    soon, when the first layers stand still while the last ones move, or when no matrix moves. No
-    alarm while it is awaited or on its way back.
+    soon, when the first layers stand still while the last ones move, or when no matrix moves. Where
+    the loss stays, less has to be lost, and no signal where the first layers stood still all the
+    way or the flow was there at first. No alarm while it is awaited or on its way back.
     """
-    view = history.view
-    if view is None or view.dead_row is not None:
+    first, view = history.first_view, history.view
+    if first is None or view is None or view.dead_row is not None:
         return None
     step, signal, ratio = history.record.step, view.output_signal, view.flow_ratio
     # Of a single sample nobody knows its signal; that the loss stays has to do.
     alone = math.isnan(signal) and step >= SETTLED and history.stuck
-    first = recovery.first_layers_update(history)
-    stands_still = (
-        first <= thresholds.starved_update
-        and recovery.largest_update(history) >= 10 * thresholds.starved_update
-        and step >= 10
-    )
+    stands_still = recovery.stands_still(history, thresholds)
     moved = recovery.had_its_way(history, thresholds) or _nothing_moves(history, thresholds)
     lost = recovery.lost(view, thresholds)
-    faint = recovery.is_faint(view, thresholds) and history.stays and (moved or stands_still)
+    weak = recovery.is_faint(view, thresholds)
+    faded = recovery.has_faded(history, first, view, thresholds)
+    left_behind = ratio <= thresholds.lost_gradient and recovery.left_behind(history, thresholds)
+    left_behind = left_behind and (history.stays or weak and moved)
+    faint = history.stays and weak and (moved or stands_still) or left_behind or faded
+    stands_still = stands_still or left_behind or faded
     if not (lost or faint or alone and ratio <= thresholds.lost_gradient / 10):
         return None
     strong = ratio <= thresholds.lost_gradient / 10
@@ -57,17 +60,16 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     waits = recovery.is_awaited(history, view, thresholds)
     if recovers or waits or history.returns and not certain:
         level = "info"  # a mechanism without its consequence
-    assert history.first_view is not None
-    found = blame.attenuation(view, history.record, history.first_view)
+    found = blame.attenuation(view, history.record, first)
     thrown = history.largest_update >= thresholds.thrown_update
-    if thrown and not recovery.lost(history.first_view, thresholds):
+    if thrown and not recovery.lost(first, thresholds):
         found = replace(found, category="learning rate")
     evidence = {
         "flow_first_over_last": ratio,
         "output_signal_fraction": signal,
         "doublings_of_the_way_until_recovery": doublings,
         "path": history.path,
-        "first_layers_update_ratio": first,
+        "first_layers_update_ratio": recovery.first_layers_update(history),
         "activation_gain": found.activation_gain,
         "weight_gain": found.weight_gain,
     }
@@ -85,23 +87,32 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Every gradient of every parameter is exactly zero, and the loss is neither zero nor lower
+    """Every gradient of every weight matrix is exactly zero, and the loss is neither zero nor lower
     than at the start, where that would be the end of training."""
     record, view = history.record, history.view
     if view is None or view.dead_row is not None or "vanishing" in history.raised:
         return None  # of that more is known
-    if not record.gradients.names or record.gradient_norm != 0:
-        return None
-    if any(dtype in NARROW for dtype in record.dtypes):
+    given, names = {*record.gradients.names}, list[str]()
+    for name in compress(record.parameters, matrices(record.shapes).tolist()):
+        if name in given:
+            if record.gradients[name].max_abs:
+                return None
+            names.append(name)
+    if not names or any(dtype in NARROW for dtype in record.dtypes):
         return None  # they may be too small for it
     start, row = history.loss_at_start, view.barrier
     fell = history.recent_loss < start - 0.03 * abs(start)
     if fell or not math.isfinite(history.loss) or history.loss == 0:
         return None
-    if row and not view.rms[row - 1] > 0:
+    zeros = [name for name in names if record.parameter_rms[record.parameters.index(name)] == 0]
+    where, blamed = None, "blocked"
+    if len(zeros) > 1:  # one would get a gradient
+        where, blamed = zeros[0], "initialisation"
+        cause = f"{len(zeros)} of {len(names)} matrices are zero themselves"
+    elif row is None:
+        cause = "the loss has no derivative by the output that is not zero"
+    elif row and not view.rms[row - 1] > 0:
         return None  # nothing comes in
-    if row is None:
-        where, cause = None, "the loss has no derivative by the output that is not zero"
     else:
         where = view.names[row]
         cause = f"{view.kinds[row]}, or what is done before it, lets no gradient pass"
@@ -109,9 +120,9 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
         "vanishing",
         "critical",
         where,
-        "blocked",
-        f"the gradient of every parameter is exactly zero: {cause}",
-        {"gradient_norm": 0.0, "loss_over_start": history.loss_rise},
+        blamed,
+        f"the gradient of every weight matrix is exactly zero: {cause}",
+        {"gradient_norm": record.gradient_norm, "loss_over_start": history.loss_rise},
         sightings=3,
         confidence=0.99,
     )
@@ -124,10 +135,11 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     Gated networks that learn begin with a millionth and less, and may take hundreds of steps; what
     has no gates is given up where the loss stays among the first ones or the output says nothing.
     """
-    view = history.view
-    if view is None or view.recurrent is None:
+    first, view = history.first_view, history.view
+    if first is None or view is None or view.recurrent is None:
         return None
     raised = "vanishing_over_time" in history.raised
+    opens = view.order.gated and view.time_ratio >= OPENED * first.time_ratio > 0
     now, then = history.mark, history.half_way
     # A loss falls for a while whatever the sequences are: the output learns the targets' mean.
     idle = now.signal <= min(then.signal, 10 * thresholds.lost_signal)
@@ -143,7 +155,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     )
     if not view.time_ratio <= thresholds.lost_in_time * (UNGATED if hopeless else 1):
         return None
-    if (fell or early) and not (raised or hopeless):
+    if (fell or early or opens) and not (raised or hopeless):
         return None
     consequence = "output hardly depends on the sample" if idle else "loss does not fall"
     return Symptom(
@@ -161,8 +173,8 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
 
 def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is minute beside the input from the start; and signal and gradient get lost and
-    stay so, on the same clock as above, or no weight moves. No alarm while they are awaited or on
-    their way back."""
+    stay so, on the same clock as above, or no weight moves, or it stays as minute and the loss as
+    it was. No alarm while they are awaited or on their way back."""
     first, view = history.first_view, history.view
     if first is None or view is None or view is first:
         return None
@@ -174,7 +186,8 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     rounding = recovery.is_rounding(view) and view.flow_ratio <= thresholds.lost_gradient / 10
     judged = rounding or recovery.had_its_way(history, thresholds)
     lost = judged and recovery.lost(view, thresholds)
-    if not (lost or recovery.largest_update(history) <= thresholds.starved_update):
+    small = history.stays and view.forward_ratio <= thresholds.collapsed_forward
+    if not (lost or small or recovery.largest_update(history) <= thresholds.starved_update):
         return None
     returns = recovery.doublings(history, thresholds) <= thresholds.recovery_doublings
     if lost and returns and "signal_collapse" not in history.raised:

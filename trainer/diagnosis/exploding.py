@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis import blame
-from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
+from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
@@ -138,19 +138,31 @@ def _fits_some(history: History) -> bool:
 
 
 def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Not while the loss falls, as where a plateau ends, nor of losses that may be negative."""
+    """Not while the loss falls, as where a plateau ends, but where it does below zero to no end."""
     norm = history.record.gradient_norm
     if len(history.norms) < 4 or not np.isfinite(norm):
         return None
     before = median(history.norms[:-1][:20])
-    grown = norm >= thresholds.grown_norm * before
-    if not (grown and history.loss_rise >= thresholds.risen_loss):
+    falls = norm >= 10 * before and _falls_without_end(history, thresholds)
+    rises = norm >= thresholds.grown_norm * before and history.loss_rise >= thresholds.risen_loss
+    if not (rises or falls):
         return None
+    way = "falls without end" if falls else "rises"
     return Symptom(
         "exploding", "critical", _largest_growth(history), "learning rate",
-        f"the gradient's norm is {norm / before:.1g} times what it was while the loss rises",
+        f"the gradient's norm is {norm / before:.1g} times what it was while the loss {way}",
         {"gradient_norm": norm, "before": before, "loss_over_start": history.loss_rise},
     )  # fmt: skip
+
+
+def _falls_without_end(history: History, thresholds: Thresholds) -> bool:
+    """Whether a loss far below zero goes on falling because the output grows and grows."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or not history.loss < 0:
+        return False
+    grown = view.forward_ratio >= thresholds.grown_norm * first.forward_ratio
+    size = max(map(abs, history.first_losses[:EARLY_LOSSES]))
+    return grown and -history.loss >= thresholds.grown_norm * size
 
 
 def _largest_growth(history: History) -> str | None:

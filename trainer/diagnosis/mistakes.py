@@ -36,7 +36,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     record = history.record
     if history.steps < JUDGED_AFTER_STEPS or history.rate_is_rising or history.loss_at_start == 0:
         return None
-    if history.raised & {"dead_units", "vanishing", "signal_collapse"}:
+    if history.raised & {"dead_units", "vanishing", "no_gradient", "signal_collapse"}:
         return None  # which is why
     if not (history.path <= thresholds.unmoved_path and record.gradient_norm > 0):
         return None

@@ -9,6 +9,7 @@ from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+SHRUNK = 30  # times less of an output
 FLOOR = 4  # roundings above which a signal can be told from them
 SETTLED = 2 * PATIENCE_STEPS  # steps after which one look is enough
 
@@ -76,3 +77,35 @@ def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
         return history.steps < (2 if followed else 1) * PATIENCE_STEPS
     moving = first_layers_update(history) > thresholds.starved_update
     return followed and moving and history.steps < PATIENCE_STEPS
+
+
+def stands_still(history: History, thresholds: Thresholds) -> bool:
+    """Whether the first layers do while others move: ten times as far as counts as moving, or a
+    hundred times as far as they after SETTLED steps; or while the loss stays and no rate rises."""
+    first, largest = first_layers_update(history), largest_update(history)
+    if not (first <= thresholds.starved_update and history.record.step >= 10):
+        return False
+    relative = history.record.step >= SETTLED and largest >= 100 * first
+    in_vain = history.stays and not history.adaptive and not history.rate_is_rising
+    return largest >= 10 * thresholds.starved_update or relative or in_vain
+
+
+def left_behind(history: History, thresholds: Thresholds) -> bool:
+    """Whether the first half of the matrices stood still for so many steps that it is not for want
+    of them, beside those that moved, under an optimizer whose updates shrink with the gradient.
+
+    What dropout adds, or the degree of a graph's nodes, is no signal but looks like one.
+    """
+    paths = history.paths[~np.isnan(history.paths)]
+    if history.adaptive or not len(paths) or history.steps < 3 * PATIENCE_STEPS:
+        return False
+    first = float(np.median(paths[: max(1, len(paths) // 2)]))
+    return first <= thresholds.starved_update * history.steps and history.path >= 10 * first
+
+
+def has_faded(history: History, first: View, view: View, thresholds: Thresholds) -> bool:
+    """Whether hardly any of a gradient is left that was there at first, the output has shrunk with
+    it and the loss stays; as where a large weight decay shrinks the weights."""
+    was_there = first.flow_ratio >= 10 * thresholds.lost_gradient
+    gone = was_there and view.flow_ratio <= thresholds.lost_gradient / 100
+    return gone and history.stays and view.forward_ratio <= first.forward_ratio / SHRUNK

@@ -18,7 +18,8 @@ REMEDIES = {
     "data": "look at the data: clean, fill or scale what goes in",
     "operation": "keep the operation away from where it is not defined (a small epsilon in log, "
     "sqrt and division)",
-    "loss": "keep the loss away from where it is not defined (use the form with logits)",
+    "loss": "keep the loss, and what is done to the output before it, away from where they are not "
+    "defined (the form with logits; a small epsilon in log, sqrt and division)",
     "blocked": "take out what has no derivative: a softmax over one number is always 1, rounding "
     "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
     "loop": "look at the training loop: zero_grad before each backward, no detach on the way",

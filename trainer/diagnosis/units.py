@@ -21,8 +21,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     explained = view.kinds[row] in RECTIFIERS
     first = history.first_view
     born = first is not None and first.kinds == view.kinds and first.dead_row is not None
-    thrown = history.largest_update >= thresholds.thrown_update
-    blame = "learning rate" if thrown and not born else "initialisation"
+    blame = "initialisation" if born else "learning rate"
     how = "from the start" if born else "since the weights moved"
     return Symptom(
         "dead_units",
