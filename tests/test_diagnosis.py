@@ -912,18 +912,19 @@ class TestCourse:
         """One look is enough where the loss is five times that at the start, two where it is two;
         none where it falls, or the rate was not raised."""
 
-        def said(loss: float, rate: float = 10.0, sign: bool = True) -> list[int]:
+        def said(loss: float, rate: float = 10.0, sign: bool = True, rises: int = 50) -> list[int]:
             diagnosis = Diagnosis()
             return [
                 step
                 for step in STEPS
                 for f in diagnosis.add(
-                    record(step, deep(3), loss=loss if sign and step >= 50 else 1 - step / 100,
+                    record(step, deep(3), loss=loss if sign and step >= rises else 0.9**step,
                            learning_rate=rate if step >= 50 else 0.1)
                 ) if f.verdict == "learning_rate_too_high"
             ]  # fmt: skip
 
         assert said(6.0) == [50] and said(3.0) == [100]
+        assert said(6.0, rises=100) == [100]  # the first loss at that rate is from before
         assert said(1.5) == said(6.0, rate=0.5) == said(6.0, sign=False) == []
 
     def test_weights_that_were_replaced(self) -> None:

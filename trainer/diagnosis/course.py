@@ -36,7 +36,8 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
         return None
     if history.record.step < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
-    far, latest = history.loss_rise >= FAR, history.losses[-min(times or 5, 5) :]
+    since = max(times - 1, 1) if times else 5  # the first loss at a raised rate is from before
+    far, latest = history.loss_rise >= FAR, history.losses[-min(since, 5) :]
     falls = len(latest) > 1 and history.loss < FALLS * min(latest[:-1])
     # Where nothing of the output depends on the sample it falls to the targets' mean.
     learns = history.view is None or not recovery.lost(history.view, thresholds)
