@@ -254,6 +254,17 @@ class TestVanishing:
         assert said(1.0, 1e-6, end=0.5) == said(1e-6, 1e-6) == said(1.0, 1e-2) == []
         assert said(1.0, 1e-6, size=0.1) == []  # most of the output is still there
 
+    def test_an_update_that_left_no_gradient(self) -> None:
+        def cause(update: float, before: float) -> str:
+            lost = [replace(k, gradient=0.0, weight_gradient=0.0, update=0.0) for k in deep(3)]
+            first = deep(3, update=update, weight_gradient=before)
+            records = [record(0, first), *[record(s, lost) for s in STEPS[1:5]]]
+            return diagnosed(replace(r, optimizer="Adam") for r in records)["vanishing"].cause
+
+        assert cause(9.0, 1.0).startswith("learning rate: ") and "by 9 of their" in cause(9.0, 1.0)
+        assert cause(0.01, 1.0).startswith("blocked: ")
+        assert cause(9.0, 0.0).startswith("blocked: ")
+
     def test_weights_that_are_all_zero(self) -> None:
         """One matrix that is zero, such as a head, gets a gradient."""
 

@@ -105,10 +105,13 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
     if fell or not math.isfinite(history.loss) or history.loss == 0:
         return None
     zeros = [name for name in names if record.parameter_rms[record.parameters.index(name)] == 0]
-    where, blamed = None, "blocked"
+    where, blamed, thrown = None, "blocked", history.largest_update
     if len(zeros) > 1:  # one would get a gradient
         where, blamed = zeros[0], "initialisation"
         cause = f"{len(zeros)} of {len(names)} matrices are zero themselves"
+    elif thrown >= thresholds.thrown_update and history.norms[0] > 0:
+        blamed, cause = "learning rate", f"an update has changed the weights by {thrown:.1g}"
+        cause += " of their size, and there was one before"
     elif row is None:
         cause = "the loss has no derivative by the output that is not zero"
     elif row and not view.rms[row - 1] > 0:
