@@ -1096,3 +1096,47 @@ def test_the_changes_of_a_configuration() -> None:
     found = diagnosed(records, model=model)["vanishing"]
     assert "model.init.hidden" in found.change
     assert diagnosed(records)["vanishing"].change == {}
+
+
+class TestInputs:
+    """What goes in may be to blame for what comes out: its size, or how little of it differs."""
+
+    @staticmethod
+    def signal_of_inputs(made: StepRecord, signal: float) -> StepRecord:
+        assert made.layers is not None
+        fractions = np.array([signal, *made.layers.signal_fraction[1:]])
+        return replace(made, layers=replace(made.layers, signal_fraction=fractions))
+
+    def test_too_large(self) -> None:
+        def found(size: float) -> Finding:
+            thrown = (record(s, deep(3, update=30.0), input_rms=size) for s in (0, 1))
+            return diagnosed(thrown, optimizer={"lr": 0.1})["exploding"]
+
+        large, usual = found(200.0), found(20.0)
+        assert large.cause.startswith("data: the inputs have an RMS of 200; ")
+        assert large.cause.endswith(usual.cause.removeprefix("learning rate: "))
+        assert large.remedy == f"scale the inputs to a mean of 0 and an RMS of 1; or {usual.remedy}"
+        assert large.change == usual.change != {}
+
+    def test_much_the_same_for_every_sample(self) -> None:
+        def cause(signal: float) -> str:
+            rows = deep(12, backward=0.2, signal=0.2)
+            both = [self.signal_of_inputs(record(s, rows), signal) for s in (0, 1)]
+            return diagnosed(both)["vanishing"].cause
+
+        assert cause(3e-4).startswith("data: only 0.0003 of the inputs depends on the sample")
+        assert cause(0.1).startswith("initialisation: ")
+
+    def test_nothing_beside_the_biases(self) -> None:
+        def cause(size: float, first: float) -> str:
+            rows = [*deep(3, update=0.05)[:-1], linear(signal=0.0, update=0.05)]
+            rows[0] = replace(rows[0], signal=first)
+            return diagnosed(run(rows, input_rms=size))["constant_output"].cause
+
+        assert cause(1e-4, 1e-3).startswith("data: the inputs have an RMS of 0.0001; ")
+        assert cause(1e-4, 0.5).startswith("initialisation: ")
+        assert cause(0.5, 1e-3).startswith("initialisation: ")
+
+    def test_is_not_to_blame_for_the_loop(self) -> None:
+        piled = [record(s, deep(3), input_rms=500.0, carried=4.0) for s in STEPS[:4]]
+        assert diagnosed(piled)["accumulating_gradients"].cause.startswith("loop: ")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.diagnosis import arithmetic, course, depth, exploding, mistakes, remedies, units
+from trainer.diagnosis import arithmetic, blame, course, depth, exploding, mistakes, remedies, units
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import UNCONFIRMED, Rule, Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -151,14 +151,20 @@ class Diagnosis:
         if symptom.level != "info":  # what is no alarm asks for nothing
             update = self._history.first_update
             change = remedies.change(symptom.verdict, symptom.blame, self.configuration, update)
+        first, cause = self._history.first_view, f"{symptom.blame}: {symptom.cause}"
+        remedy = remedies.remedy(symptom.verdict, symptom.blame)
+        inputs = None if first is None else blame.of_inputs(first, symptom.verdict)
+        if inputs is not None and symptom.blame in remedies.HELPED_BY_SCALING:
+            cause = f"data: {inputs}; {symptom.cause}"
+            remedy = f"scale the inputs to a mean of 0 and an RMS of 1; or {remedy}"
         return Finding(
             verdict=symptom.verdict,
             level=symptom.level,
             where=symptom.where,
             steps=(case.first_step, self._history.record.step),
             evidence=dict(symptom.evidence),
-            cause=f"{symptom.blame}: {symptom.cause}",
-            remedy=remedies.remedy(symptom.verdict, symptom.blame),
+            cause=cause,
+            remedy=remedy,
             change=change,
             confidence=symptom.confidence,
         )

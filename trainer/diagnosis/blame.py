@@ -15,6 +15,10 @@ DOMINANT = 0.4  # share of the whole from which one layer is named alone
 # By how much a rectifier that passes half of the values lowers the gradient's RMS; He's start
 # values (He et al. 2015, arXiv:1502.01852) make up for exactly that.
 HALF = math.log(math.sqrt(0.5))
+SCALE = 30.0  # times more than 1, for which start values are made, or less
+TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
+             "dead_units", "saturated"}  # fmt: skip
+TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,22 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
         math.exp(activations / count) if is_activation.any() else math.nan,
         math.exp(float(np.mean(of_weights))) if len(of_weights) else math.nan,
     )
+
+
+def of_inputs(view: View, verdict: str) -> str | None:
+    """What it is about the network's inputs that leads to such a verdict, by the first view of it;
+    None where they are not to blame. The only place where a size itself counts, besides underflow:
+    start values and rates are made for inputs of about 1 (LeCun et al. 1998, Efficient BackProp).
+    """
+    size, given = view.input_rms, view.input_signal
+    first = next((s for s in view.signal.tolist() if not math.isnan(s)), math.nan)
+    if verdict in TOO_LARGE and size >= SCALE:
+        return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
+    if verdict in TOO_SMALL | TOO_LARGE and 0 < given <= 1 / SCALE**2:
+        return f"only {given:.1g} of the inputs depends on the sample: their mean is all there is"
+    if verdict in TOO_SMALL and 0 < size <= 1 / SCALE and first <= 1 / SCALE < given:
+        return f"the inputs have an RMS of {size:.1g}; beside that the biases are all there is"
+    return None
 
 
 def _place(view: View, record: StepRecord, sizes: np.ndarray) -> int:

@@ -27,6 +27,7 @@ REMEDIES = {
     "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",
     "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
 }
+HELPED_BY_SCALING = {"activation", "initialisation", "learning rate"}  # of the inputs
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
 XAVIER = {  # torch knows a gain for the first two only
     **dict.fromkeys(("tanh", "sigmoid"), {"name": "xavier_normal_", "gain": "auto"}),

@@ -57,6 +57,11 @@ class View:
         return float(self.table.rms[0]) if self.table.has_input else np.nan
 
     @cached_property
+    def input_signal(self) -> float:
+        """How much of what the network was given depends on the sample; NaN for tokens."""
+        return float(self.table.signal_fraction[0]) if self.table.has_input else np.nan
+
+    @cached_property
     def _moments(self) -> Array:
         """(L, MOMENTS) of the activation gradients; NaN where none came."""
         moments: Array = np.concatenate([self.table.gradients.moments, NO_MOMENTS])
