@@ -261,6 +261,9 @@ class TestVanishing:
             records = [record(0, first), *[record(s, lost) for s in STEPS[1:5]]]
             return diagnosed(replace(r, optimizer="Adam") for r in records)["vanishing"].cause
 
+        assert alarms(
+            record(s, [linear(), linear(weight_gradient=math.nan)], loss=2.0) for s in STEPS
+        ) == {"non_finite"}  # it is not zero but none
         assert cause(9.0, 1.0).startswith("learning rate: ") and "by 9 of their" in cause(9.0, 1.0)
         assert cause(0.01, 1.0).startswith("blocked: ")
         assert cause(9.0, 0.0).startswith("blocked: ")

@@ -95,7 +95,8 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
     given, names = {*record.gradients.names}, list[str]()
     for name in compress(record.parameters, matrices(record.shapes).tolist()):
         if name in given:
-            if record.gradients[name].max_abs:
+            gradient = record.gradients[name]
+            if gradient.zeros < gradient.count:
                 return None
             names.append(name)
     if not names or any(dtype in NARROW for dtype in record.dtypes):
@@ -109,7 +110,7 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
     if len(zeros) > 1:  # one would get a gradient
         where, blamed = zeros[0], "initialisation"
         cause = f"{len(zeros)} of {len(names)} matrices are zero themselves"
-    elif thrown >= thresholds.thrown_update and history.norms[0] > 0:
+    elif thrown >= thresholds.thrown_update and max(history.norms, default=0.0) > 0:
         blamed, cause = "learning rate", f"an update has changed the weights by {thrown:.1g}"
         cause += " of their size, and there was one before"
     elif row is None:
