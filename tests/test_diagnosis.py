@@ -211,6 +211,16 @@ class TestVanishing:
         assert said() == [150]
         assert said(end=0.5) == said(first=2e-5) == said(flow=0.2) == said(optimizer="Adam") == []
 
+    def test_norms_and_biases_are_not_asked_whether_they_stand_still(self) -> None:
+        def said(first: float) -> set[str]:
+            layers = deep(8, backward=0.3)
+            layers = [replace(k, update=first if n < 9 else 1e-3) for n, k in enumerate(layers)]
+            made = [record(s, layers) for s in STEPS]
+            norms = [(30,) if n % 2 else (30, 30) for n in range(9)]
+            return alarms(replace(each, shapes=tuple(norms)) for each in made)
+
+        assert said(1e-3) == set() and said(1e-7) == {"vanishing"}
+
     def test_first_layers_that_stand_still_though_the_loss_falls_to_the_mean(self) -> None:
         def said(signal: float) -> list[int]:
             layers = deep(6, backward=0.25, signal=(signal / 0.8) ** (1 / 6))

@@ -290,7 +290,48 @@ def test_weights_that_are_used_without_a_module(
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_a_gradient_that_vanishes_where_no_module_is_called() -> None:
+def test_what_calls_none_of_its_layers_and_is_no_layer() -> None:
+    """A block that is dropped, a head that is off; and `exclude` hides a layer, no more."""
+
+    class Aside(nn.Module):
+        def __init__(self, gives: Callable[[Tensor], Tensor]) -> None:
+            super().__init__()
+            self.layer, self.gives = nn.Linear(6, 6), gives
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gives(x)
+
+    class Wrapper(nn.Module):
+        def __init__(self, *parts: nn.Module) -> None:
+            super().__init__()
+            self.parts = nn.Sequential(*parts)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.parts(x)
+
+    def names(model: nn.Module, **keys: Any) -> tuple[str, ...]:
+        records = list[StepRecord]()
+        with Monitor(model, sinks=[records.append], **keys, **EVERYTHING) as monitor:
+            (model(batch(0)[0]) * nn.Parameter(torch.ones(1))).sum().backward()
+            with monitor.step(0):
+                pass
+        assert records[0].layers is not None
+        return records[0].layers.names
+
+    first = nn.Linear(6, 6)
+    assert names(Wrapper(first, Aside(lambda x: x))) == ("input", "parts.0")
+    assert names(Wrapper(first, Aside(torch.zeros_like))) == ("input", "parts.0")
+    assert names(Wrapper(first, Masked())) == ("input", "parts.0", "parts.1")
+    assert names(Wrapper(first, Masked()), exclude=["parts.1"]) == ("input", "parts.0")
+    assert names(Wrapper(Masked()), exclude=["parts.0*"]) == ("input",)
+    compiled = torch.compile(nn.Linear(6, 6), backend="eager")
+    assert names(Wrapper(Wrapper(compiled), first)) == ("input", "parts.1")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_gradient_that_vanishes_where_no_module_is_called(turned: bool) -> None:
+    """Whichever of the weights is used first."""
+
     class Deep(nn.Module):
         def __init__(self, gain: float) -> None:
             super().__init__()
@@ -299,7 +340,7 @@ def test_a_gradient_that_vanishes_where_no_module_is_called() -> None:
                 nn.init.orthogonal_(layer.weight, gain)
 
         def forward(self, x: Tensor) -> Tensor:
-            for layer in self.layers:
+            for layer in reversed(self.layers) if turned else self.layers:
                 x = F.linear(x, layer.weight, layer.bias).sigmoid() - 0.5
             return x
 
@@ -711,6 +752,27 @@ def test_compiled_models() -> None:
     assert records[-1].parameters == ("0.weight", "0.bias", "2.weight", "2.bias")
     assert (records[-1].update_ratio > 0).all()
     assert records[-1].layers is None
+
+
+@pytest.mark.parametrize("make", [mlp, Masked])
+def test_a_model_that_is_compiled_afterwards_is_compiled_no_oftener(
+    make: Callable[[], nn.Module],
+) -> None:
+    graphs = []
+
+    def backend(module: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        graphs.append(module)
+        return module.forward
+
+    model = make()
+    monitor = Monitor(model, **EVERYTHING)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for step in range(12):
+        compiled(batch(step)[0]).sum().backward()
+        with monitor.step(step):
+            pass
+    monitor.close()
+    assert len(graphs) <= 2  # with hooks and without
 
 
 def test_wrong_keys() -> None:

@@ -37,7 +37,7 @@ class Activations:
         self._model = model
         self._all, holders = layers(model)
         self._layers = [(n, m) for n, m in self._all if wanted(n)]
-        self._holders = [(n, m) for n, m in holders if wanted(n)]
+        self._holders = [(n, m, wanted(n)) for n, m in holders]
         self._entered = 0  # layers so far
         self._hooks: list[RemovableHandle] = []  # on the modules
         self._edges: list[RemovableHandle] = []  # on the graph of a step
@@ -76,11 +76,14 @@ class Activations:
                 if isinstance(module, nn.RNNBase):
                     ahead = partial(self._sequence_enters, name)
                     self._hooks.append(module.register_forward_pre_hook(ahead))
-                hook = module.register_forward_hook(partial(self._called, name))
+                hook = module.register_forward_hook(
+                    partial(self._called, name, bool(module._parameters))
+                )
                 self._hooks.append(hook)
-            for name, module in self._holders:
+            for name, module, wanted in self._holders:
                 before: list[int] = []  # layers entered, where this one was
-                entering, left = partial(self._entering, before), partial(self._left, name, before)
+                entering = partial(self._entering, before)
+                left = partial(self._left, name if wanted else None, before)
                 self._hooks.append(module.register_forward_pre_hook(entering))
                 self._hooks.append(module.register_forward_hook(left, with_kwargs=True))
 
@@ -136,18 +139,29 @@ class Activations:
             self._pass += 1
 
     def _entering(self, before: list[int], module: nn.Module, args: Any) -> None:
-        before[:] = [self._entered]
+        if self.watching and _is_training():
+            before[:] = [self._entered]
 
     def _left(
-        self, name: str, before: list[int], module: nn.Module, args: Any, kwargs: Any, output: Any
-    ) -> None:
-        if before == [self._entered]:  # it has called none
-            self._calling(module, args, kwargs)
-            self._called(name, module, args, output)
+        self, name: str | None, before: list[int],
+        module: nn.Module, args: Any, kwargs: Any, output: Any,
+    ) -> None:  # fmt: skip
+        """Of a module that has called none of its layers and still made something new."""
+        if not (self.watching and _is_training()) or before != [self._entered]:
+            return
+        made, given = first_tensor(output), first_tensor((args, kwargs))
+        if made is None or made is given or not made.requires_grad:
+            return  # it was skipped
+        self._calling(module, args, kwargs)
+        if name is not None:
+            self._called(name, True, module, args, output)
 
     def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        # What is compiled is asked first: a number that changes would have it compiled anew.
+        if not (self.watching and _is_training()):
+            return
         self._entered += 1
-        if self._begins and self.watching and _is_training():
+        if self._begins:
             started = time.perf_counter()
             self._begins = False
             tensor = first_tensor((args, kwargs))
@@ -179,7 +193,7 @@ class Activations:
         self.seconds += time.perf_counter() - started
         return (sequence, *args[1:])
 
-    def _called(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def _called(self, name: str, weighted: bool, module: nn.Module, args: Any, output: Any) -> None:
         if not (self.watching and _is_training()):
             return
         started = time.perf_counter()
@@ -189,7 +203,7 @@ class Activations:
         row, call = self._order.get(name), -1
         # Checkpointing calls the layer again during the backward pass: the same output.
         if row is None or not _in_backward():
-            steps = _has_weights(module) and f"{name}.{ENDS[0]}" not in self._order
+            steps = weighted and f"{name}.{ENDS[0]}" not in self._order
             call = len(self._passes)
             row = self._add(name, type(module).__name__, tensor, self._pass if steps else -1)
         node, number = tensor.grad_fn, tensor.output_nr
@@ -231,7 +245,3 @@ def _is_training() -> bool:
 
 def _in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return bool(module._parameters) or any(True for _ in module.parameters())

@@ -18,25 +18,32 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
 
     A layer is a module without children or with parameters of its own; a model that is one itself
     is `model`. One that holds others is one where it uses their weights and calls none of them.
-    What is inside a compiled module is left out: compiled code calls no hooks.
+    What is inside a compiled module is left out, and what holds one is no layer: compiled code
+    calls no hooks.
     """
     found: Named = []
     holders: Named = []
 
     def visit(name: str, module: nn.Module) -> None:
-        if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
+        if _is_compiled(module):
             return
         children = list(module.named_children())
         if not children or any(True for _ in module.parameters(recurse=False)):
             found.append((name or "model", module))
         elif type(module) is not nn.Sequential and any(True for _ in module.parameters()):
-            holders.append((name or "model", module))
+            if not any(map(_is_compiled, module.modules())):
+                holders.append((name or "model", module))
         for child_name, child in children:
             if all(child is not other for _, other in (*found, *holders)):  # under two names
                 visit(f"{name}.{child_name}" if name else child_name, child)
 
     visit("", model)
     return found, holders
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    kept = module._compiled_call_impl is not None or isinstance(module, torch.jit.ScriptModule)
+    return kept or type(module).__name__ == "OptimizedModule"
 
 
 @cache

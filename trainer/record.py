@@ -102,7 +102,7 @@ TIME_STEPS = "TimeSteps"  # that of the two ends, in time, of what a recurrent l
 
 @dataclass(frozen=True)
 class LayerTable:
-    """The outputs of leaf modules, one row each in order of execution, and d(loss)/d(output).
+    """The outputs of layers, one row each in order of execution, and d(loss)/d(output).
 
     Before them stands what the first layer was given, unless that is no floating-point tensor: a
     row named `input` of the kind `Input`.

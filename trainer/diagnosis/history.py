@@ -56,7 +56,7 @@ class History:
     first_update: float = math.nan  # the same, of the first update that did something
     first_rate: float = math.nan  # the learning rate of that
     learning_rates: list[float] = field(default_factory=list)
-    raised: set[str] = field(default_factory=set)  # verdicts of findings that have not ended
+    raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     paths: Array = field(default_factory=lambda: np.zeros(0))
     _looks: int = 0  # at the layers
     _stride: int = 1  # looks from one of the marks to the next

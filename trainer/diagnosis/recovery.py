@@ -96,7 +96,7 @@ def left_behind(history: History, thresholds: Thresholds) -> bool:
 
     What dropout adds, or the degree of a graph's nodes, is no signal but looks like one.
     """
-    paths = history.paths[~np.isnan(history.paths)]
+    paths = history.paths[~np.isnan(history.updates)]  # of the matrices
     if history.adaptive or not len(paths) or history.steps < 3 * PATIENCE_STEPS:
         return False
     first = float(np.median(paths[: max(1, len(paths) // 2)]))

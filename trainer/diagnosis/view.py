@@ -92,17 +92,26 @@ class View:
 
     @cached_property
     def flow_ratio(self) -> float:
-        """The flow at the first quarter of the layers over that at the last; NaN without. Where
-        weights are used without a module, so that there is one layer at most, the flow of theirs,
-        which is as blind to scales."""
+        """The flow at the first quarter of the layers over that at the last; NaN without."""
         flow = self.flow[np.isfinite(self.flow)].tolist()
         if len(self.names) == 1:
-            flow = [own for own in self.own_flows if np.isfinite(own)]
+            return self._own_flow_ratio
         if len(flow) < 2:
             return np.nan
         quarter = max(1, len(flow) // 4)
         last = median(flow[-quarter:])
         return median(flow[:quarter]) / last if last > 0 else np.nan
+
+    @cached_property
+    def _own_flow_ratio(self) -> float:
+        """The same where weights are used without a module, of their own flows, which are as blind
+        to scales; below 1, since nobody knows which are used first."""
+        flow = [own for own in self.own_flows if np.isfinite(own)]
+        quarter = max(1, len(flow) // 4)
+        if len(flow) < 2:
+            return np.nan
+        less, more = sorted((median(flow[:quarter]), median(flow[-quarter:])))
+        return less / more if more > 0 else np.nan
 
     @cached_property
     def time_ratio(self) -> float:
@@ -192,15 +201,17 @@ class View:
 
 def view(record: StepRecord) -> View | None:
     """That of a record; None where its layers were not observed."""
-    table, flows = record.layers, []
+    table = record.layers
     if table is None:
         return None
-    if len(table.names) <= 2:  # the input and one layer
-        given = {*record.gradients.names}
-        sized = zip(record.parameters, record.parameter_rms.tolist(), record.shapes, strict=True)
-        flows = [
-            rms * math.sqrt(math.prod(shape)) * record.gradients[name].norm
-            for name, rms, shape in sized
-            if len(shape) > 1 and name in given
-        ]
+    seen = View(table, record.parameters)
+    if len(seen.names) != 1:
+        return seen
+    norms = dict(zip(record.gradients.names, record.gradients.norms().tolist(), strict=True))
+    sized = zip(record.parameters, record.parameter_rms.tolist(), record.shapes, strict=True)
+    flows = [
+        rms * math.sqrt(math.prod(shape)) * norms[name]
+        for name, rms, shape in sized
+        if len(shape) > 1 and name in norms
+    ]
     return View(table, record.parameters, tuple(flows))
