@@ -804,8 +804,12 @@ class TestUnits:
     def test_killed_by_a_large_rate(self) -> None:
         layers = self.dead(3)
         layers[3] = replace(layers[3], gradient=1.0)
-        for update in (0.5, 0.01):  # or on a long way of small ones
-            found = diagnosed([record(0, deep(4, update=update)), *run(layers)[1:3]])["dead_units"]
+        well = deep(4, update=0.01)
+        soon = diagnosed([record(0, well), *run(layers)[1:3]])["dead_units"]
+        assert soon.cause.startswith("initialisation: ") and "steps of small updates" in soon.cause
+        late = [record(s, well) if s < 150 else record(s, layers) for s in STEPS]
+        for records in ([record(0, deep(4, update=0.5)), *run(layers)[1:3]], late):
+            found = diagnosed(records)["dead_units"]
             assert found.cause.startswith("learning rate: ") and "weights moved" in found.cause
 
     def test_not_beside_a_skip_nor_of_most_units(self) -> None:

@@ -21,8 +21,12 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     explained = view.kinds[row] in RECTIFIERS
     first = history.first_view
     born = first is not None and first.kinds == view.kinds and first.dead_row is not None
-    blame = "initialisation" if born else "learning rate"
-    how = "from the start" if born else "since the weights moved"
+    # What small updates kill within a few steps was close to it from the start.
+    thrown = history.largest_update >= thresholds.thrown_update or history.raised_for
+    killed = not born and (thrown or history.steps >= 2 * PATIENCE_STEPS)
+    blame = "learning rate" if killed else "initialisation"
+    after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
+    how = "from the start" if born else after
     return Symptom(
         "dead_units",
         "critical",
