@@ -241,11 +241,11 @@ def test_the_monitor_sees_every_layer() -> None:
     ]:
         model = made(shape, **keys)
         called: list[str] = []
-        for name, layer in activations.layers(model):
+        for name, layer in activations.layers(model)[0]:
             layer.register_forward_hook(partial(record, called, name))
         size = (2, *shape.inputs)
         model(torch.randn(size) if shape.vocabulary is None else torch.randint(11, size))
-        assert sorted(called) == sorted(name for name, _ in activations.layers(model))
+        assert sorted(called) == sorted(name for name, _ in activations.layers(model)[0])
         owners = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
         assert owners <= set(called)
 
