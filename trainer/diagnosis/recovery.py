@@ -85,7 +85,7 @@ def stands_still(history: History, thresholds: Thresholds) -> bool:
     first, largest = first_layers_update(history), largest_update(history)
     if not (first <= thresholds.starved_update and history.record.step >= 10):
         return False
-    relative = history.record.step >= SETTLED and largest >= 100 * first
+    relative = history.steps >= SETTLED and largest >= 100 * first
     in_vain = history.stays and not history.adaptive and not history.rate_is_rising
     return largest >= 10 * thresholds.starved_update or relative or in_vain
 
