@@ -157,7 +157,7 @@ class Activations:
             self._called(name, True, module, args, output)
 
     def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        # What is compiled is asked first: a number that changes would have it compiled anew.
+        # A number that changes while a model is compiled would have it compiled anew.
         if not (self.watching and _is_training()):
             return
         self._entered += 1
