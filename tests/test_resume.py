@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -379,6 +380,23 @@ def test_the_best_survives_a_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert path is not None and math.isfinite(loss)
     assert {p.name for p in checkpoint.complete(folder)} >= {path.name, "step-000000060"}
     assert checkpoint.read(path).step == checkpoint.step_of(path)
+
+
+def test_a_best_that_cannot_be_named_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point, tried = checkpoint.point, list[str]()
+
+    def full(folder: Path, name: str, text: str, durable: bool) -> None:
+        if name == "BEST":
+            tried.append(text)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        point(folder, name, text, durable)
+
+    monkeypatch.setattr(checkpoint, "point", full)
+    assert trained("run", NETWORK.replace("{every_steps: 8}", "{every_steps: 10}")) == 0
+    told = capsys.readouterr().err.split("BEST: cannot be written: No space left on device")
+    assert len(told) == 2 < len(tried)
 
 
 def test_a_checkpoint_that_somebody_else_deleted(

@@ -49,6 +49,7 @@ class Checkpoints(Keeper):
         self._signals, self._mark, self._say = signals, mark, say
         self._tried: int | None = None
         self._told = False  # that none can be written
+        self._told_of_best = False  # that it cannot be named
         self._best = best(self.folder)
         self._whole = checkpoint.complete(self.folder)  # listing them each time takes longer
         self._durable: Path | None = next(iter(self._whole), None)
@@ -169,8 +170,11 @@ class Checkpoints(Keeper):
                 self._durable, self._durable_at = path, time.monotonic()
             checkpoint.point(self.folder, "BEST", f"{path.name} {loss!r}", durable=True)
         except OSError as error:
-            self._say(f"{self.folder}: cannot be written: {error.strerror}")
+            if not self._told_of_best:
+                self._say(f"{self.folder / 'BEST'}: cannot be written: {error.strerror}")
+            self._told_of_best = True
             return
+        self._told_of_best = False
         self._best = path, loss
 
     def _due(self, step: int) -> bool:

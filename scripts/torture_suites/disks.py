@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def full_disk(case: Case) -> Iterator[str]:
     with disk(case.folder):
         step = case.step()
         messages = (NO_CHECKPOINT, NO_EVENTS, NOT_THE_LAST + NO_SPACE, NO_RESULT + NO_SPACE)
-        yield from case.ends(lambda: at(step, lambda: fill(case.folder)), 1, *messages)
+        prepare = partial(at, step, partial(fill, case.folder))
+        unnamed = f"BEST: cannot be written: {NO_SPACE}"
+        yield from case.ends(prepare, 1, *messages, perhaps=unnamed)
         (case.folder / BALLAST).unlink()
         # A checkpoint that was written over an older one may be newer than the last events.
         yield from case.goes_on(lost=("records", "curves"))
