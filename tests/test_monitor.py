@@ -754,6 +754,18 @@ def test_compiled_models() -> None:
     assert records[-1].layers is None
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_a_scripted_part_is_watched_by_its_parameters() -> None:
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(6, 6), nn.ReLU()))  # type: ignore[no-untyped-call]
+    model, records = nn.Sequential(scripted, nn.Linear(6, 3)), list[StepRecord]()
+    with Monitor(model, sinks=[records.append], **EVERYTHING) as monitor:
+        model(batch(0)[0]).sum().backward()
+        with monitor.step(0):
+            pass
+    assert records[0].parameters == ("0.0.weight", "0.0.bias", "1.weight", "1.bias")
+    assert records[0].layers is not None and records[0].layers.names == ("input", "1")
+
+
 @pytest.mark.parametrize("make", [mlp, Masked])
 def test_a_model_that_is_compiled_afterwards_is_compiled_no_oftener(
     make: Callable[[], nn.Module],
