@@ -703,6 +703,12 @@ class TestExploding:
         assert said(1e5, 1e5, 1e5) == {"exploding"}
         assert said(10.0, 1e5, 1e5) == said(1e5, 3.0, 1e5) == said(1e5, 1e5, 10.0) == set()
 
+    def test_a_gradient_that_was_zero_has_not_exploded(self) -> None:
+        none, some = deep(3, weight_gradient=0.0), deep(3)
+        records = [record(s, none) for s in range(6)]
+        rising = [record(s, some, loss=3.0) for s in (6, 7)]
+        assert "exploding" not in alarms([*records, *rising])
+
     def test_over_time(self) -> None:
         calm, wild = deep(3), deep(3, weight_gradient=500.0)
         records = [record(s, calm) for s in range(6)]

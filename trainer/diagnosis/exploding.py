@@ -143,6 +143,8 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
     if len(history.norms) < 4 or not np.isfinite(norm):
         return None
     before = median(history.norms[:-1][:20])
+    if not before > 0:
+        return None  # beside nothing anything has grown
     falls = norm >= 10 * before and _falls_without_end(history, thresholds)
     rises = norm >= thresholds.grown_norm * before and history.loss_rise >= thresholds.risen_loss
     if not (rises or falls):
