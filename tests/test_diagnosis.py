@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -59,6 +60,44 @@ def test_losses_whose_quotient_is_no_float() -> None:
     for size, loss, step in zip(sizes, losses, STEPS, strict=True):
         diagnosis.add(record(step, deep(8, forward=float(size)), loss=loss))
     assert all(math.isfinite(f.steps[1]) for f in diagnosis.findings)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_nothing_that_a_record_may_hold_makes_it_fail(part: int) -> None:
+    """Zeros, numbers that are none, layers and parameters that come and go."""
+    numbers = [0.0, math.nan, math.inf, 1e-30, 1e-5, 1.0, 1e4, 1e30]
+    losses = [math.nan, math.inf, -math.inf, -1.0, -1e6, 0.0, 1e-9, 1.0, 2.0, 1e30]
+    kinds = ["Linear", "ReLU", "Tanh", "RNN", "LSTM", "BatchNorm1d", "Softmax", "Embedding"]
+
+    for seed in range(100 * part, 100 * part + 100):
+        drawn = random.Random(seed)
+
+        def one(usual: float, share: float = 0.3, drawn: random.Random = drawn) -> float:
+            return drawn.choice(numbers) if drawn.random() < share else usual
+
+        names = [(drawn.choice(kinds), drawn.random() < 0.7) for _ in range(drawn.randint(0, 5))]
+        diagnosis, layers, often = Diagnosis(), list[Layer](), drawn.choice([0.2, 1.0])
+        for step in STEPS:
+            if step == 0 or drawn.random() < often:
+                layers = [
+                    Layer(
+                        kind, one(1.0), drawn.choice([0.0, math.nan, 1e-7, 1e-3, 0.5]),
+                        drawn.choice([None, *[one(1.0)] * 9]), drawn.choice([0.0, 0.5, 1.0]),
+                        one(0.1, 0.2) if weights else None, one(1e-3),
+                        drawn.choice([None, *[one(1.0, 0.4)] * 9]),
+                    )
+                    for kind, weights in names
+                ]  # fmt: skip
+            diagnosis.add(
+                record(
+                    step, layers, loss=drawn.choice([1.0, drawn.choice(losses)]),
+                    input_rms=drawn.choice([None, 1.0, one(1.0)]), observed=drawn.random() < 0.8,
+                    learning_rate=drawn.choice([0.1, 1.0, math.nan]),
+                    optimizer=drawn.choice(["SGD", "Adam", ""]),
+                    dtype=drawn.choice(["float32", "float16"]),
+                    carried=drawn.choice([0.0, math.nan, 2.0]),
+                )
+            )  # fmt: skip
 
 
 def test_a_healthy_run_has_no_findings() -> None:

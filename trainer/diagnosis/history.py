@@ -80,8 +80,7 @@ class History:
             if len(self.first_losses) < FIRST_LOSSES:
                 self.first_losses.append(record.loss)
         if self.view is not None:
-            loss = self.recent_loss
-            seen, path = self.view, self.path
+            seen, path, loss = self.view, self.path, self.recent_loss
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
             self._remember(Mark(path, signal, flow, loss, size, record.loss))
         if math.isfinite(record.gradient_norm):
@@ -200,7 +199,8 @@ class History:
     def half_way(self) -> Mark:
         """The last mark of the first half of the way."""
         way = self.mark.path / 2
-        return max((mark for mark in self.marks if mark.path <= way), key=lambda mark: mark.path)
+        behind = (mark for mark in self.marks if mark.path <= way)
+        return max(behind, key=lambda mark: mark.path, default=self.marks[0])
 
     @property
     def rebounds(self) -> bool:
