@@ -245,6 +245,11 @@ class TestVanishing:
             pairs = zip(STEPS, np.geomspace(1.0, end, len(STEPS)), strict=True)
             found = diagnosed(record(s, layers, loss=float(x), optimizer=optimizer)
                               for s, x in pairs)  # fmt: skip
+            assert all(
+                f.cause.endswith("and the first ones stand still")
+                for f in found.values()
+                if f.alarm
+            )
             return [f.steps[0] for f in found.values() if f.alarm]
 
         assert said() == [150]
@@ -297,6 +302,7 @@ class TestVanishing:
                 record(s, first if s < 20 else later, loss=float(x), optimizer="AdamW")
                 for s, x in zip(STEPS, losses, strict=True)
             )
+            assert all(f.cause.endswith("and the loss stays") for f in found.values() if f.alarm)
             return [f.steps[0] for f in found.values() if f.alarm]
 
         assert said(1.0, 1e-6) == [150]

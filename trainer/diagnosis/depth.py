@@ -60,6 +60,11 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     waits = recovery.is_awaited(history, view, thresholds)
     if recovers or waits or history.returns and not certain:
         level = "info"  # a mechanism without its consequence
+    consequence = f"{signal:.1g} of the output depends on the sample"
+    if not lost and left_behind:  # what looks like a signal is none
+        consequence = "the first ones stand still"
+    elif not lost and (alone or faded):
+        consequence = "the loss stays"
     found = blame.attenuation(view, history.record, first)
     thrown = history.largest_update >= thresholds.thrown_update
     if thrown and not recovery.lost(first, thresholds):
@@ -79,7 +84,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         found.where,
         found.category,
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and "
-        + ("the loss stays" if alone else f"{signal:.1g} of the output depends on the sample"),
+        + consequence,
         evidence,
         sightings=1 if strong and step >= SETTLED else 2,
         confidence=0.99 if certain else 0.95,
