@@ -84,7 +84,7 @@ def with_summary_writer(folder: Path, records: list[StepRecord]) -> float:
     """The same scalars and, where the record has them, histograms by add_histogram_raw."""
     from torch.utils.tensorboard import SummaryWriter
 
-    from trainer.events.histograms import log10_buckets, signed_buckets
+    from trainer.events.histograms import Filled, log10_buckets, signed_buckets
 
     prepared = []
     for record in records:
@@ -99,7 +99,7 @@ def with_summary_writer(folder: Path, records: list[StepRecord]) -> float:
         made = []
         if record.gradients.histograms is not None:
             for group, buckets in (("gradient", signed_buckets), ("gradient_log10", log10_buckets)):
-                rows = buckets([record.gradients]).each()
+                rows = buckets(Filled.of([record.gradients])).each()
                 made += [
                     (f"{group}/{n}", r) for n, r in zip(record.gradients.names, rows, strict=True)
                 ]

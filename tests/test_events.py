@@ -25,7 +25,7 @@ from tensorboard.util import tensor_util
 
 from trainer.events import Events, curves
 from trainer.events.curves import Thinning
-from trainer.events.histograms import log10_buckets, signed_buckets
+from trainer.events.histograms import Filled, log10_buckets, signed_buckets
 from trainer.record import (
     BINS,
     INPUT,
@@ -288,7 +288,7 @@ float32s = st.floats(width=32, allow_nan=True, allow_infinity=True)
 @given(st.lists(arrays(np.float32, st.integers(0, 40), elements=float32s), max_size=4))
 def test_log_histograms_count_every_value_where_it_lies(tensors: list[np.ndarray]) -> None:
     table = table_of({str(k): values for k, values in enumerate(tensors)}, True)
-    for values_, rows in zip(tensors, log10_buckets([table]).each(), strict=True):
+    for values_, rows in zip(tensors, log10_buckets(Filled.of([table])).each(), strict=True):
         size = np.abs(values_[np.isfinite(values_) & (values_ != 0)].astype(np.float64))
         assert rows.shape[1:] == (3,) and len(rows) <= 64
         assert rows[:, 2].sum() == len(size)
@@ -306,7 +306,7 @@ def test_log_histograms_count_every_value_where_it_lies(tensors: list[np.ndarray
 @given(st.lists(arrays(np.float32, st.integers(0, 40), elements=float32s), max_size=4))
 def test_signed_histograms_count_every_value_where_it_lies(tensors: list[np.ndarray]) -> None:
     table = table_of({str(k): values for k, values in enumerate(tensors)}, True)
-    for values_, rows in zip(tensors, signed_buckets([table]).each(), strict=True):
+    for values_, rows in zip(tensors, signed_buckets(Filled.of([table])).each(), strict=True):
         finite = values_[np.isfinite(values_)].astype(np.float64)
         assert rows.shape[1:] == (3,) and len(rows) <= 33
         assert rows[:, 2].sum() == len(finite)
@@ -322,17 +322,17 @@ def test_signed_histograms_count_every_value_where_it_lies(tensors: list[np.ndar
 
 def test_wide_histograms_add_neighbours_and_narrow_ones_stay_exact() -> None:
     wide = np.float32(2.0) ** np.arange(-149, 128).astype(np.float32)
-    rows = log10_buckets([table_of({"w": wide}, True)]).rows
+    rows = log10_buckets(Filled.of([table_of({"w": wide}, True)])).rows
     assert 32 <= len(rows) <= 64 and rows[:, 2].sum() == len(wide)
     assert rows[0, 0] == pytest.approx(np.log10(2.0**-149))
     narrow = np.array([1.0, 1.4, 1.5, 1.9, -2.0], np.float32)
-    rows = log10_buckets([table_of({"n": narrow}, True)]).rows
+    rows = log10_buckets(Filled.of([table_of({"n": narrow}, True)])).rows
     edges = np.log10([1.0, 1.5, 2.0, 2.0])
     np.testing.assert_allclose(rows[:, 0], edges[:-1])
     np.testing.assert_allclose(rows[:, 1], edges[1:])
     assert rows[:, 2].tolist() == [2, 2, 1]
     both = table_of({"n": np.array([0, 0, 1.0, -0.75], np.float32)}, True)
-    rows = signed_buckets([both]).rows
+    rows = signed_buckets(Filled.of([both])).rows
     assert rows[rows[:, 2] > 0].tolist() == [
         [-1.0, -0.75, 1.0],
         [-1.5 * 2**-8, 1.5 * 2**-8, 2.0],
@@ -353,7 +353,7 @@ def test_the_type_of_a_histogram_holds_its_counts(
              if v.HasField("tensor") and not v.tensor.string_val}  # fmt: skip
     for group, buckets in (("gradient", signed_buckets), ("gradient_log10", log10_buckets)):
         for name, rows in zip(
-            record.gradients.names, buckets([record.gradients]).each(), strict=True
+            record.gradients.names, buckets(Filled.of([record.gradients])).each(), strict=True
         ):
             assert found[f"{group}/{name}"].dtype == dtype
             np.testing.assert_array_equal(found[f"{group}/{name}"], rows.astype(dtype))

@@ -10,7 +10,7 @@ from tensorboard_server import Server, serve, session_groups
 from test_events import made, simple_values
 
 from trainer.events import Events
-from trainer.events.histograms import log10_buckets
+from trainer.events.histograms import Filled, log10_buckets
 
 data_server = pytest.importorskip("tensorboard_data_server")
 
@@ -48,7 +48,8 @@ def test_everything_is_shown_while_the_run_goes_on(run: tuple[Server, Events, Pa
 
     series = server.get("plugin/histograms/histograms", tag="gradient_log10/a.weight", **name)
     assert [step for _, step, _ in series] == [0, 10, 20]
-    rows = log10_buckets([made(20, histograms=True, layers=True).gradients]).each()[0]
+    gradients = made(20, histograms=True, layers=True).gradients
+    rows = log10_buckets(Filled.of([gradients])).each()[0]
     np.testing.assert_allclose(series[2][2], rows, rtol=1e-6)
     assert "activation_gradient_log10/a" in server.get("plugin/histograms/tags")["one"]
 

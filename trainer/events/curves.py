@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import compress
 
@@ -20,7 +20,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_FLOAT
 
-from trainer.events.histograms import Buckets, log10_buckets, signed_buckets
+from trainer.events.histograms import Buckets, Filled, log10_buckets, signed_buckets
 from trainer.events.scalars import Scalars, scalars, tag_key
 from trainer.events.thinning import Thinning
 from trainer.record import StepRecord, TensorTable
@@ -117,20 +117,19 @@ class Curves:
         """Per record the serialized values of its histograms."""
         parts: list[list[bytes]] = [[] for _ in records]
         own = [record.gradients for record in records]
-        self._add_histograms("gradient", own, signed_buckets, parts)
-        self._add_histograms("gradient_log10", own, log10_buckets, parts)
+        both = {"gradient": signed_buckets, "gradient_log10": log10_buckets}
+        self._add_histograms(both, own, parts)
         reached = [record.layers.gradients if record.layers else None for record in records]
-        self._add_histograms("activation_gradient_log10", reached, log10_buckets, parts)
+        self._add_histograms({"activation_gradient_log10": log10_buckets}, reached, parts)
         return map(b"".join, parts)
 
     def _add_histograms(
         self,
-        group: str,
+        groups: Mapping[str, Callable[[Filled], Buckets]],
         tables: Sequence[TensorTable | None],
-        buckets: Callable[[Sequence[TensorTable]], Buckets],
         parts: list[list[bytes]],
     ) -> None:
-        """Adds the values of each table's rows to the parts of its record.
+        """Adds the values of each table's rows to the parts of its record, group by group.
 
         All at once: a call for each tensor takes many times what its few numbers need.
         """
@@ -141,21 +140,23 @@ class Curves:
         ]
         if not present:
             return
-        rows, numbers = buckets([table for _, table in present])
+        filled = Filled.of([table for _, table in present])
         # Counts and edges are below this; beyond 2^24 a float32 has gaps between integers.
-        exact = all(t.moments[:, [0, 3]].max(initial=0) < 1 << 24 for _, t in present)
+        exact = filled.moments[:, [0, 3]].max(initial=0) < 1 << 24
         number_type = "<f4" if exact else "<f8"
-        content = rows.astype(number_type, copy=False).tobytes()
-        names = ((place, name) for place, table in present for name in table.names)
-        start, size = 0, len(content) // max(len(rows), 1)
-        for (place, name), number in zip(names, numbers.tolist(), strict=True):
-            if number:
-                end = start + size * number
-                parts[place] += (
-                    self._head(f"{group}/{name}", number, number_type),
-                    content[start:end],
-                )
-                start = end
+        for group, buckets in groups.items():
+            rows, numbers = buckets(filled)
+            content = rows.astype(number_type, copy=False).tobytes()
+            names = ((place, name) for place, table in present for name in table.names)
+            start, size = 0, len(content) // max(len(rows), 1)
+            for (place, name), number in zip(names, numbers.tolist(), strict=True):
+                if number:
+                    end = start + size * number
+                    parts[place] += (
+                        self._head(f"{group}/{name}", number, number_type),
+                        content[start:end],
+                    )
+                    start = end
 
     def _head(self, tag: str, number: int, number_type: str) -> bytes:
         """What stands before the content of a serialized histogram of so many rows."""

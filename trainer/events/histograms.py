@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,38 @@ _EDGES[-1] = np.finfo(np.float32).max
 _LOG_EDGES = np.log10(np.append(2.0**-149, _EDGES[1:]))  # a float32 is at least 2^-149 or zero
 
 
+class Filled(NamedTuple):
+    """The bins of several tensors that are not empty, in order of the tensors."""
+
+    tensor: NDArray[np.int64]  # (F,) whose bin it is
+    magnitude: NDArray[np.int64]  # (F,) the bin without its sign
+    is_positive: NDArray[np.bool_]  # (F,)
+    counts: NDArray[np.int64]  # (F,)
+    used: NDArray[np.bool_]  # (N,) whether a tensor has any
+    lowest: NDArray[np.int64]  # (N,) its smallest magnitude; -1 where there is none
+    highest: NDArray[np.int64]  # (N,)
+    moments: NDArray[np.float64]  # (N, MOMENTS)
+
+    @classmethod
+    def of(cls, tables: Sequence[TensorTable]) -> Self:
+        """Those of all rows of all tables, one after the other."""
+        starts = np.cumsum([0, *(len(table.names) for table in tables)]).tolist()
+        rows, bins, counts = zip(*(table.used_bins for table in tables), strict=True)
+        tensor = np.concatenate([row + start for row, start in zip(rows, starts, strict=False)])
+        column = np.concatenate(bins)
+        magnitude = column & (SIGN - 1)
+        start = np.searchsorted(tensor, np.arange(starts[-1] + 1))
+        used = start[1:] > start[:-1]
+        lowest, highest = np.full((2, starts[-1]), -1)
+        if used.any():
+            lowest[used] = np.minimum.reduceat(magnitude, start[:-1][used])
+            highest[used] = np.maximum.reduceat(magnitude, start[:-1][used])
+        moments = np.concatenate([table.moments for table in tables])
+        return cls(
+            tensor, magnitude, column < SIGN, np.concatenate(counts), used, lowest, highest, moments
+        )
+
+
 class Buckets(NamedTuple):
     """Rows of left edge, right edge and count, those of one tensor after those of another."""
 
@@ -30,54 +62,49 @@ class Buckets(NamedTuple):
         return [self.rows[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 
-def log10_buckets(tables: Sequence[TensorTable]) -> Buckets:
-    """Of all rows of all tables up to 64 buckets of log10|value| each.
+def log10_buckets(filled: Filled) -> Buckets:
+    """Of each tensor up to 64 buckets of log10|value|.
 
     Zeros and non-finite values are left out; no buckets when nothing is left. Where the used bins
     are more than 64, 2, 4 or 8 neighbours are added together, so counts stay exact.
     """
-    row, column, counts, moments = _joined(tables)
-    magnitude = column % SIGN
-    number = len(moments)
-    start = np.searchsorted(row, np.arange(number + 1))
-    used = np.diff(start) > 0
-    first, last, shift = np.zeros((3, number), np.int64)
-    if used.any():
-        first[used] = np.minimum.reduceat(magnitude, start[:-1][used])
-        last[used] = np.maximum.reduceat(magnitude, start[:-1][used])
+    first, last = filled.lowest, filled.highest
+    shift = np.zeros_like(first)
     for _ in range(3):
         shift += (last >> shift) - (first >> shift) >= LOG_BUCKETS
     base = first >> shift
-    index = row * LOG_BUCKETS + (magnitude >> shift[row]) - base[row]
+    start = np.arange(len(base)) * LOG_BUCKETS - base
+    if shift.any():
+        index = (filled.magnitude >> shift[filled.tensor]) + start[filled.tensor]
+    else:
+        index = filled.magnitude + start[filled.tensor]
     with np.errstate(divide="ignore"):
-        largest = np.log10(moments[:, 3])
+        largest = np.log10(filled.moments[:, 3])
 
     def edges(tensor: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.float64]:
         bins = np.minimum((base[tensor] + place) << shift[tensor], MAGNITUDES)
         # None is beyond the largest value.
         return np.asarray(np.minimum(_LOG_EDGES[bins], largest[tensor]))
 
-    numbers = np.where(used, (last >> shift) - base + 1, 0)
-    return _buckets(index, counts, LOG_BUCKETS, edges, np.zeros_like(numbers), numbers)
+    total = _added(index, filled.counts, len(base) * LOG_BUCKETS)
+    numbers = np.where(filled.used, (last >> shift) - base + 1, 0)
+    return _buckets(total, LOG_BUCKETS, edges, np.zeros_like(numbers), numbers)
 
 
-def signed_buckets(tables: Sequence[TensorTable]) -> Buckets:
-    """Of all rows of all tables up to 33 buckets of the values each.
+def signed_buckets(filled: Filled) -> Buckets:
+    """Of each tensor up to 33 buckets of the values.
 
     TensorBoard draws this on a linear axis with 30 bins, so what is smaller than 2^-7 of the
     largest is one bucket around zero. Non-finite values are left out.
     """
     half, width = SIGNED_BUCKETS // 2, SIGNED_BUCKETS
-    row, column, counts, moments = _joined(tables)
-    magnitude = column % SIGN
-    top = np.full(len(moments), -1)
-    np.maximum.at(top, row, magnitude)
-    below = np.maximum(top - half, -1)  # the largest bin that the middle bucket takes in
-    place = np.maximum(magnitude - below[row], 0)
-    index = row * width + half + np.where(column < SIGN, place, -place)
-    index = np.append(index, np.arange(len(top)) * width + half)
-    counts = np.append(counts, moments[:, 4].astype(np.int64))
-    largest = moments[:, 3]
+    below = np.maximum(filled.highest - half, -1)  # the largest bin that the middle bucket takes in
+    middle = np.arange(len(below)) * width + half
+    place = np.maximum(filled.magnitude - below[filled.tensor], 0)
+    np.negative(place, where=~filled.is_positive, out=place)
+    total = _added(middle[filled.tensor] + place, filled.counts, len(below) * width)
+    total[middle] += filled.moments[:, 4]  # zeros
+    largest = filled.moments[:, 3]
 
     def edges(tensor: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of bucket `place` the left edge; those of negative values mirror the others'."""
@@ -86,24 +113,20 @@ def signed_buckets(tables: Sequence[TensorTable]) -> Buckets:
         edge = np.minimum(_EDGES[bins], largest[tensor])  # none beyond the largest value
         return np.asarray(np.where(place > half, edge, -edge))
 
-    used = np.bincount(index, counts, len(top) * width).reshape(-1, width) > 0
+    used = total.reshape(-1, width) > 0
     first, end = used.argmax(axis=1), width - used[:, ::-1].argmax(axis=1)
     numbers = np.where(used.any(axis=1), end - first, 0)
-    return _buckets(index, counts, width, edges, first, numbers)
+    return _buckets(total, width, edges, first, numbers)
 
 
-def _joined(tables: Sequence[TensorTable]) -> tuple[NDArray[np.int64], ...]:
-    """Row, bin and count of the bins that are not empty, in order of rows, and the moments."""
-    starts = np.cumsum([0, *(len(table.names) for table in tables)]).tolist()
-    rows, bins, counts = zip(*(table.used_bins for table in tables), strict=True)
-    row = np.concatenate([row + start for row, start in zip(rows, starts, strict=False)])
-    moments = np.concatenate([table.moments for table in tables])
-    return row, np.concatenate(bins), np.concatenate(counts), moments
+def _added(index: NDArray[np.int64], counts: NDArray[np.int64], number: int) -> NDArray[np.float64]:
+    """(number,) the counts of each index together."""
+    total = np.bincount(index, counts, number)
+    return np.asarray(total, np.float64)  # of no counts it is made of integers
 
 
 def _buckets(
-    index: NDArray[np.int64],
-    counts: NDArray[np.int64],
+    total: NDArray[np.float64],
     width: int,
     edges: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]],
     first: NDArray[np.int64],
@@ -111,10 +134,11 @@ def _buckets(
 ) -> Buckets:
     """The buckets from `first` on of each tensor, so many as `numbers` says.
 
-    `index` is where each count belongs, tensor · width + bucket; `edges` tells the left ones.
+    `total` has the counts of `width` buckets a tensor; `edges` tells the left ones.
     """
     tensor = np.repeat(np.arange(len(first)), numbers)
     place = np.arange(len(tensor)) - (np.cumsum(numbers) - numbers - first)[tensor]
-    total = np.bincount(index, counts, len(first) * width)[tensor * width + place]
-    rows = np.stack([edges(tensor, place), edges(tensor, place + 1), total], axis=1)
+    rows = np.empty((len(tensor), 3))
+    rows[:, 0], rows[:, 1] = edges(tensor, place), edges(tensor, place + 1)
+    rows[:, 2] = total[tensor * width + place]
     return Buckets(rows, numbers)

@@ -41,11 +41,12 @@ def words_at(context, pointer):
 
 @intrinsic
 def fetch_add(context, address, amount):
-    """The int64 at the address, which is raised by `amount` in the same instant."""
+    """The int64 at the address, which is raised by `amount` in the same instant. Who sees it raised
+    sees what was written before."""
     words = types.CPointer(types.int64)
 
     def generate(context, builder, signature, arguments):
         place = builder.inttoptr(arguments[0], context.get_value_type(words))
-        return builder.atomic_rmw("add", place, arguments[1], "monotonic")
+        return builder.atomic_rmw("add", place, arguments[1], "acq_rel")
 
     return types.int64(types.int64, types.int64), generate

@@ -35,9 +35,10 @@ from trainer.statistics.histogram import (
 LINE = 2048  # values that two loops read in turn, from the first-level cache
 BLOCK = 32768  # values; the second pass over them finds their 128 KiB in the second-level cache
 # A job is an array of int64: this header, then rows with an entry for each tensor: addresses,
-# lengths, first blocks (one more entry: how many blocks there are), second addresses.
-NEXT_BLOCK, NEXT_WORKER, WORKERS, TENSORS, PARTIALS, COUNTS, SCRATCH = range(7)
-HEADER = 7
+# lengths, first blocks (one more entry: how many blocks there are), second addresses. The results
+# of blocks go to PARTIALS and are put together in RESULTS by the thread that ends the last one.
+NEXT_BLOCK, NEXT_WORKER, ENDED, WORKERS, TENSORS, PARTIALS, RESULTS, COUNTS, SCRATCH = range(9)
+HEADER = 9
 COLUMNS = 7  # of the moments
 
 REORDER = {"reassoc", "contract", "nsz"}  # sums may use vectors; NaN and infinity keep their sense
@@ -109,6 +110,33 @@ def claim(job, header, field):
     return fetch_add(header.ctypes.data + 8 * field, 1)
 
 
+@njit(nogil=True)
+def is_last(job, header, first):
+    """Whether the block that the thread has just ended was the last of all."""
+    return claim(job, header, ENDED) == first[-1] - 1
+
+
+@njit(nogil=True)
+def fold_moments(first, rows, moments):
+    """The moments of each tensor from those of its blocks."""
+    for at in range(moments.shape[0]):
+        whole = moments[at]
+        whole[:] = rows[first[at]]
+        for row in rows[first[at] + 1 : first[at + 1]]:
+            norm, largest = math.hypot(whole[1], row[1]), max(whole[3], row[3])
+            whole += row
+            whole[1], whole[3] = norm, largest
+
+
+@njit(nogil=True)
+def fold_sums(first, rows, sums):
+    """The sums of each tensor from those of its blocks."""
+    for at in range(sums.shape[0]):
+        sums[at] = rows[first[at]]
+        for row in rows[first[at] + 1 : first[at + 1]]:
+            sums[at] += row
+
+
 def summarize_blocks(job):
     """Moments, and counts where the header has an address for them, of the blocks that are left."""
     header, addresses, lengths, first, _ = read_job(job)
@@ -116,6 +144,7 @@ def summarize_blocks(job):
     if worker >= header[WORKERS]:
         return
     rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], COLUMNS))
+    moments = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], COLUMNS))
     place = header[SCRATCH] + worker * SCRATCH_BYTES
     table = carray(address_of(place, np.uint32), (BINS,))
     sums = carray(address_of(place + 4 * BINS, np.uint32), (CODES,))
@@ -134,13 +163,16 @@ def summarize_blocks(job):
             block_histogram(x, largest, rows[block, 4], (even, odd, codes, sums, table))
             counts = header[COUNTS] + at * BINS * 8
             empty_table(table, counts, first[at + 1] - first[at] == 1)
+        if is_last(job, header, first):
+            fold_moments(first, rows, moments)
         block = claim(job, header, NEXT_BLOCK)
 
 
 def copy_blocks(job):
     """Copies at the second addresses, and the sum of squares of each block that is left."""
     header, addresses, lengths, first, copies = read_job(job)
-    squares = carray(address_of(header[PARTIALS], np.float64), (first[-1],))
+    rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 1))
+    squares = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], 1))
     at = 0
     block = claim(job, header, NEXT_BLOCK)
     while block < first[-1]:
@@ -148,7 +180,9 @@ def copy_blocks(job):
             at += 1
         x = block_of(job, addresses[at], lengths[at], block - first[at])
         y = block_of(job, copies[at], lengths[at], block - first[at])
-        squares[block] = copy_block(x, y)
+        rows[block, 0] = copy_block(x, y)
+        if is_last(job, header, first):
+            fold_sums(first, rows, squares)
         block = claim(job, header, NEXT_BLOCK)
 
 
@@ -157,6 +191,7 @@ def compare_blocks(job):
     each block that is left."""
     header, addresses, lengths, first, others = read_job(job)
     rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 2))
+    sums = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], 2))
     at = 0
     block = claim(job, header, NEXT_BLOCK)
     while block < first[-1]:
@@ -165,6 +200,8 @@ def compare_blocks(job):
         x = block_of(job, addresses[at], lengths[at], block - first[at])
         y = block_of(job, others[at], lengths[at], block - first[at])
         compare_block(x, y, rows[block])
+        if is_last(job, header, first):
+            fold_sums(first, rows, sums)
         block = claim(job, header, NEXT_BLOCK)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from zlib import crc32
 
 import numba
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,6 +108,7 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
     n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
     first, values = _first_blocks(tuple(lengths)), sum(lengths)
     rows = torch.empty(first[-1], kernel.COLUMNS, dtype=torch.float64, device="cpu")
+    moments = torch.empty(n, kernel.COLUMNS, dtype=torch.float64, device="cpu")
     counts = scratch = None
     workers = torch.get_num_threads() if values >= _THREADS_PAY_FROM else 1
     if histograms:
@@ -116,21 +116,14 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
         made = torch.empty if first[-1] == n else torch.zeros
         counts = made(n, BINS, dtype=torch.int64, device="cpu")
         scratch = _Scratch.taken(workers)
-    pointers = [0 if each is None else each.data_ptr() for each in (rows, counts, scratch)]
+    pointers = [0 if each is None else each.data_ptr() for each in (rows, moments, counts, scratch)]
     addresses = [*map(Tensor.data_ptr, tensors)]
-    header = (0, 0, workers, n, *pointers)
+    header = (0, 0, 0, workers, n, *pointers)
     loop, dtype = kernel.summarize_blocks, tensors[0].dtype
     _run(loop, dtype, values, header, addresses, lengths, first)
     if scratch is not None:
         _Scratch.free.append(scratch)
-    if first[-1] == n:
-        return rows, counts
-    blocks, at = rows.numpy(), first[:-1]
-    with np.errstate(over="ignore"):  # sums of float64 may be infinite
-        moments = np.add.reduceat(blocks, at)
-        moments[:, 1] = np.hypot.reduceat(blocks[:, 1], at)  # what norms need
-        moments[:, 3] = np.maximum.reduceat(blocks[:, 3], at)
-    return torch.from_numpy(moments), counts
+    return moments, counts
 
 
 def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> Tensor:
@@ -148,15 +141,13 @@ def _sums(
 ) -> Tensor:
     n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
     first = _first_blocks(tuple(lengths))
-    sums = torch.empty(first[-1], *columns, dtype=torch.float64, device="cpu")
+    rows = torch.empty(first[-1], *columns, dtype=torch.float64, device="cpu")
+    sums = torch.empty(n, *columns, dtype=torch.float64, device="cpu")
     addresses = [*map(Tensor.data_ptr, tensors)]
     seconds = [*map(Tensor.data_ptr, others)]
-    header = (0, 0, 0, n, sums.data_ptr(), 0, 0)
+    header = (0, 0, 0, 0, n, rows.data_ptr(), sums.data_ptr(), 0, 0)
     _run(loop, tensors[0].dtype, sum(lengths), header, addresses, lengths, first, seconds)
-    if first[-1] == n:
-        return sums
-    with np.errstate(all="ignore"):
-        return torch.from_numpy(np.add.reduceat(sums.numpy(), first[:-1]))
+    return sums
 
 
 @lru_cache(maxsize=64)
