@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from records_by_hand import Layer, deep, linear, record
+from records_by_hand import VALUES, Layer, deep, linear, record
 from torch import nn
 
 from trainer import Monitor
@@ -692,6 +692,51 @@ class TestForward:
 
         assert said(2.0) == said(2.0, first=1.6) == {"signal_blow_up"}
         assert said(1.0) == said(3.0) == said(2.0, later=0.5) == said(2.0, first=1.5) == set()
+
+    def test_blow_up_of_a_classifier_that_is_sure_and_wrong(self) -> None:
+        """Nothing but 0 and ±1/N is in its gradient, which tells how many nats the loss is."""
+
+        def said(
+            losses: Iterable[float],
+            wrong: float = 0.5,
+            sharp: float = 1.0,
+            forward: float = 1.5,
+            varies: float = 0.8,
+            tokens: bool = False,
+        ) -> list[int]:
+            records, samples = (
+                list[StepRecord](),
+                VALUES / 30,
+            )  # of the 30 classes of the last layer
+            layers, input_rms = deep(8, forward=forward), 1.0
+            if tokens:
+                layers = [replace(k, rms=30 * k.rms) for k in deep(8, "GELU", forward=forward)]
+                layers[0], input_rms = replace(layers[0], kind="Embedding"), None
+            for step, loss in zip(STEPS, losses, strict=True):
+                one = record(step, layers, loss=loss, optimizer="Adam", input_rms=input_rms)
+                assert one.layers is not None
+                if not tokens:
+                    one.layers.signal_fraction[0] = varies
+                some, largest = 2 * wrong * samples, 1 / samples
+                norm, rest = math.sqrt(sharp * some) * largest, VALUES - some
+                one.layers.gradients.moments[-1, 1:5] = norm, some * largest, largest, rest
+                records.append(one)
+            found = diagnosed(records)
+            return [found[verdict].steps[0] for verdict in found if found[verdict].alarm]
+
+        falls = np.geomspace(400, 50, len(STEPS))
+        assert said(falls) == said(falls, wrong=1.0) == said(falls, sharp=0.85) == [100]
+        assert said(falls, wrong=0.2) == said(falls, wrong=1.1) == said(falls, sharp=0.75) == []
+        assert said(falls, forward=1.2) == said(falls / 10) == []
+        # An offset of the input is nothing that its output could be measured by, nor is a large
+        # embedding.
+        assert (
+            said(falls, forward=1.2, varies=0.05) == said(falls, forward=1.0, tokens=True) == [100]
+        )
+        back_soon = [5e6 * 0.4**n for n in range(len(STEPS))]
+        was_right = [0.1 if step == 50 else 50.0 for step in STEPS]
+        assert said(back_soon) == []
+        assert 100 not in said(was_right)
 
     def test_no_blow_up_with_norms_or_of_what_grows_later(self) -> None:
         normed = deep(8, forward=4.0)

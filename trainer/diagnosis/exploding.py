@@ -11,12 +11,17 @@ from trainer.diagnosis import blame
 from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import View
 
 STANDING = 0.9  # of the loss at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
+LARGE = 10  # times what varies of the input, of an output whose classes are sure and wrong
+SHARP = 0.8  # share of the largest in a gradient's values: they are all or nothing
+WRONG = (0.25, 1.0)  # share of the samples that are, with all confidence
+GUESSES = 3  # times the loss of a guess
 
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -25,12 +30,13 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     given a hundred times are enough where the loss does not fall; where it started ten thousand
     times as large, is still a hundred times, and the loss has not fallen by the root of that; and
     thirty times where the loss has gone all the way with the square of the output: beside that the
-    targets are still nothing."""
+    targets are still nothing. Ten times are after twice as many steps, of a classifier that is
+    worse than a guess."""
     first, view = history.first_view, history.view
     if first is None or view is None or first.normalised:
         return None
     ratio, now = first.forward_ratio, view.forward_ratio
-    if first.output_signal <= thresholds.lost_signal:
+    if first.output_signal <= thresholds.lost_signal * min(1.0, first.input_signal):
         return None  # biases beside tiny inputs
     late = history.record.step >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
@@ -47,7 +53,14 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         and ratio >= thresholds.blown_up_forward / NEAR
         and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
     )
-    if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays or sized):
+    guessing = (
+        late
+        and history.steps >= 2 * PATIENCE_STEPS
+        and ratio > 0 < now
+        and _output_size(first) >= LARGE <= 3 * _output_size(view)
+        and _is_worse_than_a_guess(history)
+    )
+    if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays or sized or guessing):
         return None
     found = blame.amplification(first, history.record)
     hurts = (
@@ -64,8 +77,46 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts {ratio:.1g} times as large as the input",
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
-        sightings=1 if stays or sized else 2 if hurts or idle else UNCONFIRMED,
+        sightings=1 if stays or sized or guessing else 2 if hurts or idle else UNCONFIRMED,
     )  # fmt: skip
+
+
+def _output_size(view: View) -> float:
+    """The output beside what of the input depends on the sample; beside 1 where larger numbers are
+    looked up for tokens."""
+    if "Embedding" in view.kinds[0]:
+        return view.forward_ratio * max(1.0, float(view.rms[0]))
+    return view.forward_ratio / (min(1.0, view.input_signal) or 1.0)
+
+
+def _is_worse_than_a_guess(history: History) -> bool:
+    """Whether a classifier is sure and wrong, and was when half of the steps were done, and at that
+    pace will not be at the loss of a guess after as many again.
+
+    The cross-entropy's gradient by the output is (p - y) / N for N samples: where the outputs are
+    so large that p is 0 or 1, two values of each sample that is wrong are 1 / N in size and all
+    others nothing. The loss is then loss / (N · largest) nats a sample, whatever it is multiplied
+    by, and that of a guess among C classes ln C.
+    """
+    view, record = history.view, history.record
+    assert view is not None and view.order.last_with_parameters is not None
+    row = view.order.last_with_parameters
+    shapes = dict(zip(record.parameters, record.shapes, strict=True))
+    classes, *_ = shapes.get(f"{view.names[row]}.weight") or (1,)
+    count, norm, absolute, largest = view.moments[row, :4].tolist()
+    middle = history.first_step + history.steps / 2
+    earlier = [mark.batch_loss for mark in history.marks if mark.step <= middle]
+    if classes < 2 or not largest > 0 or not earlier:
+        return False
+    samples, guess = count / classes, math.log(classes)
+    sharp, wrong = norm**2 / (absolute * largest), absolute / (2 * largest * samples)
+    then, now = (loss / (samples * largest) for loss in (earlier[-1], record.loss))
+    return bool(
+        sharp >= SHARP
+        and WRONG[0] <= wrong <= WRONG[1]
+        and min(then, now) >= GUESSES * guess
+        and now * (now / then) ** 2 >= guess
+    )
 
 
 def exploding(history: History, thresholds: Thresholds) -> Symptom | None:

@@ -32,6 +32,7 @@ class Mark:
     loss: float  # the median of the latest
     size: float  # of the output over that of the input
     batch_loss: float  # the newest
+    step: int
 
 
 @dataclass
@@ -82,7 +83,7 @@ class History:
         if self.view is not None:
             seen, path, loss = self.view, self.path, self.recent_loss
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
-            self._remember(Mark(path, signal, flow, loss, size, record.loss))
+            self._remember(Mark(path, signal, flow, loss, size, record.loss, record.step))
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
@@ -198,8 +199,7 @@ class History:
     @property
     def half_way(self) -> Mark:
         """The last mark of the first half of the way."""
-        way = self.mark.path / 2
-        behind = (mark for mark in self.marks if mark.path <= way)
+        behind = (mark for mark in self.marks if mark.path <= self.mark.path / 2)
         return max(behind, key=lambda mark: mark.path, default=self.marks[0])
 
     @property

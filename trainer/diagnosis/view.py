@@ -62,7 +62,7 @@ class View:
         return float(self.table.signal_fraction[0]) if self.table.has_input else np.nan
 
     @cached_property
-    def _moments(self) -> Array:
+    def moments(self) -> Array:
         """(L, MOMENTS) of the activation gradients; NaN where none came."""
         moments: Array = np.concatenate([self.table.gradients.moments, NO_MOMENTS])
         return moments[self.order.gradients]
@@ -70,25 +70,25 @@ class View:
     @cached_property
     def gradient_rms(self) -> Array:
         """(L,) of d(loss)/d(output): NaN where none came or where it is not finite."""
-        count, norm, _, _, _, nans, infinities = self._moments.T
+        count, norm, _, _, _, nans, infinities = self.moments.T
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(nans + infinities > 0, np.nan, norm / np.sqrt(count))
 
     @cached_property
     def gradient_lost(self) -> NDArray[np.bool_]:
         """(L,) whether a gradient came that is zero throughout."""
-        return np.asarray(self._moments[:, 4] == self._moments[:, 0])
+        return np.asarray(self.moments[:, 4] == self.moments[:, 0])
 
     @cached_property
     def gradient_not_finite(self) -> NDArray[np.bool_]:
         """(L,) whether the gradient that came has a NaN or an infinity."""
-        return np.asarray(self._moments[:, 5] + self._moments[:, 6] > 0)
+        return np.asarray(self.moments[:, 5] + self.moments[:, 6] > 0)
 
     @cached_property
     def flow(self) -> Array:
         """(L,) ‖output‖·‖d(loss)/d(output)‖: blind to the loss' scale and to that of a layer whose
         next one makes up for it. NaN where no finite gradient came."""
-        return self.rms * self.gradient_rms * self._moments[:, 0]
+        return self.rms * self.gradient_rms * self.moments[:, 0]
 
     @cached_property
     def flow_ratio(self) -> float:
