@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -32,7 +32,7 @@ class Progress:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return asdict(self)
+        return vars(self) | {"patience": dict(vars(self.patience))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up where the state was taken; how long to be patient is the configuration's."""
