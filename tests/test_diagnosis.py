@@ -971,6 +971,29 @@ class TestLoop:
         assert alarms(warming) == set()
         assert alarms(run(deep(3, update=1e-5))) == set()
 
+    def test_updates_that_end_before_anything_is_learnt(self) -> None:
+        def found(
+            later: float, rate: float = 1e-9, fall: float = 0.0, last: float | None = None
+        ) -> Finding | None:
+            rows = [deep(3, update=1e-2 if s < 20 else later) for s in STEPS]
+            for each in rows if last is not None else ():
+                each[-1] = replace(each[-1], update=last)
+            made = [
+                record(s, k, loss=1 - fall * s, learning_rate=0.1 if s < 20 else rate)
+                for s, k in zip(STEPS, rows, strict=True)
+            ]
+            tree = {"optimizer": {"lr": 0.1}, "schedule": {"name": "exponentiallr", "gamma": 0.5}}
+            return diagnosed(made, **tree).get("starved_update")
+
+        fallen, stopped = found(0.0), found(1e-7, rate=0.1)
+        assert fallen is not None and stopped is not None
+        assert fallen.steps[0] == stopped.steps[0] == 100
+        assert fallen.cause.startswith("schedule: ") and "1e-08 of what it was" in fallen.cause
+        assert fallen.change == {"schedule": {"name": None}}
+        assert stopped.cause.startswith("stalled: ") and stopped.change == {}
+        assert found(1e-5) is None and found(0.0, last=1e-4) is None
+        assert found(0.0, fall=1e-3) is None  # that was enough
+
     def test_unused(self) -> None:
         spare = run([*deep(2), linear(gradient=None, weight_gradient=None)])
         found = diagnosed(spare)["unused_parameter"]
@@ -1082,6 +1105,13 @@ class TestCourse:
         assert alarms(run(own_units)) == set()  # it learns targets that are much the same
         assert alarms(record(s, own_units) for s in STEPS) == {"constant_output"}
         assert alarms(record(s, own_units) for s in STEPS if s <= 150) == set()
+        slow = [*deep(3, update=1e-3)[:-1], linear(signal=0.0, update=1e-3)]
+        assert alarms(run(slow)[:-2]) == set()
+        assert alarms(record(s, slow) for s in STEPS) == {"constant_output"}
+        still = [*deep(3, update=1e-7)[:-1], linear(signal=0.0, update=1e-7)]
+        before = [record(s, deep(3), loss=1 - s / 400) for s in STEPS if s < 50]
+        after = [record(s, still, loss=0.8) for s in STEPS if s >= 50]
+        assert alarms([*before, *after]) == {"constant_output"}
 
     def test_what_is_no_alarm(self) -> None:
         losses = [*[1.0 + 0.01 * (k % 3) for k in range(len(STEPS) - 1)], 9.0]
@@ -1249,6 +1279,13 @@ class TestInputs:
         assert cause(1e-4, 1e-3).startswith("data: the inputs have an RMS of 0.0001; ")
         assert cause(1e-4, 0.5).startswith("initialisation: ")
         assert cause(0.5, 1e-3).startswith("initialisation: ")
+        rows = [replace(k, signal=0.0) for k in deep(3, update=0.05)]
+        same = run(rows)
+        for each in same:
+            assert each.layers is not None
+            each.layers.signal_fraction[0] = 0.0
+        found = diagnosed(same)["constant_output"]
+        assert found.cause.startswith("data: the inputs are the same for every sample; ")
 
     def test_is_not_to_blame_for_the_loop(self) -> None:
         piled = [record(s, deep(3), input_rms=500.0, carried=4.0) for s in STEPS[:4]]

@@ -91,6 +91,8 @@ def of_inputs(view: View, verdict: str) -> str | None:
     first = next((s for s in view.signal.tolist() if not math.isnan(s)), math.nan)
     if verdict in TOO_LARGE and size >= SCALE:
         return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
+    if verdict in TOO_SMALL and given == 0:
+        return "the inputs are the same for every sample"
     if verdict in TOO_SMALL | TOO_LARGE and 0 < given <= 1 / SCALE**2:
         return f"only {given:.1g} of the inputs depends on the sample: their mean is all there is"
     if verdict in TOO_SMALL and 0 < size <= 1 / SCALE and first <= 1 / SCALE < given:

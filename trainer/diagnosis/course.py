@@ -97,9 +97,12 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is the same for every sample although the weights have moved; much the same is
     enough where the losses stay those of the first batches."""
     view = history.view
-    if view is None or history.path < thresholds.moved_path or len(history.marks) < 3:
+    still = history.largest_now <= thresholds.starved_update
+    still = still and history.steps >= 2 * PATIENCE_STEPS
+    enough = history.path >= thresholds.moved_path * (1 / 3 if history.stays else 1)
+    if view is None or not (enough or still) or len(history.marks) < 3:
         return None
-    if history.raised & {"vanishing", "signal_collapse", "dead_units"}:
+    if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:
         return None  # which is why
     if not view.output_signal <= (thresholds.lost_signal / 10 if history.stays else 1e-6):
         return None

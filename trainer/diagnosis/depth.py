@@ -8,10 +8,11 @@ from itertools import compress
 
 from trainer.diagnosis import blame, recovery
 from trainer.diagnosis.arithmetic import NARROW
-from trainer.diagnosis.history import PATIENCE_STEPS, History, matrices
+from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.recovery import SETTLED
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import matrices
 from trainer.finding import Level
 
 UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open

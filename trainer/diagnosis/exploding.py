@@ -33,7 +33,10 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     targets are still nothing. Ten times are after twice as many steps, of a classifier that is
     worse than a guess."""
     first, view = history.first_view, history.view
-    if first is None or view is None or first.normalised:
+    if first is None or view is None:
+        return None
+    nats = _nats_of_the_sure_and_wrong(history)
+    if first.normalised and nats is None:
         return None
     ratio, now = first.forward_ratio, view.forward_ratio
     if first.output_signal <= thresholds.lost_signal * min(1.0, first.input_signal):
@@ -53,14 +56,8 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         and ratio >= thresholds.blown_up_forward / NEAR
         and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
     )
-    guessing = (
-        late
-        and history.steps >= 2 * PATIENCE_STEPS
-        and ratio > 0 < now
-        and _output_size(first) >= LARGE <= 3 * _output_size(view)
-        and _is_worse_than_a_guess(history)
-    )
-    if not (min(ratio, now) >= thresholds.blown_up_forward or idle or stays or sized or guessing):
+    blown = not first.normalised and (min(ratio, now) >= thresholds.blown_up_forward or idle)
+    if not (blown or stays or sized or nats):
         return None
     found = blame.amplification(first, history.record)
     hurts = (
@@ -74,10 +71,11 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         "warning" if history.adaptive else "critical",
         found.where,
         found.category,
-        f"the output starts {ratio:.1g} times as large as the input",
+        f"the output starts {ratio:.1g} times as large as the input"
+        + (f" and is sure and wrong: a loss of {nats:.1g} nats a sample" if nats else ""),
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
-        sightings=1 if stays or sized or guessing else 2 if hurts or idle else UNCONFIRMED,
+        sightings=1 if stays or sized or nats else 2 if hurts or idle else UNCONFIRMED,
     )  # fmt: skip
 
 
@@ -89,34 +87,37 @@ def _output_size(view: View) -> float:
     return view.forward_ratio / (min(1.0, view.input_signal) or 1.0)
 
 
-def _is_worse_than_a_guess(history: History) -> bool:
-    """Whether a classifier is sure and wrong, and was when half of the steps were done, and at that
-    pace will not be at the loss of a guess after as many again.
+def _nats_of_the_sure_and_wrong(history: History) -> float | None:
+    """The loss of each sample of a classifier that is sure and wrong after twice the steps that an
+    adaptive optimizer is given, was when half of the steps were done, and at that pace will not be
+    at the loss of a guess after as many again; None of any other network.
 
     The cross-entropy's gradient by the output is (p - y) / N for N samples: where the outputs are
     so large that p is 0 or 1, two values of each sample that is wrong are 1 / N in size and all
     others nothing. The loss is then loss / (N · largest) nats a sample, whatever it is multiplied
     by, and that of a guess among C classes ln C.
     """
-    view, record = history.view, history.record
-    assert view is not None and view.order.last_with_parameters is not None
+    first, view, record = history.first_view, history.view, history.record
+    if first is None or view is None or history.steps < 2 * PATIENCE_STEPS:
+        return None
     row = view.order.last_with_parameters
+    if row is None or history.rate_is_rising or not (first.forward_ratio > 0 < view.forward_ratio):
+        return None
+    if not _output_size(first) >= LARGE <= 3 * _output_size(view):
+        return None
     shapes = dict(zip(record.parameters, record.shapes, strict=True))
     classes, *_ = shapes.get(f"{view.names[row]}.weight") or (1,)
     count, norm, absolute, largest = view.moments[row, :4].tolist()
     middle = history.first_step + history.steps / 2
     earlier = [mark.batch_loss for mark in history.marks if mark.step <= middle]
     if classes < 2 or not largest > 0 or not earlier:
-        return False
+        return None
     samples, guess = count / classes, math.log(classes)
     sharp, wrong = norm**2 / (absolute * largest), absolute / (2 * largest * samples)
     then, now = (loss / (samples * largest) for loss in (earlier[-1], record.loss))
-    return bool(
-        sharp >= SHARP
-        and WRONG[0] <= wrong <= WRONG[1]
-        and min(then, now) >= GUESSES * guess
-        and now * (now / then) ** 2 >= guess
-    )
+    if not (sharp >= SHARP and WRONG[0] <= wrong <= WRONG[1] and min(then, now) >= GUESSES * guess):
+        return None
+    return now if now * (now / then) ** 2 >= guess else None
 
 
 def exploding(history: History, thresholds: Thresholds) -> Symptom | None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainer.diagnosis.view import Array, View, view
+from trainer.diagnosis.view import Array, View, matrices, view
 from trainer.record import StepRecord, is_told
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
@@ -112,6 +110,11 @@ class History:
         """How far the matrix that moved most has come: the sum of its update ratios, each at most
         1. The clock of the diagnosis: a warm-up or a small rate takes its time."""
         return float(self.paths.max(initial=0.0))
+
+    @property
+    def largest_now(self) -> float:
+        """The update of the matrix that moves most; NaN where none is known."""
+        return max(self.updates[~np.isnan(self.updates)].tolist(), default=math.nan)
 
     @property
     def steps(self) -> int:
@@ -241,10 +244,3 @@ def _doublings(now: float, then: float, enough: float) -> float:
     if now >= enough or now > 0 and then == 0:
         return 0.0
     return math.log(enough / now) / math.log(now / then) if now > then else math.inf
-
-
-@lru_cache(maxsize=8)  # the same for most records of a run
-def matrices(shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:
-    """Which of the parameters are; all, where none is."""
-    matrix = np.array([len(shape) > 1 for shape in shapes], dtype=bool)
-    return matrix if matrix.any() else np.ones(len(shapes), bool)

@@ -12,6 +12,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
+FALLEN_RATE = 0.1  # of the first
 
 
 def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -32,29 +33,47 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
 
 
 def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The weights have not moved although they have a gradient."""
-    record = history.record
+    """The weights have not moved although they have a gradient, or have stopped before anything was
+    learnt."""
+    record, largest = history.record, history.largest_now
     if history.steps < JUDGED_AFTER_STEPS or history.rate_is_rising or history.loss_at_start == 0:
         return None
     if history.raised & {"dead_units", "vanishing", "no_gradient", "signal_collapse"}:
         return None  # which is why
-    if not (history.path <= thresholds.unmoved_path and record.gradient_norm > 0):
+    stopped = (
+        largest <= thresholds.starved_update / 10
+        and history.flat
+        and history.steps >= 2 * JUDGED_AFTER_STEPS
+    )
+    unmoved = history.path <= thresholds.unmoved_path
+    if not ((unmoved or stopped) and record.gradient_norm > 0):
         return None
+    fallen = record.learning_rate / history.first_rate
     narrow = any(dtype in NARROW for dtype in record.dtypes)
     unchanged = record.unchanged_fraction[~np.isnan(record.unchanged_fraction)]
     share = float(np.median(unchanged)) if len(unchanged) else math.nan
     swallowed = narrow and share >= 0.5
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
+    category = "learning rate"
     if swallowed:
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
+        category = "dtype"
+    elif not unmoved:
+        words = (
+            f"nothing was learnt, and no weight matrix moves by more than {largest:.1g} any more"
+        )
+        category = "stalled"
+        if fallen <= FALLEN_RATE:
+            words += f": the learning rate is {fallen:.1g} of what it was"
+            category = "schedule"
     return Symptom(
         "starved_update",
         "warning",
         None,
-        "dtype" if swallowed else "learning rate",
+        category,
         words,
         {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},
-        sightings=1,
+        sightings=1 if unmoved else 2,
     )
 
 

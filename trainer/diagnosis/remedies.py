@@ -14,6 +14,7 @@ REMEDIES = {
     "recurrence": "use a gated network (LSTM, GRU), orthogonal recurrent start values, or "
     "bound the gradient's norm where it explodes",
     "learning rate": "change the learning rate",
+    "schedule": "let the learning rate fall later, or more slowly",
     "dtype": "compute or keep the weights in float32, or scale the loss (GradScaler)",
     "data": "look at the data: clean, fill or scale what goes in",
     "operation": "keep the operation away from where it is not defined (a small epsilon in log, "
@@ -59,6 +60,8 @@ def change(
             return {"optimizer.lr": _round(optimizer["lr"] * 1e-3 / update)} if update > 0 else {}
         factor = min(0.3, 0.1 / update) if update > 0 else 0.1
         return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 1e-4))}
+    if blame == "schedule" and configuration.get("schedule", {}).get("name"):
+        return {"schedule": {"name": None}}
     if blame == "recurrence" and model.get("name") == "rnn":
         if verdict in ("vanishing", "constant_output", "stalled"):
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from statistics import median
 
 import numpy as np
@@ -215,3 +215,10 @@ def view(record: StepRecord) -> View | None:
         if len(shape) > 1 and name in norms
     ]
     return View(table, record.parameters, tuple(flows))
+
+
+@lru_cache(maxsize=8)  # the same for most records of a run
+def matrices(shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:
+    """Which of the parameters are; all, where none is."""
+    matrix = np.array([len(shape) > 1 for shape in shapes], dtype=bool)
+    return matrix if matrix.any() else np.ones(len(shapes), bool)
