@@ -994,6 +994,26 @@ class TestLoop:
         assert found(1e-5) is None and found(0.0, last=1e-4) is None
         assert found(0.0, fall=1e-3) is None  # that was enough
 
+    def test_updates_that_clipping_leaves_nothing_of(self) -> None:
+        def found(clip: float, update: float = 1e-5) -> Finding | None:
+            rows = [record(s, deep(3, update=update), clip=clip) for s in STEPS]
+            tree = {"clip": {"max_grad_norm": 1e-5}}
+            return diagnosed(rows, **tree).get("starved_update")
+
+        cut = found(1e-4)
+        assert cut is not None and cut.steps[0] == 100 and cut.change == {"clip.max_grad_norm": 1.0}
+        assert cut.cause.startswith("clipping: in 150 steps") and "leaves 0.0001" in cut.cause
+        assert found(0.1) is None and found(1e-4, update=1e-3) is None
+
+    def test_weights_that_a_decay_has_shrunk(self) -> None:
+        def cause(left: float) -> str:
+            rows = [record(s, deep(12, backward=0.2, signal=0.2)) for s in (0, 1)]
+            rows[1] = replace(rows[1], parameter_rms=left * rows[0].parameter_rms)
+            return diagnosed(rows)["vanishing"].cause
+
+        assert cause(0.02).startswith("decay: the weights have shrunk to 0.02 of what they began ")
+        assert cause(0.5).startswith("initialisation: ")
+
     def test_unused(self) -> None:
         spare = run([*deep(2), linear(gradient=None, weight_gradient=None)])
         found = diagnosed(spare)["unused_parameter"]
@@ -1016,7 +1036,7 @@ class TestCourse:
         thrown = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                   for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
         found = diagnosed(thrown, optimizer={"name": "adam", "lr": 1.0})["learning_rate_too_high"]
-        assert found.level == "warning" and found.change == {"optimizer.lr": 0.2}
+        assert found.level == "warning" and found.change == {"optimizer.lr": 0.01}
         survived = [record(s, deep(3, update=0.4), loss=5.0 if 0 < s < 10 else 1.0,
                            optimizer="Adam") for s in STEPS]  # fmt: skip
         assert alarms(survived) == set()

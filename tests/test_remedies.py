@@ -35,6 +35,46 @@ def test_every_proposal_is_a_valid_configuration(name: str, overrides: tuple[str
         load(CONFIGS / f"{name}.yaml", [*overrides, *pasted], [experiment.check])
 
 
+def proposed(verdict: str, blame: str, *overrides: str, name: str = "digits_mlp") -> object:
+    tree = resolved(load(CONFIGS / f"{name}.yaml", overrides, [experiment.check])[0])
+    return remedies.change(verdict, blame, tree, 0.5, tree["optimizer"]["lr"])
+
+
+def test_what_the_configuration_says_already_is_not_proposed() -> None:
+    he = "model.init.hidden={name: kaiming_normal_, nonlinearity: relu}"
+    assert proposed("vanishing", "initialisation", he) == {"model.norm": "batch"}
+    assert proposed("vanishing", "initialisation", he, "model.norm=batch") == {}
+    tree = {"model": {"name": "mine:Net", "activation": "tanh"}, "optimizer": {"lr": 0.1}}
+    assert remedies.change("vanishing", "activation", tree, 0.1) == {}
+    assert remedies.change("exploding", "learning rate", tree, 0.1) == {"optimizer.lr": 0.005}
+    lstm = ("model.kind=lstm", "model.nonlinearity=tanh")
+    assert proposed("vanishing", "recurrence", *lstm, name="vanishing_rnn") == {
+        "model.forget_bias": 1.0
+    }
+    post = proposed("vanishing", "activation", name="postnorm_transformer")
+    assert post == {"model.norm": "pre"}
+
+
+def test_what_is_behind_a_rate() -> None:
+    sgd = "optimizer={name: sgd, lr: 0.1, momentum: 0.999, weight_decay: 5.0}"
+    assert proposed("exploding", "learning rate", sgd) == {
+        "optimizer.lr": 0.001, "optimizer.momentum": 0.9,
+    }  # fmt: skip
+    assert proposed("vanishing", "decay", sgd) == {"optimizer.weight_decay": 0.0}
+    assert proposed("vanishing", "decay") == {}
+    rising = "schedule={name: exponentiallr, gamma: 1.1}"
+    tree = resolved(load(CONFIGS / "digits_mlp.yaml", [rising], [experiment.check])[0])
+    risen = remedies.change("exploding", "learning rate", tree, 0.1, 5 * tree["optimizer"]["lr"])
+    assert risen == {"schedule": {"name": None}}
+    assert proposed("starved_update", "schedule", rising) == risen
+    bounds = "clip={max_grad_norm: 1e-5, max_grad_value: 1e-6}"
+    assert proposed("starved_update", "clipping", bounds) == {
+        "clip.max_grad_norm": 1.0, "clip.max_grad_value": None,
+    }  # fmt: skip
+    assert proposed("exploding", "data", "data={name: diabetes, standardize: false}",
+                    "loss.name=mse", "metrics=[]") == {"data.standardize": True}  # fmt: skip
+
+
 def test_nothing_is_proposed_without_a_configuration_or_a_known_change() -> None:
     assert remedies.change("vanishing", "activation", None, 0.1) == {}
     assert remedies.change("non_finite", "data", {"model": {}, "optimizer": {"lr": 1}}, 0.1) == {}

@@ -147,23 +147,25 @@ class Diagnosis:
         return case.finding
 
     def _finding(self, case: _Case, symptom: Symptom) -> Finding:
-        change = {}
+        history, change = self._history, {}
+        category, cause = symptom.blame, symptom.cause
+        remedy = remedies.remedy(symptom.verdict, category)
+        behind = blame.behind(history, symptom.verdict, category)
+        if behind is not None:
+            category, cause = behind[0], f"{behind[1]}; {cause}"
+            remedy = f"{remedies.BEHIND[category]}; or {remedy}"
         if symptom.level != "info":  # what is no alarm asks for nothing
-            update = self._history.first_update
-            change = remedies.change(symptom.verdict, symptom.blame, self.configuration, update)
-        first, cause = self._history.first_view, f"{symptom.blame}: {symptom.cause}"
-        remedy = remedies.remedy(symptom.verdict, symptom.blame)
-        inputs = None if first is None else blame.of_inputs(first, symptom.verdict)
-        if inputs is not None and symptom.blame in remedies.HELPED_BY_SCALING:
-            cause = f"data: {inputs}; {symptom.cause}"
-            remedy = f"scale the inputs to a mean of 0 and an RMS of 1; or {remedy}"
+            tree, rates = self.configuration, (history.first_update, history.record.learning_rate)
+            change = remedies.change(symptom.verdict, category, tree, *rates)
+            if not change and symptom.verdict in blame.TOO_LARGE:  # a lower rate helps as well
+                change = remedies.change(symptom.verdict, symptom.blame, tree, *rates)
         return Finding(
             verdict=symptom.verdict,
             level=symptom.level,
             where=symptom.where,
-            steps=(case.first_step, self._history.record.step),
+            steps=(case.first_step, history.record.step),
             evidence=dict(symptom.evidence),
-            cause=cause,
+            cause=f"{category}: {cause}",
             remedy=remedy,
             change=change,
             confidence=symptom.confidence,

@@ -15,6 +15,7 @@ from trainer.record import is_told
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
+RISEN = 1.1  # times the loss at the start: it went up before it was none
 SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
 
 
@@ -127,7 +128,8 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
     norms = history.norms
     grown = bool(norms) and norms[-1] >= thresholds.grown_norm * min(norms)
     thrown = history.raised_for or history.largest_update >= thresholds.thrown_update
-    if thrown or history.loss_rise >= 2 or grown:
+    rose = bool(history.losses) and history.losses[-1] >= RISEN * history.loss_at_start > 0
+    if thrown or rose or grown:
         return "learning rate"
     return "operation"
 

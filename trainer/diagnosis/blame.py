@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord
@@ -19,6 +20,8 @@ SCALE = 30.0  # times more than 1, for which start values are made, or less
 TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
              "dead_units", "saturated"}  # fmt: skip
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
+SHRUNK = 0.3  # of their size at the start is left of the weights
+REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,17 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
         math.exp(activations / count) if is_activation.any() else math.nan,
         math.exp(float(np.mean(of_weights))) if len(of_weights) else math.nan,
     )
+
+
+def behind(history: History, verdict: str, category: str) -> tuple[str, str] | None:
+    """What is behind a cause of that category, as a category of its own and in words: weights that
+    were made small, or what the network is given; None where it is the cause itself."""
+    if category not in REPLACED:
+        return None
+    if verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= SHRUNK:
+        return "decay", f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
+    inputs = None if history.first_view is None else of_inputs(history.first_view, verdict)
+    return None if inputs is None else ("data", inputs)
 
 
 def of_inputs(view: View, verdict: str) -> str | None:

@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 
+from trainer.diagnosis.mark import Mark, doublings, power
 from trainer.diagnosis.view import Array, View, matrices, view
 from trainer.record import StepRecord, is_told
 
@@ -18,19 +19,6 @@ REBOUND = 3  # times the lowest signal and flow of late
 RAISED = 10  # times the first learning rate
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
 KEPT = 64  # records whose norms and losses are compared with the next
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Signal and flow at a point of the way."""
-
-    path: float
-    signal: float
-    flow_ratio: float
-    loss: float  # the median of the latest
-    size: float  # of the output over that of the input
-    batch_loss: float  # the newest
-    step: int
 
 
 @dataclass
@@ -57,6 +45,7 @@ class History:
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     paths: Array = field(default_factory=lambda: np.zeros(0))
+    first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # of the parameters, by RMS
     _looks: int = 0  # at the layers
     _stride: int = 1  # looks from one of the marks to the next
 
@@ -64,7 +53,7 @@ class History:
         """Takes the next record."""
         self.before = getattr(self, "record", None)
         if self.before is None:
-            self.first_step = record.step
+            self.first_step, self.first_sizes = record.step, record.parameter_rms
         self.record = record
         before, self.updates = self.updates, self._updates(record)
         known = self.updates[~np.isnan(self.updates)].tolist()
@@ -115,6 +104,14 @@ class History:
     def largest_now(self) -> float:
         """The update of the matrix that moves most; NaN where none is known."""
         return max(self.updates[~np.isnan(self.updates)].tolist(), default=math.nan)
+
+    @property
+    def shrunk(self) -> float:
+        """What is left of the size of the matrices, the median; NaN where they are others now."""
+        sizes, first, known = self.record.parameter_rms, self.first_sizes, ~np.isnan(self.updates)
+        if len(sizes) != len(first) or not known.any():
+            return math.nan
+        return float(np.median(sizes[known] / first[known]))
 
     @property
     def steps(self) -> int:
@@ -219,28 +216,13 @@ class History:
         """With which powers of the output's size the loss changed over the first and the second
         half of the way; NaN where either did not, or is not above zero."""
         start, middle, now = self.marks[0], self.half_way, self.mark
-        return _power(start, middle), _power(middle, now)
+        return power(start, middle), power(middle, now)
 
     def doublings_of_signal(self, enough: float) -> float:
         """How often the way has to double until the signal is enough, if it goes on to gain what
         it gained over the second half; infinite where it gained nothing."""
-        return _doublings(self.mark.signal, self.half_way.signal, enough)
+        return doublings(self.mark.signal, self.half_way.signal, enough)
 
     def doublings_of_flow(self, enough: float) -> float:
         """The same of the flow."""
-        return _doublings(self.mark.flow_ratio, self.half_way.flow_ratio, enough)
-
-
-def _power(then: Mark, now: Mark) -> float:
-    if not min(then.size, now.size, then.batch_loss, now.batch_loss) > 0:
-        return math.nan
-    # The quotient of two may be no number that a float holds, the logarithm of each is one.
-    losses = math.log(now.batch_loss) - math.log(then.batch_loss)
-    sizes = math.log(now.size) - math.log(then.size)
-    return losses / sizes if sizes else math.nan
-
-
-def _doublings(now: float, then: float, enough: float) -> float:
-    if now >= enough or now > 0 and then == 0:
-        return 0.0
-    return math.log(enough / now) / math.log(now / then) if now > then else math.inf
+        return doublings(self.mark.flow_ratio, self.half_way.flow_ratio, enough)

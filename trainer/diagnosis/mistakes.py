@@ -12,6 +12,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
+CUT = 0.01  # of the gradient, and of the way after which something would have been learnt
 FALLEN_RATE = 0.1  # of the first
 
 
@@ -46,7 +47,13 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.steps >= 2 * JUDGED_AFTER_STEPS
     )
     unmoved = history.path <= thresholds.unmoved_path
-    if not ((unmoved or stopped) and record.gradient_norm > 0):
+    cut = (
+        record.clip_coefficient <= CUT
+        and history.path <= thresholds.moved_path * CUT
+        and history.flat
+        and history.steps >= 2 * JUDGED_AFTER_STEPS
+    )
+    if not ((unmoved or stopped or cut) and record.gradient_norm > 0):
         return None
     fallen = record.learning_rate / history.first_rate
     narrow = any(dtype in NARROW for dtype in record.dtypes)
@@ -58,6 +65,9 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     if swallowed:
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
         category = "dtype"
+    elif record.clip_coefficient <= CUT:
+        words += f" of its size: of the gradient clipping leaves {record.clip_coefficient:.1g}"
+        category = "clipping"
     elif not unmoved:
         words = (
             f"nothing was learnt, and no weight matrix moves by more than {largest:.1g} any more"

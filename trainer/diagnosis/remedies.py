@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+UPDATE = 5e-3  # of the weights in a step, which neither starves nor throws them
+RISEN = 3  # times the rate of the configuration, by a schedule
 
 REMEDIES = {
     "activation": "use an activation that does not flatten out (ReLU, GELU) with start values made "
@@ -14,7 +18,9 @@ REMEDIES = {
     "recurrence": "use a gated network (LSTM, GRU), orthogonal recurrent start values, or "
     "bound the gradient's norm where it explodes",
     "learning rate": "change the learning rate",
-    "schedule": "let the learning rate fall later, or more slowly",
+    "schedule": "look at the schedule of the learning rate, or keep the rate as it is",
+    "clipping": "raise the bound of the gradient",
+    "decay": "lower the weight decay",
     "dtype": "compute or keep the weights in float32, or scale the loss (GradScaler)",
     "data": "look at the data: clean, fill or scale what goes in",
     "operation": "keep the operation away from where it is not defined (a small epsilon in log, "
@@ -28,7 +34,10 @@ REMEDIES = {
     "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",
     "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
 }
-HELPED_BY_SCALING = {"activation", "initialisation", "learning rate"}  # of the inputs
+BEHIND = {
+    "data": "scale the inputs to a mean of 0 and an RMS of 1",
+    "decay": "lower the weight decay",
+}
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
 XAVIER = {  # torch knows a gain for the first two only
     **dict.fromkeys(("tanh", "sigmoid"), {"name": "xavier_normal_", "gain": "auto"}),
@@ -46,42 +55,96 @@ def remedy(verdict: str, blame: str) -> str:
 
 
 def change(
-    verdict: str, blame: str, configuration: Mapping[str, Any] | None, update: float
+    verdict: str,
+    blame: str,
+    configuration: Mapping[str, Any] | None,
+    update: float,
+    rate: float = math.nan,
 ) -> dict[str, Any]:
     """Overrides of the configuration that are likely to help; {} where none is known.
 
-    `update` is the update ratio that the present learning rate began with.
+    `update` is the update ratio that the learning rate began with, `rate` is what it is now. What
+    the configuration says already, or has no key for, is left out; then the next best is proposed.
     """
     if configuration is None:
         return {}
+    for proposal in _proposals(verdict, blame, configuration, update, rate):
+        new = {key: value for key, value in proposal.items() if _is_new(configuration, key, value)}
+        if new:
+            return new
+    return {}
+
+
+def _proposals(
+    verdict: str, blame: str, configuration: Mapping[str, Any], update: float, rate: float
+) -> Iterator[dict[str, Any]]:
+    """The best first."""
     model, optimizer = configuration.get("model", {}), configuration.get("optimizer", {})
     if blame == "learning rate" and "lr" in optimizer:
-        if verdict == "starved_update":
-            return {"optimizer.lr": _round(optimizer["lr"] * 1e-3 / update)} if update > 0 else {}
-        factor = min(0.3, 0.1 / update) if update > 0 else 0.1
-        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 1e-4))}
-    if blame == "schedule" and configuration.get("schedule", {}).get("name"):
-        return {"schedule": {"name": None}}
-    if blame == "recurrence" and model.get("name") == "rnn":
+        yield _other_rate(verdict, optimizer, update, rate)
+    if blame == "schedule":
+        yield {"schedule": {"name": None}}
+    if blame == "clipping":
+        bounds = {"clip.max_grad_norm": 1.0, "clip.max_grad_value": None}
+        yield {key: bound for key, bound in bounds.items() if _value(configuration, key)}
+    if blame == "decay" and optimizer.get("weight_decay"):
+        yield {"optimizer.weight_decay": 0.0}
+    if blame == "data":
+        yield {"data.standardize": True}
+    if ":" in str(model.get("name", ":")):
+        return  # what the keys of the user's own model mean nobody knows
+    if blame == "recurrence" and model["name"] == "rnn":
         if verdict in ("vanishing", "constant_output", "stalled"):
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
-            return {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0}
-        return {"clip.max_grad_norm": 1.0, "model.init.recurrent": {"name": "orthogonal_"}}
-    if blame == "normalisation" and model.get("norm") == "post":
-        return {"model.norm": "pre"}
-    if blame == "activation" and "activation" in model:
-        return {"model.activation": "relu", "model.init.hidden": HE}
-    if blame == "initialisation" and isinstance(model.get("init"), Mapping):
-        if verdict == "dead_units" and model["init"].get("bias") not in (
-            "default",
-            "zeros",
-            "zeros_",
-        ):
-            return {"model.init.bias": "zeros_"}
-        name = model.get("activation", "relu")
-        name = name.get("name", "") if isinstance(name, Mapping) else name
-        return {"model.init.hidden": XAVIER.get(name, HE)}
-    return {}
+            yield {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0}
+        else:
+            yield {"clip.max_grad_norm": 1.0, "model.init.recurrent": {"name": "orthogonal_"}}
+    if blame in ("normalisation", "activation", "initialisation"):
+        if model.get("norm") == "post":
+            yield {"model.norm": "pre"}
+        if blame == "activation":
+            yield {"model.activation": "relu", "model.init.hidden": HE}
+        if blame == "initialisation" and verdict == "dead_units":
+            bias = _value(configuration, "model.init.bias")
+            yield {} if bias in ("default", "zeros", "zeros_") else {"model.init.bias": "zeros_"}
+        if blame != "normalisation":
+            name = model.get("activation", "relu")
+            name = name.get("name", "") if isinstance(name, Mapping) else name
+            yield {"model.init.hidden": XAVIER.get(name, HE)}
+        if model.get("norm") == "none":
+            yield {"model.norm": "batch"}
+
+
+def _other_rate(
+    verdict: str, optimizer: Mapping[str, Any], update: float, rate: float
+) -> dict[str, Any]:
+    """With which updates are some thousandths of the weights."""
+    if not update > 0:
+        return {} if verdict == "starved_update" else {"optimizer.lr": _round(optimizer["lr"] / 10)}
+    factor = UPDATE / update
+    if verdict == "starved_update":
+        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 10))}
+    if rate >= RISEN * optimizer["lr"]:
+        return {"schedule": {"name": None}}
+    momentum = optimizer.get("momentum")
+    calm = {"optimizer.momentum": 0.9} if isinstance(momentum, float) and momentum > 0.95 else {}
+    return {"optimizer.lr": _round(optimizer["lr"] * min(max(factor, 1e-4), 0.3)), **calm}
+
+
+def _is_new(configuration: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Whether the configuration has the key and says something else."""
+    if key == "schedule":
+        return bool(_value(configuration, "schedule.name"))
+    return bool(_value(configuration, key, value) != value)
+
+
+def _value(configuration: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    tree: Any = configuration
+    for part in key.split("."):
+        if not isinstance(tree, Mapping) or part not in tree:
+            return default
+        tree = tree[part]
+    return tree
 
 
 def _round(value: float) -> float:
