@@ -198,6 +198,12 @@ def test_things_of_the_users_own(run: Run, override: str, message: str) -> None:
     assert refused(run("--config", LINEAR, override)) == f"command line: {override}: {message}"
 
 
+def test_a_loss_that_is_always_zero(run: Run) -> None:
+    for loss in ("cross_entropy", "nll"):
+        said = refused(run("--config", LINEAR, f"loss.name={loss}"))
+        assert f"model: it gives one output, whose {loss} is always 0: it would be the only" in said
+
+
 NETWORKS = [
     ("digits_mlp", "model.activation=rellu", "model.activation: unknown activation 'rellu'"),
     ("digits_mlp", "model.init.hidden=kaimin_normal_", "model.init.hidden: unknown init 'kaimin_n"),

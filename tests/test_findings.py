@@ -191,7 +191,7 @@ def test_a_run_tells_live_and_at_its_end(tell: Tell, tmp_path: Path, capsys: Any
     assert live.splitlines()[2:] == [str(VANISHING), change, str(WORSE), change, str(ENDED)]
     report = end[end.index("diagnosis: ") :].splitlines()
     assert report[:4] == [
-        "diagnosis: 2 findings (10 steps looked at, from 0 to 9)",
+        "diagnosis: 2 findings (10 steps looked at, from 0 to 9; loss 6.65 to 0.798)",
         "  (whole model)  loss_spike (info)",
         "  model          vanishing (resolved)",
         "",
@@ -216,7 +216,7 @@ def test_a_run_that_is_well_says_so_in_one_line(tell: Tell, tmp_path: Path, caps
     assert run(tmp_path / "run") == 0
     shown = capsys.readouterr().err
     assert shown.splitlines()[-1] == (
-        "diagnosis: nothing is wrong (10 steps looked at, from 0 to 9)"
+        "diagnosis: nothing is wrong (10 steps looked at, from 0 to 9; loss 6.65 to 0.798)"
     )
     assert shown.count("diagnosis") == 1
     assert json.loads((tmp_path / "run" / "result.json").read_text())["findings"] == []

@@ -71,10 +71,12 @@ def test_of_somebody_elses_loop(tell: Tell, tmp_path: Path, capsys: Any) -> None
     assert main(["report", "--json", str(tmp_path)]) == 0
     tree = json.loads(capsys.readouterr().out)
     assert made[1].configuration is None
+    assert tree["loss"][0] > tree["loss"][1] > 0
     assert tree == {
         "run": str(tmp_path),
         "records": 5,
         "steps": [0, 4],
+        "loss": tree["loss"],
         "findings": [json.loads(replace(WORSE, where="0.weight").to_json())],
         "layers": [
             {"layer": "0", "state": "critical", "verdicts": ["vanishing"]},
@@ -152,7 +154,7 @@ def test_blocks_that_cannot_be_read_are_left_out(tmp_path: Path, capsys: Any) ->
     shown = capsys.readouterr()
     (path,) = event_files(tmp_path)
     assert shown.err.startswith(f"{path}: left out what follows step 5: no readable block of ")
-    assert "(3 steps looked at, from 0 to 2)" in shown.out
+    assert "(3 steps looked at, from 0 to 2; loss 0.89 to 0.208)" in shown.out
 
 
 def test_what_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -24,9 +24,26 @@ def summary(*steps: int) -> Summary:
 
 def test_all_is_well_in_one_line() -> None:
     assert summary(0, 1, 2, 50).lines([]) == [
-        "diagnosis: nothing is wrong (4 steps looked at, from 0 to 50)"
+        "diagnosis: nothing is wrong (4 steps looked at, from 0 to 50; loss 0.729 to 0.242)"
     ]
     assert Summary().lines([]) == ["diagnosis: no step was looked at"]
+
+
+def test_a_loss_that_has_not_fallen_is_said() -> None:
+    def line(*losses: float) -> str:
+        found = Summary()
+        for step, loss in enumerate(losses):
+            found.add(replace(made(step), loss=loss))
+        return found.lines([])[0].removeprefix("diagnosis: ")
+
+    still = "nothing was found, but the loss has not fallen (6 steps looked at, from 0 to 5; "
+    assert line(2.0, 1.0, 1.99, 1.98, 2.5, 1.97) == f"{still}loss 2 to 1.98)"
+    assert line(-2.0, -1.9, -1.9, -1.9, -1.9, -1.9) == f"{still}loss -2 to -1.9)"
+    assert line(2.0, 1.9, 1.9, 1.9, 2.5, 1.9).startswith("nothing is wrong (")
+    assert line(-2.0, -2.1, -2.1).startswith("nothing is wrong (")
+    nan = float("nan")
+    assert line(nan, nan) == "nothing is wrong (2 steps looked at, from 0 to 1)"
+    assert line(nan, 2.0) == "nothing is wrong (2 steps looked at, from 0 to 1)"
 
 
 def test_layers_first_then_the_worst_that_goes_on() -> None:
@@ -35,7 +52,7 @@ def test_layers_first_then_the_worst_that_goes_on() -> None:
         "dead_units", "critical", "b", (2, 40), {}, "learning rate: too high", "lower it"
     )
     assert summary(0, 50).lines([ended, SPIKE, killed]) == [
-        "diagnosis: 3 findings (2 steps looked at, from 0 to 50)",
+        "diagnosis: 3 findings (2 steps looked at, from 0 to 50; loss 0.729 to 0.821)",
         "  (whole model)  loss_spike (info)",
         "  a              vanishing (resolved)",
         "  b              dead_units (critical)",

@@ -214,10 +214,9 @@ def _probe(
         if not isinstance(prediction, Tensor):
             got = f"it gives a {type(prediction).__name__}, expected a tensor"
             raise _fault(document, ("model",), got)
-        if losses.elementwise(config.loss.name) and prediction.shape != y.shape:
-            # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
-            shapes = f"{tuple(prediction.shape)} for targets of shape {tuple(y.shape)}"
-            raise _fault(document, ("model",), f"it gives predictions of shape {shapes}")
+        misfit = losses.misfit(config.loss.name, prediction, y)
+        if misfit is not None:
+            raise _fault(document, ("model",), misfit)
         values = _attempt(document, "loss", lambda: loss(prediction, y))
     model.train(was_training)
     if not isinstance(values, Tensor):

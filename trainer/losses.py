@@ -42,6 +42,7 @@ _TORCH: dict[str, type[nn.Module]] = {
 }
 _OWN = "half_squared_error"
 BINARY = {"bce": 0.5, "bcewithlogits": 0.0}  # the prediction from which on the class is 1
+ELEMENTWISE = {"mse", "l1", "smoothl1", "huber", "softmargin", *BINARY}
 
 
 def check(tree: dict[str, Any]) -> list[Problem]:
@@ -113,9 +114,18 @@ def make(name: str, arguments: dict[str, Any]) -> LossFunction:
     return of
 
 
-def elementwise(name: str) -> bool:
-    """Whether predictions must have the shape of the targets, or would silently broadcast."""
-    return name == _OWN or _plain(name) in {"mse", "l1", "smoothl1", "huber", "softmargin", *BINARY}
+def misfit(name: str, prediction: Tensor, target: Tensor) -> str | None:
+    """Why the loss would take such predictions and say nothing of them; None where it does not."""
+    shape, plain = tuple(prediction.shape), _plain(name)
+    if (name == _OWN or plain in ELEMENTWISE) and shape != tuple(target.shape):
+        # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
+        return f"it gives predictions of shape {shape} for targets of shape {tuple(target.shape)}"
+    if plain in ("crossentropy", "nll") and len(shape) > 1 and shape[1] == 1:
+        return (
+            f"it gives one output, whose {name} is always 0: it would be the only class; use "
+            "bce_with_logits for two classes, mse for numbers"
+        )
+    return None
 
 
 def threshold(name: str) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from trainer.config.scalars import inline
@@ -12,6 +14,8 @@ from trainer.finding import LEVELS, Finding
 from trainer.record import StepRecord
 
 WHOLE_MODEL = "(whole model)"
+LATEST = 5  # losses whose median is the last
+UNFALLEN = 0.02  # of the first loss, by which it has to
 SHOWN = 16  # layers, and findings, of one report
 
 
@@ -43,6 +47,7 @@ class Summary:
     def __init__(self) -> None:
         self.records = 0
         self.steps: tuple[int, int] | None = None  # of the first and the last record
+        self.losses: list[float] = []  # the first, and the latest
         self._executed: dict[str, None] = {}
         self._owners: dict[str, str] = {}  # the layer of each parameter
         # What the newest records named: nearly always the same.
@@ -53,6 +58,8 @@ class Summary:
         """Takes the next record."""
         self.records += 1
         self.steps = (self.steps or (record.step,))[0], record.step
+        if not math.isnan(record.loss):
+            self.losses = [*self.losses[:1], *self.losses[1:][-LATEST + 1 :], record.loss]
         layers = record.layers
         if layers is not None and (layers.names, layers.kinds) != self._layers:
             self._layers = layers.names, layers.kinds
@@ -79,8 +86,13 @@ class Summary:
             return ["diagnosis: no step was looked at"]
         first, last = self.steps
         looked = f"{self.records:,} steps looked at, from {first} to {last}"
+        losses = self._first_and_last_loss()
+        if losses is not None:
+            looked += f"; loss {losses[0]:.3g} to {losses[1]:.3g}"
         if not findings:
-            return [f"diagnosis: nothing is wrong ({looked})"]
+            fell = losses is None or losses[1] < losses[0] - UNFALLEN * abs(losses[0])
+            said = "nothing is wrong" if fell else "nothing was found, but the loss has not fallen"
+            return [f"diagnosis: {said} ({looked})"]
         number = f"{len(findings)} finding" + "s" * (len(findings) > 1)
         lines = [f"diagnosis: {number} ({looked})", *table(self.states(findings))]
         ordered = sorted(findings, key=lambda f: (f.resolved, -LEVELS.index(f.level)))
@@ -90,11 +102,18 @@ class Summary:
             lines += ["", f"and {len(ordered) - SHOWN} more findings"]
         return lines
 
+    def _first_and_last_loss(self) -> tuple[float, float] | None:
+        """The first, and the median of the latest, since batches differ; None without two."""
+        if len(self.losses) < 2:
+            return None
+        return self.losses[0], median(self.losses[1:])
+
     def tree(self, findings: Sequence[Finding]) -> dict[str, Any]:
         """The same as values of JSON, with every finding and every layer."""
         return {
             "records": self.records,
             "steps": self.steps and list(self.steps),
+            "loss": self._first_and_last_loss(),
             "findings": [json.loads(finding.to_json()) for finding in findings],
             "layers": [
                 {"layer": s.layer, "state": s.level, "verdicts": [f.verdict for f in s.findings]}

@@ -133,7 +133,7 @@ class Config(Section):
     device: Text = "auto"
     """`auto` (an accelerator if there is one), `cpu`, `cuda`, `cuda:1`, `mps`, …"""
     dtype: Literal["float32", "float64"] = "float32"
-    """Floating-point type of data and parameters."""
+    """Floating-point type of data and parameters: `float32` or `float64`."""
     deterministic: Boolean = False
     """Use only operations that give the same bits each time, and fail at others. On the CPU runs
     are so in any case, for the same machine, versions and number of threads; elsewhere this costs
