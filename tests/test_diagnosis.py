@@ -575,6 +575,9 @@ class TestOverTime:
         found = diagnosed(self.layers(1e5, 1.0, step) for step in STEPS)["exploding"]
         assert found.where == "0" and found.cause.startswith("recurrence: ")
         assert found.level == "critical" and found.steps[0] == 10
+        for ratio, cause in ((20.0, "recurrence: "), (5.0, "learning rate: ")):
+            at_once = (self.layers(ratio, 1.0, step, update=3.0) for step in (0, 1))
+            assert diagnosed(at_once)["exploding"].cause.startswith(cause)
         thrown = [self.layers(1e5 if s else 1.0, 1.0, s, update=0.3) for s in STEPS]
         assert diagnosed(thrown)["exploding"].cause.startswith("learning rate: ")
         falls = [self.layers(1e5, 0.9**n, step) for n, step in enumerate(STEPS)]
@@ -869,12 +872,13 @@ class TestNonFinite:
         )
 
     def test_nothing_ends_amid_numbers_that_are_none(self) -> None:
-        def ended(loss: float) -> bool:
+        def ended(loss: float, pace: float = 0.9) -> bool:
             thrown = [record(s, deep(3, update=30.0 if s < 3 else 1e-3), loss=1.0) for s in (0, 1)]
-            after = [record(s, deep(3), loss=loss * 0.9**s) for s in STEPS[2:]]
+            after = [record(s, deep(3), loss=loss * pace**s) for s in STEPS[2:]]
             return diagnosed([*thrown, *after])["exploding"].resolved
 
         assert ended(0.5) and not ended(UNDEFINED)
+        assert not ended(1.2, pace=1.0), "nor above the loss at the start"
 
     def test_confirms_what_led_to_it(self) -> None:
         records = [record(0, deep(8, forward=4.0, update=20.0)),

@@ -73,6 +73,19 @@ def test_layers_first_then_the_worst_that_goes_on() -> None:
     ]
 
 
+def test_a_change_is_shown_once_and_no_number_that_is_none() -> None:
+    other = replace(WORSE, verdict="saturated", evidence={"gain": float("nan"), "decades": 7})
+    lines = summary(0).lines([WORSE, other, replace(WORSE, change={})])
+    tries = [line for line in lines if line.startswith("  try")]
+    assert tries == [
+        "  try   model.init.hidden='{name: kaiming_uniform_, nonlinearity: relu}'",
+        "  try   as above",
+    ]
+    assert [line for line in lines if "decades" in line and "gain" not in line] == [
+        "  seen  decades 7"
+    ]
+
+
 def test_a_layer_is_known_by_its_parameters_too() -> None:
     found = summary(1)  # no outputs were looked at
     assert [str(state) for state in found.states([])] == ["ok"]

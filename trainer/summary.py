@@ -96,8 +96,11 @@ class Summary:
         number = f"{len(findings)} finding" + "s" * (len(findings) > 1)
         lines = [f"diagnosis: {number} ({looked})", *table(self.states(findings))]
         ordered = sorted(findings, key=lambda f: (f.resolved, -LEVELS.index(f.level)))
+        tried = set[str]()
         for finding in ordered[:SHOWN]:
-            lines += ["", *described(finding)]
+            change = overrides(finding)
+            lines += ["", *described(finding, "as above" if change and change in tried else change)]
+            tried.add(change)
         if len(ordered) > SHOWN:
             lines += ["", f"and {len(ordered) - SHOWN} more findings"]
         return lines
@@ -140,14 +143,15 @@ def table(states: Sequence[State]) -> list[str]:
     return [f"  {layer:{width}}  {state}" for layer, state in rows]
 
 
-def described(finding: Finding) -> list[str]:
+def described(finding: Finding, change: str) -> list[str]:
     """What is wrong, why, what helps and what to write on the command line, a line each."""
-    evidence = ", ".join(f"{name} {value:.4g}" for name, value in finding.evidence.items())
+    known = {name: value for name, value in finding.evidence.items() if not math.isnan(value)}
+    evidence = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
     rows = {
         "seen": evidence,
         "why": finding.cause,
         "do": finding.remedy,
-        "try": overrides(finding),
+        "try": change,
     }
     return [finding.headline, *(f"  {name:4}  {text}" for name, text in rows.items() if text)]
 

@@ -31,7 +31,7 @@ OF_STEPS: tuple[Rule, ...] = (
 ENDED_AFTER = 3  # records in a row without the symptom
 ENDED_AFTER_STEPS = 10  # which the first records are closer than
 # What led to numbers that are not finite is no longer in doubt.
-CONFIRMED_BY_THE_END = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
+GROWING = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Diagnosis:
             for rule in rules:
                 changed += self._judge(rule.__name__, rule(history, self.thresholds))
             if "non_finite" in self._raised:
-                for verdict in CONFIRMED_BY_THE_END:
+                for verdict in GROWING:
                     case = self._cases.get(verdict)
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(verdict, case, case.symptom))
@@ -129,6 +129,8 @@ class Diagnosis:
             return []
         if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
             return []  # where numbers are none nothing has ended well
+        if verdict in GROWING and self._history.recent_loss > self._history.loss_at_start:
+            return []  # nor where the loss is still above that at the start
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]
         if since < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":

@@ -18,6 +18,7 @@ JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
+GROWS = 10  # times, from the last steps of a sequence to the first: the recurrence does something
 LARGE = 10  # times what varies of the input, of an output whose classes are sure and wrong
 SHARP = 0.8  # share of the largest in a gradient's values: they are all or nothing
 WRONG = (0.25, 1.0)  # share of the samples that are, with all confidence
@@ -169,7 +170,7 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     if not 1 <= update < np.inf:
         return None
     where, category = None, "learning rate"
-    if view is not None and view.recurrent is not None:
+    if view is not None and view.recurrent is not None and not view.largest_time_ratio < GROWS:
         where, category = view.recurrent, "recurrence"
     elif view and first and first.forward_ratio >= thresholds.blown_up_forward:
         found = blame.amplification(view, record)
