@@ -1040,7 +1040,7 @@ class TestCourse:
         thrown = [record(s, deep(3, update=0.4), loss=x, optimizer="Adam")
                   for s, x in zip(STEPS, losses, strict=True)]  # fmt: skip
         found = diagnosed(thrown, optimizer={"name": "adam", "lr": 1.0})["learning_rate_too_high"]
-        assert found.level == "warning" and found.change == {"optimizer.lr": 0.01}
+        assert found.level == "warning" and found.change == {"optimizer.lr": 0.05}
         survived = [record(s, deep(3, update=0.4), loss=5.0 if 0 < s < 10 else 1.0,
                            optimizer="Adam") for s in STEPS]  # fmt: skip
         assert alarms(survived) == set()

@@ -44,6 +44,15 @@ def test_what_the_configuration_says_already_is_not_proposed() -> None:
     he = "model.init.hidden={name: kaiming_normal_, nonlinearity: relu}"
     assert proposed("vanishing", "initialisation", he) == {"model.norm": "batch"}
     assert proposed("vanishing", "initialisation", he, "model.norm=batch") == {}
+    both = {"model.init.hidden": remedies.HE, "model.norm": "batch"}
+    assert proposed("vanishing", "initialisation", "model.norm=none") == both
+    large = "model.init={hidden: {name: normal_, std: 2}, output: {name: normal_, std: 2}}"
+    assert proposed("signal_blow_up", "initialisation", large, "model.norm=none") == {
+        "model.init.hidden": remedies.HE, "model.init.output": "default",
+    }  # fmt: skip
+    assert proposed("signal_blow_up", "initialisation", large, name="charlm_transformer") == {
+        "model.init.hidden": remedies.SMALL, "model.init.output": remedies.SMALL,
+    }  # fmt: skip
     tree = {"model": {"name": "mine:Net", "activation": "tanh"}, "optimizer": {"lr": 0.1}}
     assert remedies.change("vanishing", "activation", tree, 0.1) == {}
     assert remedies.change("exploding", "learning rate", tree, 0.1) == {"optimizer.lr": 0.005}
@@ -60,6 +69,11 @@ def test_what_is_behind_a_rate() -> None:
     assert proposed("exploding", "learning rate", sgd) == {
         "optimizer.lr": 0.001, "optimizer.momentum": 0.9,
     }  # fmt: skip
+    assert proposed("exploding", "learning rate", "optimizer={name: adam, lr: 1.0}") == {
+        "optimizer.lr": 0.04
+    }
+    up = "optimizer={name: sgd, lr: 0.1, maximize: true}"
+    assert proposed("non_finite", "learning rate", up) == {"optimizer.maximize": False}
     assert proposed("vanishing", "decay", sgd) == {"optimizer.weight_decay": 0.0}
     assert proposed("vanishing", "decay") == {}
     rising = "schedule={name: exponentiallr, gamma: 1.1}"

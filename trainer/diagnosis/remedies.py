@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-UPDATE = 5e-3  # of the weights in a step, which neither starves nor throws them
+UPDATE = 5e-3  # of the weights in a step of SGD, which neither starves nor throws them
+ADAPTIVE_UPDATE = 2e-2  # of Adam and its like, whose updates are all of one size
 RISEN = 3  # times the rate of the configuration, by a schedule
 
 REMEDIES = {
@@ -38,6 +39,7 @@ BEHIND = {
     "data": "scale the inputs to a mean of 0 and an RMS of 1",
     "decay": "lower the weight decay",
 }
+SMALL = {"name": "normal_", "std": 0.02}  # as in GPT
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
 XAVIER = {  # torch knows a gain for the first two only
     **dict.fromkeys(("tanh", "sigmoid"), {"name": "xavier_normal_", "gain": "auto"}),
@@ -108,20 +110,35 @@ def _proposals(
             bias = _value(configuration, "model.init.bias")
             yield {} if bias in ("default", "zeros", "zeros_") else {"model.init.bias": "zeros_"}
         if blame != "normalisation":
-            name = model.get("activation", "relu")
-            name = name.get("name", "") if isinstance(name, Mapping) else name
-            yield {"model.init.hidden": XAVIER.get(name, HE)}
+            yield _start_values(verdict, model)
         if model.get("norm") == "none":
             yield {"model.norm": "batch"}
+
+
+def _start_values(verdict: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Those for the activation, and a norm where nothing but torch's own were tried."""
+    if model["name"] == "transformer":
+        return {"model.init.hidden": SMALL, "model.init.output": SMALL}
+    name, init = model.get("activation", "relu"), model.get("init", {})
+    name = name.get("name", "") if isinstance(name, Mapping) else name
+    change: dict[str, Any] = {"model.init.hidden": XAVIER.get(name, HE)}
+    if verdict == "signal_blow_up":
+        change["model.init.output"] = "default"
+    if init.get("hidden") == "default" and model.get("norm") == "none":
+        change["model.norm"] = "batch"
+    return change
 
 
 def _other_rate(
     verdict: str, optimizer: Mapping[str, Any], update: float, rate: float
 ) -> dict[str, Any]:
-    """With which updates are some thousandths of the weights."""
+    """One with which updates are as large as they should be, and what may spoil that."""
+    if optimizer.get("maximize"):
+        return {"optimizer.maximize": False}
     if not update > 0:
         return {} if verdict == "starved_update" else {"optimizer.lr": _round(optimizer["lr"] / 10)}
-    factor = UPDATE / update
+    is_plain = str(optimizer.get("name", "sgd")).lower() == "sgd"
+    factor = (UPDATE if is_plain else ADAPTIVE_UPDATE) / update
     if verdict == "starved_update":
         return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 10))}
     if rate >= RISEN * optimizer["lr"]:
