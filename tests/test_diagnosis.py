@@ -901,6 +901,16 @@ class TestUnits:
         assert (found.where, found.steps, found.level) == ("3", (0, 1), "critical")
         assert found.cause.startswith("initialisation: ") and "from the start" in found.cause
 
+    def test_a_layer_that_is_dead_for_one_sample_after_the_other(self) -> None:
+        layers = self.dead(3)
+        layers[3] = replace(layers[3], gradient=1.0)
+        layers = [replace(k, signal=math.nan) for k in layers]  # each batch is one sample
+        well = [replace(k, signal=math.nan) for k in deep(4)]
+        assert "dead_units" not in alarms(run(layers)[:9])
+        assert diagnosed(run(layers)[:10])["dead_units"].steps == (0, 9)
+        turns = [record(s, well if s % 5 == 0 else layers) for s in range(40)]
+        assert "dead_units" not in alarms(turns)
+
     def test_killed_by_a_large_rate(self) -> None:
         layers = self.dead(3)
         layers[3] = replace(layers[3], gradient=1.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
+SAMPLES = 10  # in a row, one a batch, for all of which a layer gives zero
 JUDGED_FROM_STEP = 10  # whether the loss falls
 
 
@@ -27,6 +30,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     blame = "learning rate" if killed else "initialisation"
     after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
     how = "from the start" if born else after
+    alone = math.isnan(view.output_signal)  # the only sample of its batch: others may pass
     return Symptom(
         "dead_units",
         "critical",
@@ -37,7 +41,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
             "dead_fraction": float(view.dead[row]),
             "largest_update_ratio": history.largest_update,
         },
-        sightings=2 if explained else 3,
+        sightings=SAMPLES if alone else 2 if explained else 3,
         confidence=0.99 if explained else 0.9,
     )
 
