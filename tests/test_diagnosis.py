@@ -706,24 +706,24 @@ class TestForward:
             forward: float = 1.5,
             varies: float = 0.8,
             tokens: bool = False,
+            classes: int = 30,
+            units: Iterable[float] = (1.0,) * len(STEPS),
         ) -> list[int]:
-            records, samples = (
-                list[StepRecord](),
-                VALUES / 30,
-            )  # of the 30 classes of the last layer
+            records, samples = list[StepRecord](), VALUES / classes
             layers, input_rms = deep(8, forward=forward), 1.0
             if tokens:
                 layers = [replace(k, rms=30 * k.rms) for k in deep(8, "GELU", forward=forward)]
                 layers[0], input_rms = replace(layers[0], kind="Embedding"), None
-            for step, loss in zip(STEPS, losses, strict=True):
+            for step, loss, unit in zip(STEPS, losses, units, strict=True):
                 one = record(step, layers, loss=loss, optimizer="Adam", input_rms=input_rms)
+                shapes = (*one.shapes[:-1], (classes, 30))
                 assert one.layers is not None
                 if not tokens:
                     one.layers.signal_fraction[0] = varies
-                some, largest = 2 * wrong * samples, 1 / samples
+                some, largest = 2 * wrong * samples, unit / samples
                 norm, rest = math.sqrt(sharp * some) * largest, VALUES - some
                 one.layers.gradients.moments[-1, 1:5] = norm, some * largest, largest, rest
-                records.append(one)
+                records.append(replace(one, shapes=shapes))
             found = diagnosed(records)
             return [found[verdict].steps[0] for verdict in found if found[verdict].alarm]
 
@@ -738,6 +738,9 @@ class TestForward:
         )
         back_soon = [5e6 * 0.4**n for n in range(len(STEPS))]
         was_right = [0.1 if step == 50 else 50.0 for step in STEPS]
+        assert said(falls, classes=2) == [100] and said(falls, classes=2, wrong=1.0) == []
+        # A square's derivative falls with it, and that of absolute values is the same for all.
+        assert said(falls, units=np.geomspace(1, 0.03, len(STEPS))) == []
         assert said(back_soon) == []
         assert 100 not in said(was_right)
 
@@ -906,10 +909,17 @@ class TestUnits:
         layers[3] = replace(layers[3], gradient=1.0)
         layers = [replace(k, signal=math.nan) for k in layers]  # each batch is one sample
         well = [replace(k, signal=math.nan) for k in deep(4)]
-        assert "dead_units" not in alarms(run(layers)[:9])
-        assert diagnosed(run(layers)[:10])["dead_units"].steps == (0, 9)
+
+        def singly(records: list[StepRecord]) -> list[StepRecord]:
+            for each in records:
+                assert each.layers is not None
+                each.layers.signal_fraction[0] = math.nan
+            return records
+
+        assert "dead_units" not in alarms(singly(run(layers)[:9]))
+        assert diagnosed(singly(run(layers)[:10]))["dead_units"].steps == (0, 9)
         turns = [record(s, well if s % 5 == 0 else layers) for s in range(40)]
-        assert "dead_units" not in alarms(turns)
+        assert "dead_units" not in alarms(singly(turns))
 
     def test_killed_by_a_large_rate(self) -> None:
         layers = self.dead(3)
@@ -987,9 +997,13 @@ class TestLoop:
 
     def test_updates_that_end_before_anything_is_learnt(self) -> None:
         def found(
-            later: float, rate: float = 1e-9, fall: float = 0.0, last: float | None = None
+            later: float,
+            rate: float = 1e-9,
+            fall: float = 0.0,
+            last: float | None = None,
+            start: float = 1e-3,
         ) -> Finding | None:
-            rows = [deep(3, update=1e-2 if s < 20 else later) for s in STEPS]
+            rows = [deep(3, update=start if s < 20 else later) for s in STEPS]
             for each in rows if last is not None else ():
                 each[-1] = replace(each[-1], update=last)
             made = [
@@ -1002,31 +1016,37 @@ class TestLoop:
         fallen, stopped = found(0.0), found(1e-7, rate=0.1)
         assert fallen is not None and stopped is not None
         assert fallen.steps[0] == stopped.steps[0] == 100
-        assert fallen.cause.startswith("schedule: ") and "1e-08 of what it was" in fallen.cause
+        assert fallen.cause.startswith("schedule: ") and "has fallen to 1e-09" in fallen.cause
         assert fallen.change == {"schedule": {"name": None}}
         assert stopped.cause.startswith("stalled: ") and stopped.change == {}
         assert found(1e-5) is None and found(0.0, last=1e-4) is None
         assert found(0.0, fall=1e-3) is None  # that was enough
+        assert found(0.0, start=1e-2) is None  # as at the end of a fine-tuning
+        at_zero = (record(s, deep(2, update=0.0), learning_rate=0.0) for s in STEPS)
+        assert "starved_update" in alarms(at_zero)
 
     def test_updates_that_clipping_leaves_nothing_of(self) -> None:
-        def found(clip: float, update: float = 1e-5) -> Finding | None:
-            rows = [record(s, deep(3, update=update), clip=clip) for s in STEPS]
-            tree = {"clip": {"max_grad_norm": 1e-5}}
-            return diagnosed(rows, **tree).get("starved_update")
+        def found(clip: float, optimizer: str = "SGD") -> Finding:
+            rows = [record(s, deep(3, update=1e-7), clip=clip, optimizer=optimizer) for s in STEPS]
+            return diagnosed(rows, clip={"max_grad_norm": 1e-5})["starved_update"]
 
         cut = found(1e-4)
-        assert cut is not None and cut.steps[0] == 100 and cut.change == {"clip.max_grad_norm": 1.0}
-        assert cut.cause.startswith("clipping: in 150 steps") and "leaves 0.0001" in cut.cause
-        assert found(0.1) is None and found(1e-4, update=1e-3) is None
+        assert cut.steps[0] == 50 and cut.change == {"clip.max_grad_norm": 1.0}
+        assert cut.cause.startswith("clipping: in 50 steps") and "leaves 0.0001" in cut.cause
+        assert found(0.1).cause.startswith("learning rate: ")
+        assert found(1e-4, "Adam").cause.startswith("learning rate: ")  # whose updates stay
 
     def test_weights_that_a_decay_has_shrunk(self) -> None:
-        def cause(left: float) -> str:
+        def cause(left: float, decay: float = 5.0) -> str:
             rows = [record(s, deep(12, backward=0.2, signal=0.2)) for s in (0, 1)]
             rows[1] = replace(rows[1], parameter_rms=left * rows[0].parameter_rms)
-            return diagnosed(rows)["vanishing"].cause
+            found = diagnosed(rows, optimizer={"lr": 0.1, "weight_decay": decay})["vanishing"]
+            assert (found.change == {"optimizer.weight_decay": 0.0}) == (found.cause[0] == "d")
+            return found.cause
 
         assert cause(0.02).startswith("decay: the weights have shrunk to 0.02 of what they began ")
         assert cause(0.5).startswith("initialisation: ")
+        assert cause(0.02, decay=0.0).startswith("initialisation: ")
 
     def test_unused(self) -> None:
         spare = run([*deep(2), linear(gradient=None, weight_gradient=None)])

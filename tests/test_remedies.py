@@ -44,8 +44,15 @@ def test_what_the_configuration_says_already_is_not_proposed() -> None:
     he = "model.init.hidden={name: kaiming_normal_, nonlinearity: relu}"
     assert proposed("vanishing", "initialisation", he) == {"model.norm": "batch"}
     assert proposed("vanishing", "initialisation", he, "model.norm=batch") == {}
-    both = {"model.init.hidden": remedies.HE, "model.norm": "batch"}
-    assert proposed("vanishing", "initialisation", "model.norm=none") == both
+    assert proposed("vanishing", "initialisation", he, "data.batch_size=1") == {
+        "model.norm": "layer"
+    }
+    small = "model.init={hidden: {name: normal_, std: 0.02}, output: {name: normal_, std: 0.02}}"
+    assert proposed("vanishing", "initialisation", small, "model.norm=none",
+                    name="charlm_transformer") == {"model.norm": "pre"}  # fmt: skip
+    assert proposed("vanishing", "initialisation", "model.activation=Tanh") == {
+        "model.init.hidden": remedies.XAVIER["tanh"]
+    }
     large = "model.init={hidden: {name: normal_, std: 2}, output: {name: normal_, std: 2}}"
     assert proposed("signal_blow_up", "initialisation", large, "model.norm=none") == {
         "model.init.hidden": remedies.HE, "model.init.output": "default",
@@ -85,6 +92,11 @@ def test_what_is_behind_a_rate() -> None:
     assert proposed("starved_update", "clipping", bounds) == {
         "clip.max_grad_norm": 1.0, "clip.max_grad_value": None,
     }  # fmt: skip
+    assert proposed("starved_update", "clipping", "clip.max_grad_norm=5.0") == {
+        "clip.max_grad_norm": None
+    }
+    tight = proposed("exploding", "recurrence", "clip.max_grad_norm=0.1", name="vanishing_rnn")
+    assert isinstance(tight, dict) and tight["clip.max_grad_norm"] == 0.01
     assert proposed("exploding", "data", "data={name: diabetes, standardize: false}",
                     "loss.name=mse", "metrics=[]") == {"data.standardize": True}  # fmt: skip
 

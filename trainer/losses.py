@@ -120,7 +120,8 @@ def misfit(name: str, prediction: Tensor, target: Tensor) -> str | None:
     if (name == _OWN or plain in ELEMENTWISE) and shape != tuple(target.shape):
         # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
         return f"it gives predictions of shape {shape} for targets of shape {tuple(target.shape)}"
-    if plain in ("crossentropy", "nll") and len(shape) > 1 and shape[1] == 1:
+    positions = len(shape) == 3 and target.dim() == 2 and not target.is_floating_point()
+    if plain == "crossentropy" and len(shape) > 1 and shape[2 if positions else 1] == 1:
         return (
             f"it gives one output, whose {name} is always 0: it would be the only class; use "
             "bce_with_logits for two classes, mse for numbers"

@@ -91,6 +91,7 @@ class Summary:
             looked += f"; loss {losses[0]:.3g} to {losses[1]:.3g}"
         if not findings:
             fell = losses is None or losses[1] < losses[0] - UNFALLEN * abs(losses[0])
+            fell = fell or losses == (0, 0)  # there was nothing to learn
             said = "nothing is wrong" if fell else "nothing was found, but the loss has not fallen"
             return [f"diagnosis: {said} ({looked})"]
         number = f"{len(findings)} finding" + "s" * (len(findings) > 1)
@@ -112,11 +113,13 @@ class Summary:
         return self.losses[0], median(self.losses[1:])
 
     def tree(self, findings: Sequence[Finding]) -> dict[str, Any]:
-        """The same as values of JSON, with every finding and every layer."""
+        """The same as values of JSON, with every finding and every layer; a loss that is not finite
+        is a text."""
+        losses = self._first_and_last_loss()
         return {
             "records": self.records,
             "steps": self.steps and list(self.steps),
-            "loss": self._first_and_last_loss(),
+            "loss": losses and [loss if math.isfinite(loss) else str(loss) for loss in losses],
             "findings": [json.loads(finding.to_json()) for finding in findings],
             "layers": [
                 {"layer": s.layer, "state": s.level, "verdicts": [f.verdict for f in s.findings]}

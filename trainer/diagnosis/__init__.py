@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ OF_STEPS: tuple[Rule, ...] = (
 )  # fmt: skip
 ENDED_AFTER = 3  # records in a row without the symptom
 ENDED_AFTER_STEPS = 10  # which the first records are closer than
-# What led to numbers that are not finite is no longer in doubt.
+# What led to numbers that are not finite is no longer in doubt; nor has it ended while it shows.
 GROWING = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
 
 
@@ -129,8 +130,9 @@ class Diagnosis:
             return []
         if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
             return []  # where numbers are none nothing has ended well
-        if verdict in GROWING and self._history.recent_loss > self._history.loss_at_start:
-            return []  # nor where the loss is still above that at the start
+        first = self._history.first_losses
+        if verdict in GROWING and first and self._history.recent_loss > median(first):
+            return []  # nor where the loss is still above those of the first batches
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]
         if since < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":
@@ -152,15 +154,16 @@ class Diagnosis:
         history, change = self._history, {}
         category, cause = symptom.blame, symptom.cause
         remedy = remedies.remedy(symptom.verdict, category)
-        behind = blame.behind(history, symptom.verdict, category)
+        tried = [category]
+        behind = blame.behind(history, symptom.verdict, category, self.configuration)
         if behind is not None:
-            category, cause = behind[0], f"{behind[1]}; {cause}"
-            remedy = f"{remedies.BEHIND[category]}; or {remedy}"
+            category, cause = behind.category, f"{behind.words}; {cause}"
+            remedy = f"{behind.remedy}; or {remedy}" if behind.is_scale else behind.remedy
+            tried = [category, *tried] if behind.is_scale else []
         if symptom.level != "info":  # what is no alarm asks for nothing
             tree, rates = self.configuration, (history.first_update, history.record.learning_rate)
-            change = remedies.change(symptom.verdict, category, tree, *rates)
-            if not change and symptom.verdict in blame.TOO_LARGE:  # a lower rate helps as well
-                change = remedies.change(symptom.verdict, symptom.blame, tree, *rates)
+            changes = (remedies.change(symptom.verdict, each, tree, *rates) for each in tried)
+            change = next(filter(None, changes), {})
         return Finding(
             verdict=symptom.verdict,
             level=symptom.level,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +22,7 @@ SCALE = 30.0  # times more than 1, for which start values are made, or less
 TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
              "dead_units", "saturated"}  # fmt: skip
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
-SHRUNK = 0.3  # of their size at the start is left of the weights
+LEFT = 0.3  # of the size of the weights at the start
 REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
 
 
@@ -85,15 +87,35 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
     )
 
 
-def behind(history: History, verdict: str, category: str) -> tuple[str, str] | None:
-    """What is behind a cause of that category, as a category of its own and in words: weights that
-    were made small, or what the network is given; None where it is the cause itself."""
-    if category not in REPLACED:
+class Behind(NamedTuple):
+    """What is behind a cause."""
+
+    category: str
+    words: str
+    remedy: str
+    is_scale: bool = True  # whether what helps against the cause itself may help as well
+
+
+def behind(
+    history: History, verdict: str, category: str, configuration: Mapping[str, Any] | None
+) -> Behind | None:
+    """What is behind a cause of that category: weights that a decay has made small, or what the
+    network is given; None where it is the cause itself."""
+    first = history.first_view
+    if category not in REPLACED or first is None:
         return None
-    if verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= SHRUNK:
-        return "decay", f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
-    inputs = None if history.first_view is None else of_inputs(history.first_view, verdict)
-    return None if inputs is None else ("data", inputs)
+    decay = (configuration or {}).get("optimizer", {}).get("weight_decay")
+    if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= LEFT:
+        words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
+        return Behind("decay", words, "lower the weight decay")
+    signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
+    if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
+        words = "the inputs are the same for every sample"
+        return Behind("data", words, "give the network what tells one sample from another", False)
+    inputs = of_inputs(first, verdict)
+    if inputs is None:
+        return None
+    return Behind("data", inputs, "scale the inputs to a mean of 0 and an RMS of 1")
 
 
 def of_inputs(view: View, verdict: str) -> str | None:
@@ -105,8 +127,6 @@ def of_inputs(view: View, verdict: str) -> str | None:
     first = next((s for s in view.signal.tolist() if not math.isnan(s)), math.nan)
     if verdict in TOO_LARGE and size >= SCALE:
         return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
-    if verdict in TOO_SMALL and given == 0:
-        return "the inputs are the same for every sample"
     if verdict in TOO_SMALL | TOO_LARGE and 0 < given <= 1 / SCALE**2:
         return f"only {given:.1g} of the inputs depends on the sample: their mean is all there is"
     if verdict in TOO_SMALL and 0 < size <= 1 / SCALE and first <= 1 / SCALE < given:

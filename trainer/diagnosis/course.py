@@ -94,12 +94,13 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The output is the same for every sample although the weights have moved; much the same is
-    enough where the losses stay those of the first batches."""
+    """The output is the same for every sample although the weights have moved, or do not move any
+    more; much the same is enough where the losses stay those of the first batches."""
     view = history.view
-    still = history.largest_now <= thresholds.starved_update
-    still = still and history.steps >= 2 * PATIENCE_STEPS
-    enough = history.path >= thresholds.moved_path * (1 / 3 if history.stays else 1)
+    late = history.steps >= 2 * PATIENCE_STEPS
+    still = late and recovery.largest_update(history) <= thresholds.starved_update
+    wanted = thresholds.moved_path / 3 if history.stays else thresholds.moved_path
+    enough = history.path >= wanted
     if view is None or not (enough or still) or len(history.marks) < 3:
         return None
     if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:

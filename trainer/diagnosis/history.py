@@ -45,7 +45,8 @@ class History:
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     paths: Array = field(default_factory=lambda: np.zeros(0))
-    first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # of the parameters, by RMS
+    first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
+    first_parameters: tuple[str, ...] = ()
     _looks: int = 0  # at the layers
     _stride: int = 1  # looks from one of the marks to the next
 
@@ -54,6 +55,7 @@ class History:
         self.before = getattr(self, "record", None)
         if self.before is None:
             self.first_step, self.first_sizes = record.step, record.parameter_rms
+            self.first_parameters = record.parameters
         self.record = record
         before, self.updates = self.updates, self._updates(record)
         known = self.updates[~np.isnan(self.updates)].tolist()
@@ -70,7 +72,8 @@ class History:
         if self.view is not None:
             seen, path, loss = self.view, self.path, self.recent_loss
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
-            self._remember(Mark(path, signal, flow, loss, size, record.loss, record.step))
+            steepest, step = seen.steepest, record.step
+            self._remember(Mark(path, signal, flow, loss, size, record.loss, step, steepest))
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
@@ -101,17 +104,12 @@ class History:
         return float(self.paths.max(initial=0.0))
 
     @property
-    def largest_now(self) -> float:
-        """The update of the matrix that moves most; NaN where none is known."""
-        return max(self.updates[~np.isnan(self.updates)].tolist(), default=math.nan)
-
-    @property
     def shrunk(self) -> float:
         """What is left of the size of the matrices, the median; NaN where they are others now."""
-        sizes, first, known = self.record.parameter_rms, self.first_sizes, ~np.isnan(self.updates)
-        if len(sizes) != len(first) or not known.any():
+        known = ~np.isnan(self.updates)
+        if self.record.parameters != self.first_parameters or not known.any():
             return math.nan
-        return float(np.median(sizes[known] / first[known]))
+        return float(np.median(self.record.parameter_rms[known] / self.first_sizes[known]))
 
     @property
     def steps(self) -> int:

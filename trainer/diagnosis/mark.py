@@ -17,6 +17,7 @@ class Mark:
     size: float  # of the output over that of the input
     batch_loss: float  # the newest
     step: int
+    steepest: float  # see View
 
 
 def power(then: Mark, now: Mark) -> float:

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
+from trainer.diagnosis import recovery
 from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
-CUT = 0.01  # of the gradient, and of the way after which something would have been learnt
+CUT = 0.01  # of the gradient that clipping leaves
 FALLEN_RATE = 0.1  # of the first
 
 
@@ -36,46 +37,36 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
 def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """The weights have not moved although they have a gradient, or have stopped before anything was
     learnt."""
-    record, largest = history.record, history.largest_now
+    record, largest = history.record, recovery.largest_update(history)
     if history.steps < JUDGED_AFTER_STEPS or history.rate_is_rising or history.loss_at_start == 0:
         return None
     if history.raised & {"dead_units", "vanishing", "no_gradient", "signal_collapse"}:
         return None  # which is why
+    unmoved = history.path <= thresholds.unmoved_path
     stopped = (
         largest <= thresholds.starved_update / 10
+        and history.path <= thresholds.moved_path / 10
         and history.flat
         and history.steps >= 2 * JUDGED_AFTER_STEPS
     )
-    unmoved = history.path <= thresholds.unmoved_path
-    cut = (
-        record.clip_coefficient <= CUT
-        and history.path <= thresholds.moved_path * CUT
-        and history.flat
-        and history.steps >= 2 * JUDGED_AFTER_STEPS
-    )
-    if not ((unmoved or stopped or cut) and record.gradient_norm > 0):
+    if not ((unmoved or stopped) and record.gradient_norm > 0):
         return None
-    fallen = record.learning_rate / history.first_rate
-    narrow = any(dtype in NARROW for dtype in record.dtypes)
     unchanged = record.unchanged_fraction[~np.isnan(record.unchanged_fraction)]
     share = float(np.median(unchanged)) if len(unchanged) else math.nan
-    swallowed = narrow and share >= 0.5
+    fallen = record.learning_rate <= FALLEN_RATE * history.first_rate
+    category = "learning rate" if unmoved else "stalled"
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
-    category = "learning rate"
-    if swallowed:
+    if not unmoved:
+        words = f"nothing was learnt, and no weight matrix moves by more than {largest:.1g} now"
+    if any(dtype in NARROW for dtype in record.dtypes) and share >= 0.5:
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
         category = "dtype"
-    elif record.clip_coefficient <= CUT:
+    elif not history.adaptive and record.clip_coefficient <= CUT:
         words += f" of its size: of the gradient clipping leaves {record.clip_coefficient:.1g}"
         category = "clipping"
-    elif not unmoved:
-        words = (
-            f"nothing was learnt, and no weight matrix moves by more than {largest:.1g} any more"
-        )
-        category = "stalled"
-        if fallen <= FALLEN_RATE:
-            words += f": the learning rate is {fallen:.1g} of what it was"
-            category = "schedule"
+    elif not unmoved and fallen:
+        words += f": the learning rate has fallen to {record.learning_rate:.1g}"
+        category = "schedule"
     return Symptom(
         "starved_update",
         "warning",

@@ -35,10 +35,6 @@ REMEDIES = {
     "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",
     "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
 }
-BEHIND = {
-    "data": "scale the inputs to a mean of 0 and an RMS of 1",
-    "decay": "lower the weight decay",
-}
 SMALL = {"name": "normal_", "std": 0.02}  # as in GPT
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
 XAVIER = {  # torch knows a gain for the first two only
@@ -87,8 +83,9 @@ def _proposals(
     if blame == "schedule":
         yield {"schedule": {"name": None}}
     if blame == "clipping":
-        bounds = {"clip.max_grad_norm": 1.0, "clip.max_grad_value": None}
-        yield {key: bound for key, bound in bounds.items() if _value(configuration, key)}
+        norm = _value(configuration, "clip.max_grad_norm")
+        bounds = {"clip.max_grad_norm": 1.0 if norm and norm < 0.1 else None}
+        yield bounds | {"clip.max_grad_value": None}
     if blame == "decay" and optimizer.get("weight_decay"):
         yield {"optimizer.weight_decay": 0.0}
     if blame == "data":
@@ -100,7 +97,9 @@ def _proposals(
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
             yield {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0}
         else:
-            yield {"clip.max_grad_norm": 1.0, "model.init.recurrent": {"name": "orthogonal_"}}
+            bound = _value(configuration, "clip.max_grad_norm")
+            bound = min(1.0, bound / 10) if bound else 1.0
+            yield {"clip.max_grad_norm": bound, "model.init.recurrent": {"name": "orthogonal_"}}
     if blame in ("normalisation", "activation", "initialisation"):
         if model.get("norm") == "post":
             yield {"model.norm": "pre"}
@@ -111,21 +110,26 @@ def _proposals(
             yield {} if bias in ("default", "zeros", "zeros_") else {"model.init.bias": "zeros_"}
         if blame != "normalisation":
             yield _start_values(verdict, model)
-        if model.get("norm") == "none":
-            yield {"model.norm": "batch"}
+        yield _norm(configuration)
+
+
+def _norm(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """One where the model has none; of batches of one sample there is nothing to normalise."""
+    model, alone = configuration["model"], _value(configuration, "data.batch_size") == 1
+    kind = "pre" if model["name"] == "transformer" else "layer" if alone else "batch"
+    return {"model.norm": kind} if model.get("norm") == "none" else {}
 
 
 def _start_values(verdict: str, model: Mapping[str, Any]) -> dict[str, Any]:
-    """Those for the activation, and a norm where nothing but torch's own were tried."""
+    """Those for the activation."""
     if model["name"] == "transformer":
         return {"model.init.hidden": SMALL, "model.init.output": SMALL}
-    name, init = model.get("activation", "relu"), model.get("init", {})
-    name = name.get("name", "") if isinstance(name, Mapping) else name
+    name = model.get("activation", "relu")
+    name = str(name.get("name", "") if isinstance(name, Mapping) else name)
+    name = name.lower().replace("_", "")
     change: dict[str, Any] = {"model.init.hidden": XAVIER.get(name, HE)}
     if verdict == "signal_blow_up":
         change["model.init.output"] = "default"
-    if init.get("hidden") == "default" and model.get("norm") == "none":
-        change["model.norm"] = "batch"
     return change
 
 

@@ -30,7 +30,8 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     blame = "learning rate" if killed else "initialisation"
     after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
     how = "from the start" if born else after
-    alone = math.isnan(view.output_signal)  # the only sample of its batch: others may pass
+    # The only sample of its batch, beside which others may pass.
+    alone = view.table.has_input and math.isnan(view.input_signal)
     return Symptom(
         "dead_units",
         "critical",

@@ -161,6 +161,13 @@ class View:
         return float(self.rms[output] / start)
 
     @cached_property
+    def steepest(self) -> float:
+        """The largest derivative of the loss by a value that the last layer with weights puts out,
+        times the number of those values: blind to the size of a batch. NaN without."""
+        row = self.order.last_with_parameters
+        return np.nan if row is None else float(self.moments[row, 3] * self.moments[row, 0])
+
+    @cached_property
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""
         lost, reached = self.gradient_lost, ~np.isnan(self.gradient_rms)
