@@ -7,11 +7,10 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame
+from trainer.diagnosis import blame, guess
 from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import View
 
 STANDING = 0.9  # of the loss at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
@@ -19,13 +18,6 @@ SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 GROWS = 10  # times, from the last steps of a sequence to the first: the recurrence does something
-LARGE = 10  # times what varies of the input, of an output whose classes are sure and wrong
-SHARP = 0.8  # share of the largest in a gradient's values: they are all or nothing
-WRONG = (0.25, 1.01)  # share of the samples that are, with all confidence
-PAIR = 0.9  # the most of them of two classes, where absolute errors of two values are 1
-SAME = 1.1  # at most so many times another one, the largest derivative is what it was
-FLOOR = 1e-3  # of the input, as little as which may be all that depends on the sample
-GUESSES = 3  # times the loss of a guess
 
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -39,11 +31,11 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     first, view = history.first_view, history.view
     if first is None or view is None:
         return None
-    nats = _nats_of_the_sure_and_wrong(history)
+    nats = guess.nats_of_the_sure_and_wrong(history)
     if first.normalised and nats is None:
         return None
     ratio, now = first.forward_ratio, view.forward_ratio
-    if first.output_signal <= thresholds.lost_signal * _varying(first):
+    if first.output_signal <= thresholds.lost_signal * guess.varying(first):
         return None  # biases beside tiny inputs
     late = history.record.step >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
@@ -81,55 +73,6 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
          "weight_gain": found.weight_gain},
         sightings=1 if stays or sized or nats else 2 if hurts or idle else UNCONFIRMED,
     )  # fmt: skip
-
-
-def _varying(view: View) -> float:
-    """The share of the input that depends on the sample; 1 where nobody knows."""
-    return max(view.input_signal, FLOOR) if 0 < view.input_signal < 1 else 1.0
-
-
-def _output_size(view: View) -> float:
-    """The output beside what of the input depends on the sample; beside 1 where larger numbers are
-    looked up for tokens."""
-    if view.table.has_input:
-        return view.forward_ratio / _varying(view)
-    return view.forward_ratio * max(1.0, float(view.rms[:1].sum()))
-
-
-def _nats_of_the_sure_and_wrong(history: History) -> float | None:
-    """The loss of each sample of a classifier that is sure and wrong after twice the steps that an
-    adaptive optimizer is given, was when half of the steps were done, and at that pace will not be
-    at the loss of a guess after as many again; None of any other network.
-
-    The cross-entropy's gradient by the output is (p - y) / N for N samples: where the outputs are
-    so large that p is 0 or 1, two values of each sample that is wrong are 1 / N in size and all
-    others nothing. The loss is then loss / (N · largest) nats a sample, whatever it is multiplied
-    by, and that of a guess among C classes ln C. With other losses the largest changes as they
-    fall, or is that of all values at once.
-    """
-    first, view, record = history.first_view, history.view, history.record
-    if first is None or view is None or history.steps < 2 * PATIENCE_STEPS:
-        return None
-    row, middle = view.order.last_with_parameters, history.first_step + history.steps / 2
-    earlier = [mark for mark in history.marks if mark.step <= middle]
-    if row is None or history.rate_is_rising or not earlier or "Transpose" in view.kinds[row]:
-        return None
-    if not (_output_size(first) >= LARGE and 3 * _output_size(view) >= LARGE):
-        return None
-    shapes = dict(zip(record.parameters, record.shapes, strict=True))
-    classes, *_ = shapes.get(f"{view.names[row]}.weight") or (1,)
-    count, norm, absolute, largest = view.moments[row, :4].tolist()
-    if classes < 2 or not largest > 0 or not earlier[-1].steepest > 0:
-        return None
-    sharp, wrong = norm / absolute * (norm / largest), absolute / largest * classes / (2 * count)
-    same = 1 / SAME <= view.steepest / earlier[-1].steepest <= SAME
-    if not (same and sharp >= SHARP and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):
-        return None
-    nats, guess = classes / view.steepest, math.log(classes)
-    then, now = nats * earlier[-1].batch_loss, nats * record.loss
-    if not (then >= GUESSES * guess and now >= GUESSES * guess):
-        return None
-    return now if now * (now / then) * (now / then) >= guess else None
 
 
 def exploding(history: History, thresholds: Thresholds) -> Symptom | None:

@@ -1,0 +1,65 @@
+"""Is a classifier worse than a guess? Its gradient tells, whatever its loss is multiplied by."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.view import View
+
+LARGE = 10  # times what varies of the input, of an output whose classes are sure and wrong
+SHARP = 0.8  # share of the largest in a gradient's values: they are all or nothing
+WRONG = (0.25, 1.01)  # share of the samples that are, with all confidence
+PAIR = 0.9  # the most of them of two classes, where absolute errors of two values are 1
+SAME = 1.1  # at most so many times another one, the largest derivative is what it was
+FLOOR = 1e-3  # of the input, as little as which may be all that depends on the sample
+GUESSES = 3  # times the loss of a guess
+
+
+def varying(view: View) -> float:
+    """The share of the input that depends on the sample; 1 where nobody knows."""
+    return max(view.input_signal, FLOOR) if 0 < view.input_signal < 1 else 1.0
+
+
+def _output_size(view: View) -> float:
+    """The output beside what of the input depends on the sample; beside 1 where larger numbers are
+    looked up for tokens."""
+    if view.table.has_input:
+        return view.forward_ratio / varying(view)
+    return view.forward_ratio * max(1.0, float(view.rms[:1].sum()))
+
+
+def nats_of_the_sure_and_wrong(history: History) -> float | None:
+    """The loss of each sample of a classifier that is sure and wrong after twice the steps that an
+    adaptive optimizer is given, was when half of the steps were done, and at that pace will not be
+    at the loss of a guess after as many again; None of any other network.
+
+    The cross-entropy's gradient by the output is (p - y) / N for N samples: where the outputs are
+    so large that p is 0 or 1, two values of each sample that is wrong are 1 / N in size and all
+    others nothing. The loss is then loss / (N · largest) nats a sample, whatever it is multiplied
+    by, and that of a guess among C classes ln C. With other losses the largest changes as they
+    fall, or is that of all values at once.
+    """
+    first, view, record = history.first_view, history.view, history.record
+    if first is None or view is None or history.steps < 2 * PATIENCE_STEPS:
+        return None
+    row, middle = view.order.last_with_parameters, history.first_step + history.steps / 2
+    earlier = [mark for mark in history.marks if mark.step <= middle]
+    if row is None or history.rate_is_rising or not earlier or "Transpose" in view.kinds[row]:
+        return None
+    if not (_output_size(first) >= LARGE and 3 * _output_size(view) >= LARGE):
+        return None
+    shapes = dict(zip(record.parameters, record.shapes, strict=True))
+    classes, *_ = shapes.get(f"{view.names[row]}.weight") or (1,)
+    count, norm, absolute, largest = view.moments[row, :4].tolist()
+    if classes < 2 or not largest > 0 or not earlier[-1].steepest > 0:
+        return None
+    sharp, wrong = norm / absolute * (norm / largest), absolute / largest * classes / (2 * count)
+    same = 1 / SAME <= view.steepest / earlier[-1].steepest <= SAME
+    if not (same and sharp >= SHARP and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):
+        return None
+    nats, of_a_guess = classes / view.steepest, math.log(classes)
+    then, now = nats * earlier[-1].batch_loss, nats * record.loss
+    if not (then >= GUESSES * of_a_guess and now >= GUESSES * of_a_guess):
+        return None
+    return now if now * (now / then) * (now / then) >= of_a_guess else None
