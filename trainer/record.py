@@ -85,6 +85,7 @@ class TensorTable:
         if self.histograms is None:
             return (np.zeros(0, np.int64),) * 3
         where = np.flatnonzero(self.histograms != 0)
+        # BINS is a power of two.
         return where >> BINS.bit_length() - 1, where & BINS - 1, self.histograms.ravel()[where]
 
     def norms(self) -> NDArray[np.float64]:

@@ -47,7 +47,7 @@ class Summary:
     def __init__(self) -> None:
         self.records = 0
         self.steps: tuple[int, int] | None = None  # of the first and the last record
-        self.losses: list[float] = []  # the first, and the latest
+        self._losses: list[float] = []  # the first, and the latest
         self._executed: dict[str, None] = {}
         self._owners: dict[str, str] = {}  # the layer of each parameter
         # What the newest records named: nearly always the same.
@@ -59,7 +59,7 @@ class Summary:
         self.records += 1
         self.steps = (self.steps or (record.step,))[0], record.step
         if not math.isnan(record.loss):
-            self.losses = [*self.losses[:1], *self.losses[1:][-LATEST + 1 :], record.loss]
+            self._losses = [*self._losses[:1], *self._losses[1:][-LATEST + 1 :], record.loss]
         layers = record.layers
         if layers is not None and (layers.names, layers.kinds) != self._layers:
             self._layers = layers.names, layers.kinds
@@ -108,9 +108,9 @@ class Summary:
 
     def _first_and_last_loss(self) -> tuple[float, float] | None:
         """The first, and the median of the latest, since batches differ; None without two."""
-        if len(self.losses) < 2:
+        if len(self._losses) < 2:
             return None
-        return self.losses[0], median(self.losses[1:])
+        return self._losses[0], median(self._losses[1:])
 
     def tree(self, findings: Sequence[Finding]) -> dict[str, Any]:
         """The same as values of JSON, with every finding and every layer; a loss that is not finite

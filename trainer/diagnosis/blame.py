@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trainer.diagnosis import remedies
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT
 from trainer.diagnosis.view import View
@@ -107,7 +108,7 @@ def behind(
     decay = (configuration or {}).get("optimizer", {}).get("weight_decay")
     if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= LEFT:
         words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
-        return Behind("decay", words, "lower the weight decay")
+        return Behind("decay", words, remedies.REMEDIES["decay"])
     signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
     if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
         words = "the inputs are the same for every sample"

@@ -57,7 +57,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     category = "learning rate" if unmoved else "stalled"
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
     if not unmoved:
-        words = f"nothing was learnt, and no weight matrix moves by more than {largest:.1g} now"
+        words = f"nothing was learnt, and no weight matrix moves now by more than {largest:.1g}"
     if any(dtype in NARROW for dtype in record.dtypes) and share >= 0.5:
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
         category = "dtype"
