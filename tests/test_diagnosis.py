@@ -995,6 +995,22 @@ class TestLoop:
         assert alarms(warming) == set()
         assert alarms(run(deep(3, update=1e-5))) == set()
 
+    def test_updates_of_so_little_that_the_loss_stays(self) -> None:
+        def found(update: float, fall: float = 0.0, **keys: float) -> Finding | None:
+            rows = (record(s, deep(3, update=update), loss=1 - fall * s, **keys) for s in STEPS)  # type: ignore[arg-type]
+            tree = {"optimizer": {"lr": 0.1}, "clip": {"max_grad_value": 1e-6}}
+            return diagnosed(rows, **tree).get("starved_update")
+
+        slow, cut = found(5e-5), found(5e-5, clip=1e-4)
+        assert slow is not None and slow.steps[0] == 150 and slow.change == {"optimizer.lr": 10.0}
+        assert slow.cause.startswith(
+            "learning rate: in 150 steps no weight matrix has moved by mor"
+        )
+        assert cut is not None and cut.change == {"clip.max_grad_value": None}
+        assert found(1e-4) is None  # which takes its time
+        assert found(5e-5, fall=1e-3) is None
+        assert found(5e-5, fall=UNDEFINED) is None  # of a loop that tells no loss
+
     def test_updates_that_end_before_anything_is_learnt(self) -> None:
         def found(
             later: float,
@@ -1340,6 +1356,41 @@ class TestInputs:
             each.layers.signal_fraction[0] = 0.0
         found = diagnosed(same)["constant_output"]
         assert found.cause.startswith("data: the inputs are the same for every sample; ")
+
+    @staticmethod
+    def squared(
+        step: int, away: float, output: float, power: float = 2, **keys: float
+    ) -> StepRecord:
+        """A record whose output lacks `away`: of (power 2) a squared loss; which differs a little
+        from step to step."""
+        away *= 1 + 0.05 * (step % 3)
+        rows = deep(3, **keys)  # type: ignore[arg-type]
+        rows[-1] = replace(rows[-1], rms=output, gradient=power * away ** (power - 1) / VALUES)
+        return record(step, rows, loss=away**power, input_rms=max(output, 1.0))
+
+    def test_targets_that_are_far_away(self) -> None:
+        def found(away: float, output: float, power: float = 2) -> Finding | None:
+            rows = [self.squared(s, away, output, power, update=0.01) for s in STEPS]
+            return diagnosed(rows, data={"standardize": False}).get("stalled")
+
+        far = found(3e5, 1e4)
+        assert far is not None and far.level == "warning" and far.steps[0] == 150
+        assert "the targets are 3e+05 away from an output of 1e+04 (RMS)" in far.cause
+        assert far.change == {"data.standardize": True}
+        for near in (found(20.0, 0.1), found(3e5, 1e5), found(3e5, 1e4, power=1)):
+            assert near is None or near.level == "info"
+
+    def test_targets_behind_a_rate(self) -> None:
+        def found(away: float, grows: float = 2.0, power: float = 2) -> Finding:
+            rows = [self.squared(s, away * grows**s, 1.0, power, update=30.0) for s in (0, 1)]
+            return diagnosed(rows, optimizer={"lr": 0.1}, data={"standardize": False})["exploding"]
+
+        far, near = found(300.0), found(3.0)
+        assert far.cause.startswith("data: the targets are 3e+02 away from an output of 1 (RMS); ")
+        assert far.remedy.startswith("scale the targets to a mean of 0 and an RMS of 1; or ")
+        assert far.change == {"data.standardize": True}
+        assert near.cause.startswith("learning rate: ") and [*near.change] == ["optimizer.lr"]
+        assert found(300.0, power=1).cause.startswith("learning rate: ")
 
     def test_is_not_to_blame_for_the_loop(self) -> None:
         piled = [record(s, deep(3), input_rms=500.0, carried=4.0) for s in STEPS[:4]]

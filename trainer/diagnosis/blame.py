@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trainer.diagnosis import remedies
+from trainer.diagnosis import remedies, target
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT
 from trainer.diagnosis.view import View
@@ -114,9 +114,13 @@ def behind(
         words = "the inputs are the same for every sample"
         return Behind("data", words, "give the network what tells one sample from another", False)
     inputs = of_inputs(first, verdict)
-    if inputs is None:
+    targets = target.beyond(history, history.marks[0]) if verdict in TOO_LARGE else None
+    what = {"inputs": inputs, "targets": targets}
+    if not any(what.values()):
         return None
-    return Behind("data", inputs, "scale the inputs to a mean of 0 and an RMS of 1")
+    scaled = " and ".join(name for name, words in what.items() if words)
+    words = "; ".join(filter(None, what.values()))
+    return Behind("data", words, f"scale the {scaled} to a mean of 0 and an RMS of 1")
 
 
 def of_inputs(view: View, verdict: str) -> str | None:

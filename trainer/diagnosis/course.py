@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import recovery
+from trainer.diagnosis import recovery, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -152,10 +152,19 @@ def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The loss has not fallen although the weights have moved far."""
+    """The loss has not fallen although the weights have moved far, or the targets are so far beyond
+    the output that what it fits of them does not show; that is an alarm."""
     raised = "stalled" in history.raised
     if history.raised - {"stalled"} or not raised and history.loss_rise > thresholds.risen_loss:
         return None  # more than that is known
+    beyond = target.beyond(history, history.mark) if history.marks and history.stays else None
+    if beyond is not None:
+        return Symptom(
+            "stalled", "warning", None, "data",
+            f"after {history.record.step} steps {beyond}, and the loss is still that at the start",
+            {"distance": target.distance(history.mark), "output_rms": history.mark.output},
+            sightings=1,
+        )  # fmt: skip
     if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
         return None
     if len(history.losses) < 12 or not history.loss_at_start > 0:

@@ -72,8 +72,8 @@ class History:
         if self.view is not None:
             seen, path, loss = self.view, self.path, self.recent_loss
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
-            steepest, step = seen.steepest, record.step
-            self._remember(Mark(path, signal, flow, loss, size, record.loss, step, steepest))
+            given = record.loss, record.step, seen.steepest, seen.pull, seen.output_rms
+            self._remember(Mark(path, signal, flow, loss, size, *given))
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]

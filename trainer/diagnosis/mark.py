@@ -18,6 +18,8 @@ class Mark:
     batch_loss: float  # the newest
     step: int
     steepest: float  # see View
+    pull: float  # likewise
+    output: float  # RMS
 
 
 def power(then: Mark, now: Mark) -> float:

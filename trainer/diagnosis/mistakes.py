@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from trainer.diagnosis.thresholds import Thresholds
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
 CUT = 0.01  # of the gradient that clipping leaves
 FALLEN_RATE = 0.1  # of the first
+SLOW = 30  # times less of a way than a recovery takes
+STANDING = 0.95  # of the loss of the first batches
 
 
 def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -35,28 +38,35 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
 
 
 def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The weights have not moved although they have a gradient, or have stopped before anything was
-    learnt."""
+    """The weights have not moved although they have a gradient, or so little that the loss has not,
+    or have stopped before anything was learnt."""
     record, largest = history.record, recovery.largest_update(history)
     if history.steps < JUDGED_AFTER_STEPS or history.rate_is_rising or history.loss_at_start == 0:
         return None
     if history.raised & {"dead_units", "vanishing", "no_gradient", "signal_collapse"}:
         return None  # which is why
     unmoved = history.path <= thresholds.unmoved_path
+    slow = (
+        history.steps >= 3 * JUDGED_AFTER_STEPS
+        and history.path <= thresholds.moved_path / SLOW
+        and len(history.first_losses) > 0
+        and history.recent_loss >= STANDING * median(history.first_losses)
+        and history.loss >= STANDING**2 * median(history.first_losses)  # the median lags
+    )
     stopped = (
         largest <= thresholds.starved_update / 10
         and history.path <= thresholds.moved_path / 10
         and history.flat
         and history.steps >= 2 * JUDGED_AFTER_STEPS
     )
-    if not ((unmoved or stopped) and record.gradient_norm > 0):
+    if not ((unmoved or slow or stopped) and record.gradient_norm > 0):
         return None
     unchanged = record.unchanged_fraction[~np.isnan(record.unchanged_fraction)]
     share = float(np.median(unchanged)) if len(unchanged) else math.nan
     fallen = record.learning_rate <= FALLEN_RATE * history.first_rate
-    category = "learning rate" if unmoved else "stalled"
+    category = "learning rate" if unmoved or slow else "stalled"
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
-    if not unmoved:
+    if not (unmoved or slow):
         words = f"nothing was learnt, and no weight matrix moves now by more than {largest:.1g}"
     if any(dtype in NARROW for dtype in record.dtypes) and share >= 0.5:
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
@@ -74,7 +84,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         category,
         words,
         {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},
-        sightings=1 if unmoved else 2,
+        sightings=1 if unmoved or slow else 2,
     )
 
 

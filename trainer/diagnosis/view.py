@@ -167,6 +167,17 @@ class View:
         row = self.order.last_with_parameters
         return np.nan if row is None else float(self.moments[row, 3] * self.moments[row, 0])
 
+    @property
+    def pull(self) -> float:
+        """‖g‖·√N of the gradient g by the N values of the last output; NaN without."""
+        count, norm = self.moments[-1, :2].tolist() if len(self.names) else (0, math.nan)
+        return norm * math.sqrt(count)
+
+    @property
+    def output_rms(self) -> float:
+        """Of the last output; NaN without."""
+        return float(self.rms[-1]) if len(self.names) else math.nan
+
     @cached_property
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""

@@ -1,0 +1,44 @@
+"""How far is the output from its targets? A squared error tells, whatever it is multiplied by."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.diagnosis.history import History
+from trainer.diagnosis.mark import Mark
+
+SAME = 1e-4  # of a squared error's factor, from batch to batch
+OTHER = 0.01  # by which losses have to differ, to tell it from one that stays
+FAR = 30.0  # times more than 1, for which start values and rates are made
+BEYOND = 10.0  # times the output, from where it has to grow before it can fit anything
+
+
+def is_squared(history: History) -> bool:
+    """Whether the loss is s times the mean (or the sum) of the squares of what the last layer's
+    output lacks.
+
+    Of errors e the loss is L = s · mean e² and its gradient by N values of the output
+    g = 2 · s · e / N, so that N · Σ g² / (4 · L) = s is the same for all batches, which it is of
+    no other loss.
+    """
+    told = [mark for mark in history.marks if mark.pull > 0 and 0 < mark.batch_loss < math.inf]
+    if len(told) < 2:
+        return False
+    losses = [math.log(mark.batch_loss) for mark in told]
+    factors = [2 * math.log(mark.pull) - loss for mark, loss in zip(told, losses, strict=True)]
+    return max(factors) - min(factors) <= SAME and max(losses) - min(losses) >= OTHER
+
+
+def distance(mark: Mark) -> float:
+    """The RMS of the errors of a squared loss: 2 · L / (‖g‖ · √N) in the words above, in the
+    units of the output."""
+    return 2 * mark.batch_loss / mark.pull if mark.pull > 0 else math.nan
+
+
+def beyond(history: History, mark: Mark) -> str | None:
+    """Where the targets are, if they are far beyond the output and start values and rates are not
+    made for them; None of losses that do not tell."""
+    away = distance(mark)
+    if not (away >= FAR and away >= BEYOND * mark.output and is_squared(history)):
+        return None
+    return f"the targets are {away:.2g} away from an output of {mark.output:.2g} (RMS)"
