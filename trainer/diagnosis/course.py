@@ -96,17 +96,26 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
 def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is the same for every sample although the weights have moved, or do not move any
     more; much the same is enough where the losses stay those of the first batches."""
-    view = history.view
+    first, view = history.first_view, history.view
+    if first is None or view is None:
+        return None
     late = history.steps >= 2 * PATIENCE_STEPS
+    # What adaptive optimizers took from an output that was there they may bring back.
+    lasts = first.output_signal <= thresholds.lost_signal or not history.adaptive
+    stays = history.stays or history.in_vain and lasts
     still = late and recovery.largest_update(history) <= thresholds.starved_update
-    wanted = thresholds.moved_path / 3 if history.stays else thresholds.moved_path
+    wanted = thresholds.moved_path / 3 if stays else thresholds.moved_path
     enough = history.path >= wanted
-    if view is None or not (enough or still) or len(history.marks) < 3:
+    if not (enough or still) or len(history.marks) < 3:
         return None
     if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:
         return None  # which is why
-    if not view.output_signal <= (thresholds.lost_signal / 10 if history.stays else 1e-6):
+    least = thresholds.lost_signal / 10 if stays else 1e-6
+    if not view.output_signal <= least:
         return None
+    middle = history.first_step + history.steps / 2
+    ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
+    certain = stays and ever and not history.adaptive
     thrown = history.largest_update >= thresholds.thrown_update
     return Symptom(
         "constant_output",
@@ -115,7 +124,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         "learning rate" if thrown else "initialisation",
         f"{view.output_signal:.1g} of the output depends on the sample",
         {"output_signal_fraction": view.output_signal, "path": history.path},
-        sightings=2 if history.stays else 3,
+        sightings=1 if certain else 2 if stays else 3,
     )
 
 

@@ -196,7 +196,7 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     rounding = recovery.is_rounding(view) and view.flow_ratio <= thresholds.lost_gradient / 10
     judged = rounding or recovery.had_its_way(history, thresholds)
     lost = judged and recovery.lost(view, thresholds)
-    small = history.stays and view.forward_ratio <= thresholds.collapsed_forward
+    small = history.in_vain and view.forward_ratio <= thresholds.collapsed_forward
     if not (lost or small or recovery.largest_update(history) <= thresholds.starved_update):
         return None
     returns = recovery.doublings(history, thresholds) <= thresholds.recovery_doublings

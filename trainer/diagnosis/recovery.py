@@ -108,4 +108,4 @@ def has_faded(history: History, first: View, view: View, thresholds: Thresholds)
     it and the loss stays; as where a large weight decay shrinks the weights."""
     was_there = first.flow_ratio >= 10 * thresholds.lost_gradient
     gone = was_there and view.flow_ratio <= thresholds.lost_gradient / 100
-    return gone and history.stays and view.forward_ratio <= first.forward_ratio / SHRUNK
+    return gone and history.in_vain and view.forward_ratio <= first.forward_ratio / SHRUNK
