@@ -130,9 +130,9 @@ class Diagnosis:
             return []
         if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
             return []  # where numbers are none nothing has ended well
-        first = self._history.first_losses
-        if verdict in GROWING and first and self._history.recent_loss > median(first):
-            return []  # nor where the loss is still above those of the first batches
+        first, now = self._history.first_losses, self._history.recent_loss
+        if verdict in GROWING and first and (now > median(first) or now < 0 < median(first)):
+            return []  # nor where the loss is still above those of the first batches, or below zero
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]
         if since < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":

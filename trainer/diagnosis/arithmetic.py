@@ -74,7 +74,7 @@ def _place(
                     _why_large(history, thresholds),
                     "the state has grown from step to step of the sequence until it overflowed",
                 )
-            if kind in ACTIVATIONS or size < LARGE and "Norm" not in kind:
+            if kind in ACTIVATIONS or size < LARGE:
                 blame = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:
                     blame = "dtype"

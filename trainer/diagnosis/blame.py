@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer.diagnosis import remedies, target
 from trainer.diagnosis.history import History
-from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT
+from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT, SATURATING
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
@@ -23,6 +23,7 @@ SCALE = 30.0  # times more than 1, for which start values are made, or less
 TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
              "dead_units", "saturated"}  # fmt: skip
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
+DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
 LEFT = 0.3  # of the size of the weights at the start
 REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
 
@@ -75,7 +76,7 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
     recurrent = [i for i, kind in enumerate(view.kinds) if kind in RECURRENT]
     if recurrent and (row in recurrent or not is_activation.any()):
         category, row = "recurrence", recurrent[0]
-    elif view.normalised and not is_activation.any():
+    elif view.normalised and SATURATING.keys().isdisjoint(view.kinds):
         category = "normalisation"
     else:
         category = "activation" if sign * activations > sign * weights else "initialisation"
@@ -105,16 +106,22 @@ def behind(
     first = history.first_view
     if category not in REPLACED or first is None:
         return None
-    decay = (configuration or {}).get("optimizer", {}).get("weight_decay")
-    if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= LEFT:
+    decay = configuration is None or configuration.get("optimizer", {}).get("weight_decay")
+    # Nobody knows that of another's loop: there is less to be left.
+    left = LEFT**2 if configuration is None else LEFT
+    if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= left:
         words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
         return Behind("decay", words, remedies.REMEDIES["decay"])
+    if verdict in TOO_SMALL | {"dead_units"} and first.dropped >= DROPPED:
+        words = f"dropout takes {first.dropped:.0%} of what a layer puts out"
+        return Behind("dropout", words, remedies.REMEDIES["dropout"])
     signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
     if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
         words = "the inputs are the same for every sample"
         return Behind("data", words, "give the network what tells one sample from another", False)
-    inputs = of_inputs(first, verdict)
-    targets = target.beyond(history, history.marks[0]) if verdict in TOO_LARGE else None
+    inputs = of_inputs(first, verdict, history.view)
+    mark = history.marks[0] if verdict in TOO_LARGE else history.mark
+    targets = target.beyond(history, mark)
     what = {"inputs": inputs, "targets": targets}
     if not any(what.values()):
         return None
@@ -123,18 +130,22 @@ def behind(
     return Behind("data", words, f"scale the {scaled} to a mean of 0 and an RMS of 1")
 
 
-def of_inputs(view: View, verdict: str) -> str | None:
-    """What it is about the network's inputs that leads to such a verdict, by the first view of it;
-    None where they are not to blame. The only place where a size itself counts, besides underflow:
-    start values and rates are made for inputs of about 1 (LeCun et al. 1998, Efficient BackProp).
+def of_inputs(view: View, verdict: str, now: View | None = None) -> str | None:
+    """What it is about the network's inputs that leads to such a verdict, by the first view of it
+    and that of now; None where they are not to blame. With the targets the only place where a size
+    itself counts, besides underflow: start values and rates are made for inputs of about 1 (LeCun
+    et al. 1998, Efficient BackProp).
     """
     size, given = view.input_rms, view.input_signal
-    first = next((s for s in view.signal.tolist() if not math.isnan(s)), math.nan)
-    if verdict in TOO_LARGE and size >= SCALE:
+    least = next((s for s in view.signal.tolist() if not math.isnan(s)), math.nan)
+    if now is not None:
+        least = min(least, now.output_signal)  # biases may have started at zero
+    if verdict in TOO_LARGE | TOO_SMALL and size >= SCALE:
         return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
     if verdict in TOO_SMALL | TOO_LARGE and 0 < given <= 1 / SCALE**2:
         return f"only {given:.1g} of the inputs depends on the sample: their mean is all there is"
-    if verdict in TOO_SMALL and 0 < size <= 1 / SCALE and first <= 1 / SCALE < given:
+    tiny = 0 < size <= 1 / SCALE and least <= 1 / SCALE < given
+    if verdict in TOO_SMALL | {"dead_units"} and tiny:
         return f"the inputs have an RMS of {size:.1g}; beside that the biases are all there is"
     return None
 

@@ -1,4 +1,4 @@
-"""Is a classifier no better than a guess? Its gradient tells, whatever its loss is multiplied by."""
+"""Is a classifier no better than a guess? Its gradient tells, on whatever scale its loss is."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def is_a_guess(view: View, record: StepRecord) -> bool:
         return False
     size = norm * math.sqrt(samples)
     other = 1 - 1 / count
-    loss, even = (math.log(count) / math.sqrt(other), 4 * other) if count > 1 else (2 * math.log(2), 1)
-    low, high = LOSS
-    return low <= record.loss / size / loss <= high and (absolute / size) ** 2 >= EVEN * even
+    loss, even = (
+        (math.log(count) / math.sqrt(other), 4 * other) if count > 1 else (2 * math.log(2), 1)
+    )
+    surprise, evenness = record.loss / size / loss, (absolute / size) ** 2 / even
+    return bool(LOSS[0] <= surprise <= LOSS[1] and evenness >= EVEN)

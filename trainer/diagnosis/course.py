@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import recovery, target
+from trainer.diagnosis import blame, recovery, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -17,6 +17,7 @@ FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower th
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
+LOWER = 0.9  # of the loss of the first batches
 SETTLED = 20  # steps after which a loss should be back at where it started
 
 
@@ -105,12 +106,14 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     stays = history.stays or history.in_vain and lasts
     still = late and recovery.largest_update(history) <= thresholds.starved_update
     wanted = thresholds.moved_path / 3 if stays else thresholds.moved_path
+    least = thresholds.lost_signal / 10 if stays else 1e-6
+    if history.stays and blame.of_inputs(first, "constant_output", view) is not None:
+        wanted, least = thresholds.moved_path / 30, 3 * thresholds.lost_signal  # which is why
     enough = history.path >= wanted
     if not (enough or still) or len(history.marks) < 3:
         return None
     if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:
         return None  # which is why
-    least = thresholds.lost_signal / 10 if stays else 1e-6
     if not view.output_signal <= least:
         return None
     middle = history.first_step + history.steps / 2
@@ -173,6 +176,15 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
             f"after {history.record.step} steps {beyond}, and the loss is still that at the start",
             {"distance": target.distance(history.mark), "output_rms": history.mark.output},
             sightings=1,
+        )  # fmt: skip
+    view, first, dropped = history.view, history.first_losses, 0.0
+    if view is not None and history.steps >= 3 * PATIENCE_STEPS and first:
+        dropped = view.dropped if history.recent_loss >= LOWER * median(first) > 0 else 0.0
+    if dropped >= blame.DROPPED:
+        return Symptom(
+            "stalled", "warning", None, "dropout",
+            f"dropout takes {dropped:.0%} of what a layer puts out, and the loss does not fall",
+            {"dropped": dropped}, sightings=1,
         )  # fmt: skip
     if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
         return None

@@ -12,7 +12,7 @@ from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.recovery import SETTLED
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import matrices
+from trainer.diagnosis.view import View, matrices
 from trainer.finding import Level
 
 UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
@@ -41,6 +41,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     faded = recovery.has_faded(history, first, view, thresholds)
     left_behind = ratio <= thresholds.lost_gradient and recovery.left_behind(history, thresholds)
     left_behind = left_behind and (history.stays or weak and moved)
+    left_behind |= recovery.is_cut_off(history, thresholds)
     faint = history.stays and weak and (moved or stands_still) or left_behind or faded
     stands_still = stands_still or left_behind or faded
     if not (lost or faint or alone and ratio <= thresholds.lost_gradient / 10):
@@ -163,16 +164,22 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         and history.path >= thresholds.moved_path / 3
         and (history.flat or idle)
     )
+    # Nor do those of steps that shrink with the gradient, where the loss has stayed for so long.
+    shut = view.order.gated and not history.adaptive and history.stays
+    hopeless |= shut and history.path >= thresholds.moved_path and not opens
     if not view.time_ratio <= thresholds.lost_in_time * (UNGATED if hopeless else 1):
         return None
     if (fell or early or opens) and not (raised or hopeless):
         return None
     consequence = "output hardly depends on the sample" if idle else "loss does not fall"
+    category = "memory" if view.order.gated else "recurrence"
+    if history.largest_update >= 1:
+        category = "learning rate"  # whose updates have shut them
     return Symptom(
         "vanishing",
         "warning",
         view.recurrent,
-        "recurrence",
+        category,
         f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"
         f" last ones and the {consequence}",
         {"gradient_first_over_last_steps": view.time_ratio, "path": history.path},
@@ -188,6 +195,8 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     first, view = history.first_view, history.view
     if first is None or view is None or view is first:
         return None
+    if recovery.shrinks(history, first, view):
+        return _shrunk(history, first, view)
     ratio, signal = first.forward_ratio, view.output_signal
     if first.normalised or first.dead_row is not None:
         return None
@@ -212,6 +221,17 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the output starts with {ratio:.1g} of the size of the input",
         {"forward_ratio": ratio, "output_signal_fraction": signal},
     )
+
+
+def _shrunk(history: History, first: View, view: View) -> Symptom:
+    left = view.forward_ratio / first.forward_ratio
+    return Symptom(
+        "signal_collapse", "warning", None, "decay",
+        f"the weights have shrunk to {history.shrunk:.1g} of what they began with, and the output "
+        f"to {left:.1g}: a weight decay or a penalty outweighs the loss",
+        {"weights_over_start": history.shrunk, "output_over_start": left},
+        sightings=1,
+    )  # fmt: skip
 
 
 def _nothing_moves(history: History, thresholds: Thresholds) -> bool:

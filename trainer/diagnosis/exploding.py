@@ -156,9 +156,9 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
     rises = norm >= thresholds.grown_norm * before and history.loss_rise >= thresholds.risen_loss
     if not (rises or falls):
         return None
-    way = "falls without end" if falls else "rises"
+    way, category = ("rises", "learning rate") if rises else ("falls without end", "objective")
     return Symptom(
-        "exploding", "critical", _largest_growth(history), "learning rate",
+        "exploding", "critical", _largest_growth(history), category,
         f"the gradient's norm is {norm / before:.1g} times what it was while the loss {way}",
         {"gradient_norm": norm, "before": before, "loss_over_start": history.loss_rise},
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from trainer.diagnosis import chance
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.view import View
 
@@ -45,12 +46,11 @@ def nats_of_the_sure_and_wrong(history: History) -> float | None:
         return None
     row, middle = view.order.last_with_parameters, history.first_step + history.steps / 2
     earlier = [mark for mark in history.marks if mark.step <= middle]
-    if row is None or history.rate_is_rising or not earlier or "Transpose" in view.kinds[row]:
+    if row is None or history.rate_is_rising or not earlier:
         return None
     if not (_output_size(first) >= LARGE and 3 * _output_size(view) >= LARGE):
         return None
-    shapes = dict(zip(record.parameters, record.shapes, strict=True))
-    classes, *_ = shapes.get(f"{view.names[row]}.weight") or (1,)
+    classes = chance.classes(view, record) or 1
     count, norm, absolute, largest = view.moments[row, :4].tolist()
     if classes < 2 or not largest > 0 or not earlier[-1].steepest > 0:
         return None

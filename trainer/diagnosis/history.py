@@ -220,6 +220,11 @@ class History:
         return flows and now.signal >= REBOUND * low.signal > 0
 
     @property
+    def signal_grows(self) -> bool:
+        """Whether more of the output depends on the sample than half of the way ago."""
+        return self.mark.signal >= REBOUND * self.half_way.signal
+
+    @property
     def powers(self) -> tuple[float, float]:
         """With which powers of the output's size the loss changed over the first and the second
         half of the way; NaN where either did not, or is not above zero."""

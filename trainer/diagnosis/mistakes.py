@@ -68,6 +68,11 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
     if not (unmoved or slow):
         words = f"nothing was learnt, and no weight matrix moves now by more than {largest:.1g}"
+    if history.path == 0 and not record.optimizer:
+        words, category = (
+            "no weight has moved: no optimizer made a step while it was watched",
+            "loop",
+        )
     if any(dtype in NARROW for dtype in record.dtypes) and share >= 0.5:
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
         category = "dtype"
@@ -90,12 +95,19 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None:
     """A parameter that is trained gets no gradient; an alarm where the layers that the data pass
-    first are cut off from the loss."""
+    first are cut off from the loss, or all are."""
     record = history.record
     given = {*record.gradients.names}
     unused = [name for name in record.parameters if name not in given]
-    if not unused or not given:
+    if not unused:
         return None
+    if not given:
+        return Symptom(
+            "unused_parameter", "critical", None, "detached",
+            f"none of {len(unused)} parameters gets a gradient: there was no backward pass, or the "
+            "loss does not hang on them",
+            {"parameters": len(unused)}, sightings=3, confidence=0.99,
+        )  # fmt: skip
     cut = _cut_off(history, {*unused})
     return Symptom(
         "unused_parameter",

@@ -23,6 +23,7 @@ ACTIVATIONS = (
 )
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
 GATED = RECURRENT - {"RNN", "RNNCell"}
+DROPOUTS = frozenset({"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"})
 SOFT = frozenset({"Softmax", "LogSoftmax", "Softmin"})
 
 Names = tuple[str, ...]

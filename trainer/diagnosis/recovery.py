@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import numpy as np
 
 from trainer.diagnosis.history import PATIENCE_STEPS, History
@@ -11,6 +13,9 @@ from trainer.diagnosis.view import View
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 SHRUNK = 30  # times less of an output
 FLOOR = 4  # roundings above which a signal can be told from them
+USUAL = 30.0  # times the input, at most, of an output that was not too large at the start
+LEFT = 0.3  # of the size of the weights at the start
+STANDING = 0.9  # of the first losses: hardly lower
 SETTLED = 2 * PATIENCE_STEPS  # steps after which one look is enough
 
 
@@ -109,3 +114,23 @@ def has_faded(history: History, first: View, view: View, thresholds: Thresholds)
     was_there = first.flow_ratio >= 10 * thresholds.lost_gradient
     gone = was_there and view.flow_ratio <= thresholds.lost_gradient / 100
     return gone and history.in_vain and view.forward_ratio <= first.forward_ratio / SHRUNK
+
+
+def is_cut_off(history: History, thresholds: Thresholds) -> bool:
+    """Whether a hundredth of a gradient that is lost was the most that ever came to the first
+    layers, which stand still, and the loss has hardly fallen; whatever signal there seems to be."""
+    first = history.first_losses
+    if history.steps < 3 * PATIENCE_STEPS or not first or not history.marks:
+        return False
+    most = max(mark.flow_ratio for mark in history.marks) <= thresholds.lost_gradient / 100
+    still = first_layers_update(history) <= 10 * thresholds.starved_update
+    moves = largest_update(history) >= 10 * first_layers_update(history)
+    stands = min(history.recent_loss, history.loss) >= STANDING * median(first) > 0
+    return most and still and moves and stands
+
+
+def shrinks(history: History, first: View, view: View) -> bool:
+    """Whether most of the weights are gone, and of an output that was of the size of the input nine
+    tenths with them, which no loss asks of a network that learns."""
+    usual = first.forward_ratio <= USUAL and view.forward_ratio <= first.forward_ratio / 10
+    return usual and history.shrunk <= LEFT and history.steps >= 2 * PATIENCE_STEPS

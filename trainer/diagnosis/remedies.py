@@ -15,7 +15,8 @@ REMEDIES = {
     "for it (He), or normalise between the layers",
     "initialisation": "draw the start values so that signal and gradient keep their size: He for "
     "ReLU and its like, Xavier for tanh, zeros for biases; or normalise in between",
-    "normalisation": "normalise before each branch (pre-norm) or warm the learning rate up",
+    "normalisation": "lead a skip around each block and normalise before it (pre-norm), or warm "
+    "the learning rate up",
     "recurrence": "use a gated network (LSTM, GRU), orthogonal recurrent start values, or "
     "bound the gradient's norm where it explodes",
     "learning rate": "change the learning rate",
@@ -30,11 +31,20 @@ REMEDIES = {
     "defined (the form with logits; a small epsilon in log, sqrt and division)",
     "blocked": "take out what has no derivative: a softmax over one number is always 1, rounding "
     "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
-    "loop": "look at the training loop: zero_grad before each backward, no detach on the way",
+    "loop": "look at the training loop: zero_grad before each backward, no detach on the way, a "
+    "step of the optimizer after it",
+    "detached": "call backward on a loss that is made of the output by what has a derivative: no "
+    "argmax, no item, no new tensor, no detach in between",
+    "memory": "raise the bias of the forget gate, shorten the sequence, or let attention or a skip "
+    "lead back to its start",
+    "dropout": "lower the dropout",
+    "objective": "look at the sign of the loss, and whether the targets are what it is made for (0 "
+    "and 1, or between, of a binary cross-entropy)",
     "unused": "nothing, if that is meant; otherwise use it or freeze it",
     "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",
     "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
 }
+GROWN = ("exploding", "signal_blow_up", "non_finite")
 SMALL = {"name": "normal_", "std": 0.02}  # as in GPT
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
 XAVIER = {  # torch knows a gain for the first two only
@@ -49,6 +59,11 @@ def remedy(verdict: str, blame: str) -> str:
         if verdict == "starved_update":
             return "raise the learning rate"
         return "lower the learning rate (by 3 to 10 at first), warm it up, or bound the gradient"
+    if blame == "activation" and verdict in GROWN:
+        return (
+            "use an activation that grows no faster than its input (ReLU, GELU), or normalise "
+            "between the layers"
+        )
     return REMEDIES[blame]
 
 
@@ -80,6 +95,8 @@ def _proposals(
     model, optimizer = configuration.get("model", {}), configuration.get("optimizer", {})
     if blame == "learning rate" and "lr" in optimizer:
         yield _other_rate(verdict, optimizer, update, rate)
+    if blame == "objective" and optimizer.get("maximize"):
+        yield {"optimizer.maximize": False}
     if blame == "schedule":
         yield {"schedule": {"name": None}}
     if blame == "clipping":
@@ -88,6 +105,8 @@ def _proposals(
         yield bounds | {"clip.max_grad_value": None}
     if blame == "decay" and optimizer.get("weight_decay"):
         yield {"optimizer.weight_decay": 0.0}
+    if blame == "dropout":
+        yield {"model.dropout": 0.1}
     if blame == "data":
         yield {"data.standardize": True}
     if ":" in str(model.get("name", ":")):

@@ -6,6 +6,7 @@ import math
 
 from trainer.diagnosis.history import History
 from trainer.diagnosis.mark import Mark
+from trainer.diagnosis.order import SATURATING
 
 SAME = 1e-4  # of a squared error's factor, from batch to batch
 OTHER = 0.01  # by which losses have to differ, to tell it from one that stays
@@ -37,8 +38,11 @@ def distance(mark: Mark) -> float:
 
 def beyond(history: History, mark: Mark) -> str | None:
     """Where the targets are, if they are far beyond the output and start values and rates are not
-    made for them; None of losses that do not tell."""
-    away = distance(mark)
-    if not (away >= FAR and away >= BEYOND * mark.output and is_squared(history)):
+    made for them, or the kind of the last layer gives no more; None of losses that do not tell."""
+    view = history.first_view
+    last = view.kinds[-1] if view is not None and view.kinds else ""
+    away, bounded = distance(mark), last in SATURATING
+    if not ((away >= FAR or bounded) and away >= BEYOND * mark.output and is_squared(history)):
         return None
-    return f"the targets are {away:.2g} away from an output of {mark.output:.2g} (RMS)"
+    words = f"the targets are {away:.2g} away from an output of {mark.output:.2g} (RMS)"
+    return f"{words}, which is the most that {last} gives" if bounded else words

@@ -9,7 +9,8 @@ from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
-SAMPLES = 10  # in a row, one a batch, for all of which a layer gives zero
+BATCHES = 10  # in a row, of one sample or little more, for all of which a layer gives zero
+FEW = 256  # values in a batch, next to which others may not be zero
 JUDGED_FROM_STEP = 10  # whether the loss falls
 
 
@@ -26,12 +27,16 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     born = first is not None and first.kinds == view.kinds and first.dead_row is not None
     # What small updates kill within a few steps was close to it from the start.
     thrown = history.largest_update >= thresholds.thrown_update or history.raised_for
-    killed = not born and (thrown or history.steps >= 2 * PATIENCE_STEPS)
+    sick = history.raised & {"vanishing", "signal_collapse"}  # which is why
+    killed = not born and (thrown or history.steps >= 2 * PATIENCE_STEPS and not sick)
     blame = "learning rate" if killed else "initialisation"
+    if row == len(view.names) - 1 and born:
+        blame = "blocked"
     after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
     how = "from the start" if born else after
     # The only sample of its batch, beside which others may pass.
     alone = view.table.has_input and math.isnan(view.input_signal)
+    alone = alone or bool(view.moments[row, 0] < FEW)
     return Symptom(
         "dead_units",
         "critical",
@@ -42,7 +47,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
             "dead_fraction": float(view.dead[row]),
             "largest_update_ratio": history.largest_update,
         },
-        sightings=SAMPLES if alone else 2 if explained else 3,
+        sightings=BATCHES if alone else 2 if explained else 3,
         confidence=0.99 if explained else 0.9,
     )
 
@@ -55,7 +60,9 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     view = history.view
     if view is None or history.record.step < JUDGED_FROM_STEP:
         return None
-    if not history.stuck or not (view.flow_ratio >= thresholds.flat_flow or history.stays):
+    if not (history.stuck or history.in_vain) or history.signal_grows:
+        return None
+    if not (view.flow_ratio >= thresholds.flat_flow or history.in_vain):
         return None
     slopes = {
         row: float(view.gains[row]) / SATURATING[kind]

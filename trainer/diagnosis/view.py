@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
+from trainer.diagnosis.order import ACTIVATIONS, DROPOUTS, RECURRENT, Names, Order, order
 from trainer.record import LayerTable, StepRecord
 
 Array = NDArray[np.float64]
@@ -179,6 +179,15 @@ class View:
         return float(self.rms[-1]) if len(self.names) else math.nan
 
     @cached_property
+    def dropped(self) -> float:
+        """The share of values that a dropout takes, of the one that takes most; 0 without."""
+        zeros = self.table.zero_fraction[self.order.rows].tolist()
+        rows = [row for row, kind in enumerate(self.kinds) if row and kind in DROPOUTS]
+        return max(
+            (1 - (1 - zeros[r]) / (1 - zeros[r - 1]) for r in rows if zeros[r - 1] < 1), default=0.0
+        )
+
+    @cached_property
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""
         lost, reached = self.gradient_lost, ~np.isnan(self.gradient_rms)
@@ -206,7 +215,6 @@ class View:
 
     @property
     def normalised(self) -> bool:
-        """Whether some layer normalises."""
         return self.order.normalised
 
     @cached_property

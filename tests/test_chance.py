@@ -1,0 +1,121 @@
+"""Guesses and squared errors are told by their gradients, of torch's losses on any scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer import Monitor
+from trainer.diagnosis import target
+from trainer.diagnosis.chance import is_a_guess
+from trainer.diagnosis.history import History
+from trainer.diagnosis.view import view
+from trainer.record import StepRecord
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def seen(
+    outputs: int,
+    size: float,
+    loss: Loss,
+    targets: Tensor,
+    bias: Tensor | None = None,
+    steps: int = 1,
+) -> list[StepRecord]:
+    """The records of a linear network with weights of that size on noise, which is not trained."""
+    torch.manual_seed(0)
+    layer, records = nn.Linear(20, outputs), list[StepRecord]()
+    model = nn.Sequential(layer)
+    with torch.no_grad():
+        layer.weight.mul_(size)
+        layer.bias.copy_(torch.zeros(outputs) if bias is None else bias)
+    with Monitor(model, sinks=[records.append]) as monitor:
+        for step in range(steps):
+            value = loss(model(torch.randn(len(targets), 20)), targets)
+            value.backward()
+            with monitor.step(step, value):
+                pass
+            model.zero_grad()
+    return records
+
+
+def guesses(*given: object) -> bool:
+    (made,) = seen(*given)  # type: ignore[arg-type]
+    found = view(made)
+    assert found is not None
+    return is_a_guess(found, made)
+
+
+def binary(out: Tensor, y: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(out[:, 0], y.float())
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+def test_equal_shares_are_a_guess(classes: int, factor: float) -> None:
+    y = torch.arange(64) % classes
+
+    def mean(out: Tensor, y: Tensor) -> Tensor:
+        return factor * functional.cross_entropy(out, y)
+
+    def total(out: Tensor, y: Tensor) -> Tensor:
+        return factor * functional.cross_entropy(out, y, reduction="sum")
+
+    assert guesses(classes, 0.01, mean, y) and guesses(classes, 0.01, total, y)
+    assert not guesses(classes, 10.0, mean, y)  # sure, and right about a few
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 1e6])
+def test_one_output_that_says_a_half(factor: float) -> None:
+    y = torch.arange(64) % 2
+    assert guesses(1, 0.01, lambda out, y: factor * binary(out, y), y)
+    assert not guesses(1, 10.0, lambda out, y: factor * binary(out, y), y)
+
+
+def test_what_has_been_learnt_is_none() -> None:
+    y = torch.zeros(64, dtype=torch.long)
+    for strength in (1.0, 3.0, 10.0):
+        bias = torch.tensor([strength, 0.0, 0.0])
+        assert not guesses(3, 0.01, functional.cross_entropy, y, bias)
+        assert not guesses(1, 0.01, binary, y, -bias[:1])
+    few = torch.tensor([0] * 60 + [1] * 4)  # wrong about some, and sure
+    assert not guesses(2, 0.01, functional.cross_entropy, few, torch.tensor([5.0, 0.0]))
+
+
+@pytest.mark.parametrize("away", [0.1, 1.0, 2.0, 2.8, 10.0, 1e5])
+def test_errors_of_numbers_are_none(away: float) -> None:
+    torch.manual_seed(1)
+    y = away * torch.randn(64, 1)
+    for loss in (functional.mse_loss, functional.l1_loss):
+        assert not guesses(1, 0.01, loss, y)
+    many = (torch.arange(64)[:, None] % 10 == torch.arange(10)).float()
+    assert not guesses(10, 10.0, functional.binary_cross_entropy_with_logits, many)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1e-6, 1e6])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_squared_error_tells_how_far_the_targets_are(factor: float, reduction: str) -> None:
+    torch.manual_seed(1)
+    y = 300 + 40 * torch.randn(64, 2)
+    given: list[tuple[Loss, bool]] = [
+        (lambda out, y: factor * functional.mse_loss(out, y, reduction=reduction), True),
+        (lambda out, y: factor * functional.l1_loss(out, y, reduction=reduction), False),
+        (lambda out, y: factor * functional.huber_loss(out, y, reduction=reduction), False),
+        (lambda out, y: factor * (out - y).pow(4).mean(), False),
+    ]
+    for loss, squared in given:
+        history = History()
+        for made in seen(2, 30.0, loss, y, steps=5):
+            history.add(made)
+        assert target.is_squared(history) is squared
+        if squared:
+            wanted = float((y**2).mean().sqrt())
+            assert target.distance(history.mark) == pytest.approx(wanted, rel=0.05)
+            assert "the targets are 3e+02 away" in (target.beyond(history, history.mark) or "")
+        else:
+            assert target.beyond(history, history.mark) is None
