@@ -1153,6 +1153,36 @@ class TestLoop:
         assert found(0.5, 0.05) is found(0.2, 0.5) is None
         assert found(0.2, 0.05, start=1e3) is None  # which was too large
 
+    def test_units_that_are_copies_of_each_other(self) -> None:
+        def found(value: float | None, rate: float = 1e-3, steps: int = 152) -> Finding | None:
+            torch.manual_seed(3)
+            model = nn.Sequential(
+                nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)
+            )
+            if value is not None:
+                for parameter in model.parameters():
+                    nn.init.constant_(parameter, value)
+            records: list[StepRecord] = []
+            optimizer = torch.optim.SGD(model.parameters(), rate)
+            x, y = torch.randn(96, 6), torch.randint(3, (96,))
+            with Monitor(model, sinks=[records.append]) as monitor:
+                for step in range(steps):
+                    some = torch.randperm(96)[:32]
+                    loss = nn.functional.cross_entropy(model(x[some]), y[some])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    with monitor.step(step, loss):
+                        optimizer.step()
+            return diagnosed(records).get("symmetric_units")
+
+        alike = found(0.1)
+        assert alike is not None and (alike.level, alike.steps) == ("warning", (0, 150))
+        assert alike.where == "0.weight"
+        assert alike.cause.startswith("initialisation: the units of 2 layers are copies of each ")
+        early = found(0.1, steps=60)
+        assert early is not None and early.level == "info"
+        assert found(None) is None
+
     def test_a_dropout_that_leaves_too_little(self) -> None:
         def rows(share: float, **keys: object) -> list[StepRecord]:
             layers = deep(3, **keys)  # type: ignore[arg-type]

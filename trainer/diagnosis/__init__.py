@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from trainer.diagnosis import arithmetic, blame, course, depth, exploding, mistakes, remedies, units
+from trainer.diagnosis import (
+    arithmetic,
+    blame,
+    course,
+    depth,
+    exploding,
+    mistakes,
+    remedies,
+    symmetry,
+    units,
+)  # fmt: skip
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import UNCONFIRMED, Rule, Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -24,6 +34,7 @@ OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
 OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was observed, too
     mistakes.accumulating_gradients,
 )  # fmt: skip
+OF_HISTOGRAMS: tuple[Rule, ...] = (symmetry.symmetric_units,)
 OF_STEPS: tuple[Rule, ...] = (
     arithmetic.non_finite, exploding.exploding, arithmetic.underflow,
     mistakes.starved_update, mistakes.unused_parameter, course.learning_rate_too_high,
@@ -82,6 +93,8 @@ class Diagnosis:
             rules = OF_STEPS
             if history.view is not None:
                 rules = (*rules, *OF_LAYERS)
+            if record.gradients.histograms is not None:
+                rules = (*rules, *OF_HISTOGRAMS)
             if not math.isnan(record.carried_gradients):
                 rules = (*rules, *OF_NEIGHBOURS)
             for rule in rules:

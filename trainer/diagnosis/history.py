@@ -46,6 +46,7 @@ class History:
     first_rate: float = math.nan  # the learning rate of that
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
+    told_apart: set[str] = field(default_factory=set)  # parameters with units that are not alike
     paths: Array = field(default_factory=lambda: np.zeros(0))
     first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
     first_parameters: tuple[str, ...] = ()

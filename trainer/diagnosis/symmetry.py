@@ -1,0 +1,49 @@
+"""Are the units of a layer copies of each other? Their gradients tell, without the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+
+UNITS = 4  # of which fewer may agree by chance
+SIGHTINGS = 5  # in a row, which chance does not bring
+
+
+def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
+    """All units of a layer began with the same weights, so all get the same gradient, and stay one;
+    an alarm where the loss does not fall.
+
+    Then each bin of the histogram of a matrix's gradient holds a multiple of the number of its
+    rows, which chance brings about rarely at one step and hardly ever at five. To break the
+    symmetry is what start values are drawn for (Goodfellow et al. 2016, Deep Learning, 8.4).
+    """
+    record = history.record
+    table = record.gradients
+    if table.histograms is None:
+        return None
+    shapes = dict(zip(record.parameters, record.shapes, strict=True))
+    alike = []
+    for row, name in enumerate(table.names):
+        shape = shapes.get(name, ())
+        if name in history.told_apart or len(shape) < 2 or shape[0] < UNITS:
+            continue
+        counts, zeros = table.histograms[row], table.moments[row, 4]
+        same = not np.any(counts[counts > 0] % shape[0]) and zeros % shape[0] == 0
+        if same and counts.any():
+            alike.append(name)
+        else:
+            history.told_apart.add(name)
+    if not alike:
+        return None
+    return Symptom(
+        "symmetric_units",
+        "warning" if history.in_vain else "info",
+        alike[0],
+        "initialisation",
+        f"the units of {len(alike)} layers are copies of each other: their weights began the same",
+        {"layers": len(alike)},
+        sightings=SIGHTINGS,
+    )
