@@ -40,13 +40,14 @@ class History:
     norms: list[float] = field(default_factory=list)
     loss_at_start: float = math.nan
     first_losses: list[float] = field(default_factory=list)
+    flat: bool = False  # whether the latest losses are among those of the first batches
     raised_for: int = 0  # so many records in a row had a learning rate that was raised
     largest_update: float = 0.0  # of the median over the matrices, so far
     first_update: float = math.nan  # the same, of the first update that did something
     first_rate: float = math.nan  # the learning rate of that
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
-    told_apart: set[str] = field(default_factory=set)  # parameters with units that are not alike
+    alike: list[str] | None = None  # matrices whose units were copies of each other all the time
     paths: Array = field(default_factory=lambda: np.zeros(0))
     first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
     first_parameters: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ class History:
                 self.loss_at_start = min(self.losses)
             if len(self.first_losses) < FIRST_LOSSES:
                 self.first_losses.append(record.loss)
+            self.flat = self._is_flat()
         if self.view is not None:
             seen, path, loss = self.view, self.path, self.recent_loss
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
@@ -150,9 +152,7 @@ class History:
         """The median of the latest: one batch may be easy; NaN without."""
         return median(self.losses[-RECENT_LOSSES:]) if self.losses else math.nan
 
-    @property
-    def flat(self) -> bool:
-        """Whether the latest losses are among those of the first batches."""
+    def _is_flat(self) -> bool:
         first, now = self.first_losses, self.recent_loss
         if len(first) < FIRST_LOSSES or not self.loss_at_start > 0:
             return False

@@ -22,20 +22,20 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     """
     record = history.record
     table = record.gradients
-    if table.histograms is None:
-        return None
+    if table.histograms is None or history.alike is not None and not history.alike:
+        return None  # units that were told apart once stay so
     shapes = dict(zip(record.parameters, record.shapes, strict=True))
     alike = []
     for row, name in enumerate(table.names):
         shape = shapes.get(name, ())
-        if name in history.told_apart or len(shape) < 2 or shape[0] < UNITS:
+        told = history.alike is not None and name not in history.alike
+        if told or len(shape) < 2 or shape[0] < UNITS:
             continue
         counts, zeros = table.histograms[row], table.moments[row, 4]
         same = not np.any(counts[counts > 0] % shape[0]) and zeros % shape[0] == 0
         if same and counts.any():
             alike.append(name)
-        else:
-            history.told_apart.add(name)
+    history.alike = alike
     if not alike:
         return None
     return Symptom(
