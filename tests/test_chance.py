@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from trainer import Monitor
 from trainer.diagnosis import target
-from trainer.diagnosis.chance import is_a_guess
+from trainer.diagnosis.chance import look
 from trainer.diagnosis.history import History
 from trainer.diagnosis.view import view
 from trainer.record import StepRecord
@@ -48,7 +48,7 @@ def guesses(*given: object) -> bool:
     (made,) = seen(*given)  # type: ignore[arg-type]
     found = view(made)
     assert found is not None
-    return is_a_guess(found, made)
+    return look(found, made).is_a_guess
 
 
 def binary(out: Tensor, y: Tensor) -> Tensor:

@@ -1522,18 +1522,18 @@ class TestInputs:
         away *= 1 + 0.05 * (step % 3)
         rows = deep(3, **keys)  # type: ignore[arg-type]
         rows[-1] = replace(rows[-1], rms=output, gradient=power * away ** (power - 1) / VALUES)
-        return record(step, rows, loss=away**power, input_rms=max(output, 1.0))
+        return record(step, rows, loss=away**power, input_rms=min(max(output, 1.0), 25.0))
 
     def test_targets_that_are_far_away(self) -> None:
         def found(away: float, output: float, power: float = 2) -> Finding | None:
             rows = [self.squared(s, away, output, power, update=0.01) for s in STEPS]
             return diagnosed(rows, data={"standardize": False}).get("stalled")
 
-        far = found(3e5, 1e4)
+        far = found(300.0, 20.0)
         assert far is not None and far.level == "warning" and far.steps[0] == 150
-        assert "the targets are 3e+05 away from an output of 1e+04 (RMS)" in far.cause
+        assert "the targets are 3e+02 away from an output of 20 (RMS)" in far.cause
         assert far.change == {"data.standardize": True}
-        for near in (found(20.0, 0.1), found(3e5, 1e5), found(3e5, 1e4, power=1)):
+        for near in (found(20.0, 0.1), found(300.0, 100.0), found(300.0, 20.0, power=1)):
             assert near is None or near.level == "info"
 
     def test_targets_behind_a_rate(self) -> None:
@@ -1562,6 +1562,24 @@ class TestInputs:
         rows = deep(12, backward=0.2, signal=0.2)
         found = diagnosed([record(s, rows, input_rms=3000.0) for s in (0, 1)])["vanishing"]
         assert found.cause.startswith("data: the inputs have an RMS of 3e+03; ")
+
+    def test_large_inputs_of_which_nothing_is_learnt(self) -> None:
+        def found(size: float, **keys: float) -> Finding | None:
+            rows = [replace(k, rms=size, gradient=1e-3) for k in deep(3)]
+            losses = [keys.get("last", 1.0) if s >= 150 else 1.0 for s in STEPS]
+            made = [
+                record(s, rows, input_rms=size, loss=x)
+                for s, x in zip(STEPS, losses, strict=True) if s <= 150
+            ]  # fmt: skip
+            return diagnosed(made, data={"standardize": False}).get("stalled")
+
+        raw = found(80.0)
+        assert raw is not None and raw.level == "warning" and raw.steps[0] == 150
+        assert raw.cause.startswith(
+            "data: after 150 steps nothing is learnt; the inputs have an RMS"
+        )
+        assert raw.change == {"data.standardize": True}
+        assert found(20.0) is None and found(80.0, last=0.5) is None  # which is on its way
 
     def test_targets_that_the_last_activation_does_not_reach(self) -> None:
         def cause(kind: str, away: float) -> str:

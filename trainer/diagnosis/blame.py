@@ -141,13 +141,21 @@ def of_inputs(view: View, verdict: str, now: View | None = None) -> str | None:
     if now is not None:
         least = min(least, now.output_signal)  # biases may have started at zero
     if verdict in TOO_LARGE | TOO_SMALL and size >= SCALE:
-        return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
+        return too_large(view)
     if verdict in TOO_SMALL | TOO_LARGE and 0 < given <= 1 / SCALE**2:
         return f"only {given:.1g} of the inputs depends on the sample: their mean is all there is"
     tiny = 0 < size <= 1 / SCALE and least <= 1 / SCALE < given
     if verdict in TOO_SMALL | {"dead_units"} and tiny:
         return f"the inputs have an RMS of {size:.1g}; beside that the biases are all there is"
     return None
+
+
+def too_large(view: View) -> str | None:
+    """How large the inputs are, if they are too large for start values and rates."""
+    size = view.input_rms
+    if not size >= SCALE:
+        return None
+    return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
 
 
 def _place(view: View, record: StepRecord, sizes: np.ndarray) -> int:

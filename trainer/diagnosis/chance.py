@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
 LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
 EVEN = 0.8  # of the evenness of a guess's gradient: the samples are all as wrong as each other
+EQUAL = 0.999  # of the largest evenness there is, where the values are all of one size
+
+
+class Look(NamedTuple):
+    """What a loss and its gradient by the output are beside those of a guess; NaN where nobody
+    knows."""
+
+    surprise: float  # the loss over the gradient's size
+    evenness: float  # of the gradient
+    tells: bool  # more than one class, and no gradient whose values are all of one size
+
+    @property
+    def is_a_guess(self) -> bool:
+        """Whether all classes are given the same share."""
+        return LOSS[0] <= self.surprise <= LOSS[1] and self.evenness >= EVEN
+
+    @property
+    def is_no_better(self) -> bool:
+        """Whether the classes are told no better than by a guess, or worse."""
+        return self.is_a_guess or self.tells and self.surprise >= LOSS[0]
 
 
 def classes(view: View, record: StepRecord) -> int | None:
@@ -23,26 +44,29 @@ def classes(view: View, record: StepRecord) -> int | None:
     return shape[0] if shape else None
 
 
-def is_a_guess(view: View, record: StepRecord) -> bool:
-    """Whether the loss is a cross-entropy that says all C classes are equally likely.
+def look(view: View, record: StepRecord) -> Look:
+    """A record beside a guess, if its loss is a cross-entropy.
 
-    Its gradient by the output is (p - y) / N for N samples, where p is 1 / C: so the loss over
-    √(N · Σ g²) is ln C / √(1 - 1 / C), and (Σ |g|)² / (N · Σ g²) is 4 · (1 - 1 / C); for one
-    output (two classes) 2 · ln 2 and 1. A network that has learnt more than that has a lower loss
-    for its gradient, and one that is wrong about some samples alone has a less even gradient.
+    The gradient of that by the output is (p - y) / N for N samples, and of a guess among C classes
+    p is 1 / C: so the loss over √(N · Σ g²) is ln C / √(1 - 1 / C), and (Σ |g|)² / (N · Σ g²) is
+    4 · (1 - 1 / C); for one output (two classes) 2 · ln 2 and 1. A network that has learnt more
+    than that has a lower loss for its gradient, and one that is wrong about some samples alone has
+    a less even gradient. Absolute errors, whose gradients are all of one size, are told apart.
     """
     count = classes(view, record)
     if count is None or not record.loss > 0:
-        return False
+        return UNKNOWN
     row = view.order.last_with_parameters
     values, norm, absolute = view.moments[row, :3].tolist()
     samples = values / count
     if not (norm > 0 and samples >= 2):
-        return False
-    size = norm * math.sqrt(samples)
-    other = 1 - 1 / count
+        return UNKNOWN
+    size, other = norm * math.sqrt(samples), 1 - 1 / count
     loss, even = (
         (math.log(count) / math.sqrt(other), 4 * other) if count > 1 else (2 * math.log(2), 1)
     )
-    surprise, evenness = record.loss / size / loss, (absolute / size) ** 2 / even
-    return bool(LOSS[0] <= surprise <= LOSS[1] and evenness >= EVEN)
+    tells = count > 1 and (absolute / norm) ** 2 < EQUAL * values
+    return Look(record.loss / size / loss, (absolute / size) ** 2 / even, tells)
+
+
+UNKNOWN = Look(math.nan, math.nan, False)

@@ -7,13 +7,13 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame, recovery, target
+from trainer.diagnosis import blame, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.standstill import FALLS
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 RECENT = 8  # losses in which a trend is seen
-FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
@@ -103,7 +103,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     late = history.steps >= 2 * PATIENCE_STEPS
     # What adaptive optimizers took from an output that was there they may bring back.
     lasts = first.output_signal <= thresholds.lost_signal or not history.adaptive
-    stays = history.stays or history.in_vain and lasts
+    stays = history.stays or standstill.in_vain(history) and lasts
     still = late and recovery.largest_update(history) <= thresholds.starved_update
     wanted = thresholds.moved_path / 3 if stays else thresholds.moved_path
     least = thresholds.lost_signal / 10 if stays else 1e-6
@@ -176,6 +176,14 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
             f"after {history.record.step} steps {beyond}, and the loss is still that at the start",
             {"distance": target.distance(history.mark), "output_rms": history.mark.output},
             sightings=1,
+        )  # fmt: skip
+    started = history.first_view
+    inputs = None if started is None else blame.too_large(started)
+    if started is not None and inputs is not None and standstill.learns_nothing(history):
+        return Symptom(
+            "stalled", "warning", None, "data",
+            f"after {history.record.step} steps nothing is learnt; {inputs}",
+            {"input_rms": started.input_rms}, sightings=1,
         )  # fmt: skip
     view, first, dropped = history.view, history.first_losses, 0.0
     if view is not None and history.steps >= 3 * PATIENCE_STEPS and first:

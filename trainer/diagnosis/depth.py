@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from itertools import compress
 
-from trainer.diagnosis import blame, recovery
+from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.recovery import SETTLED
@@ -205,7 +205,7 @@ def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     rounding = recovery.is_rounding(view) and view.flow_ratio <= thresholds.lost_gradient / 10
     judged = rounding or recovery.had_its_way(history, thresholds)
     lost = judged and recovery.lost(view, thresholds)
-    small = history.in_vain and view.forward_ratio <= thresholds.collapsed_forward
+    small = standstill.in_vain(history) and view.forward_ratio <= thresholds.collapsed_forward
     if not (lost or small or recovery.largest_update(history) <= thresholds.starved_update):
         return None
     returns = recovery.doublings(history, thresholds) <= thresholds.recovery_doublings

@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis.chance import is_a_guess
+from trainer.diagnosis.chance import Look, look
 from trainer.diagnosis.mark import Mark, doublings, power
 from trainer.diagnosis.view import Array, View, matrices, view
 from trainer.record import StepRecord, is_told
@@ -34,7 +34,7 @@ class History:
     view: View | None = None  # of the newest, if its layers were observed
     first_view: View | None = None
     mark: Mark = field(init=False)  # the newest
-    guesses: list[bool] = field(default_factory=list)  # whether the latest looks saw one
+    guesses: list[Look] = field(default_factory=list)  # the latest, beside a guess
     marks: list[Mark] = field(default_factory=list)  # evenly spaced, from the first on
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
@@ -79,7 +79,7 @@ class History:
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
             given = record.loss, record.step, seen.steepest, seen.pull, seen.output_rms
             self._remember(Mark(path, signal, flow, loss, size, *given))
-            self.guesses = [*self.guesses[1 - RECENT_LOSSES :], is_a_guess(seen, record)]
+            self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
@@ -162,13 +162,6 @@ class History:
     def stays(self) -> bool:
         """Whether the loss is flat after so many steps that it is not for want of them."""
         return self.flat and self.steps >= 3 * PATIENCE_STEPS
-
-    @property
-    def in_vain(self) -> bool:
-        """Whether the loss stays, or is that of a guess after as many steps: it may have started
-        above that and fallen to it."""
-        guesses = sum(self.guesses) >= RECENT_LOSSES - 1
-        return self.stays or guesses and self.steps >= 3 * PATIENCE_STEPS
 
     @property
     def adaptive(self) -> bool:

@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 
+from trainer.diagnosis import standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
@@ -113,7 +114,9 @@ def has_faded(history: History, first: View, view: View, thresholds: Thresholds)
     it and the loss stays; as where a large weight decay shrinks the weights."""
     was_there = first.flow_ratio >= 10 * thresholds.lost_gradient
     gone = was_there and view.flow_ratio <= thresholds.lost_gradient / 100
-    return gone and history.in_vain and view.forward_ratio <= first.forward_ratio / SHRUNK
+    return (
+        gone and standstill.in_vain(history) and view.forward_ratio <= first.forward_ratio / SHRUNK
+    )
 
 
 def is_cut_off(history: History, thresholds: Thresholds) -> bool:

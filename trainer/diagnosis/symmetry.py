@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from trainer.diagnosis import standstill
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -40,7 +41,7 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     return Symptom(
         "symmetric_units",
-        "warning" if history.in_vain else "info",
+        "warning" if standstill.in_vain(history) else "info",
         alike[0],
         "initialisation",
         f"the units of {len(alike)} layers are copies of each other: their weights began the same",

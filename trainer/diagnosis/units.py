@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from trainer.diagnosis import standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
@@ -60,9 +61,9 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     view = history.view
     if view is None or history.record.step < JUDGED_FROM_STEP:
         return None
-    if not (history.stuck or history.in_vain) or history.signal_grows:
+    if not (history.stuck or standstill.in_vain(history)) or history.signal_grows:
         return None
-    if not (view.flow_ratio >= thresholds.flat_flow or history.in_vain):
+    if not (view.flow_ratio >= thresholds.flat_flow or standstill.in_vain(history)):
         return None
     slopes = {
         row: float(view.gains[row]) / SATURATING[kind]
