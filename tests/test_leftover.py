@@ -82,6 +82,28 @@ def test_cleared(clear: Clear, inside: bool, keys: dict[str, bool]) -> None:
     assert np.isnan(first) and others == [0, 0, 0]
 
 
+@pytest.mark.parametrize("passes", [2, 3, 8])
+@pytest.mark.parametrize("scale", [False, True])
+def test_forgotten_among_several_passes(passes: int, scale: bool) -> None:
+    first, *others = train(forget, micro_batches=passes, scale=scale)
+    assert np.isnan(first) and others == [4, 4, 4]
+
+
+def test_passes_are_counted_from_one_observed_step_to_the_next() -> None:
+    """No hook is left on a parameter whose next step is not looked at, nor after the end."""
+    model = nn.Linear(3, 2)
+    monitor = Monitor(model, every_steps=2)
+    seen = []
+    for step in range(102, 106):
+        model(torch.ones(1, 3)).sum().backward()
+        with monitor.step(step):
+            torch.optim.SGD(model.parameters(), 0.1).step()
+        seen.append(sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()))
+    monitor.close()
+    seen.append(sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()))
+    assert seen == [1, 0, 1, 0, 0]
+
+
 def test_unknown_where_the_step_before_was_not_observed() -> None:
     found = train(forget, every_steps=2)
     assert len(found) == 2 and np.isnan(found).all()

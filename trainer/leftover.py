@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
+
+
+class Passes:
+    """How many backward passes have reached a parameter, until `end`."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.count = 0
+        hook: Any = parameter.register_post_accumulate_grad_hook  # which has no types
+        self._hook = hook(self._add)
+
+    def _add(self, _: Tensor) -> None:
+        self.count += 1
+
+    def end(self) -> None:
+        """Counts no more, and leaves no hook."""
+        self._hook.remove()
 
 
 class Leftover(NamedTuple):
@@ -14,22 +30,40 @@ class Leftover(NamedTuple):
 
     step: int
     gradients: list[tuple[weakref.ref[Tensor], int] | None]  # of each parameter, with its version
+    probe: int = 0  # the parameter whose passes are counted
+    passes: Passes | None = None
 
     def carried(self, gradients: Sequence[Tensor | None]) -> int:
         """How many of the next step's gradients were added to these.
 
         A backward pass raises the version of a gradient that is there by one, as clearing in place
-        does; cleared to None, or not accumulated at all, a gradient is a new tensor.
+        does; cleared to None, or not accumulated at all, a gradient is a new tensor. Of several
+        passes only those are known that reached the probe.
         """
-        return sum(
-            left is not None and left[0]() is now and now._version == left[1] + 1
+        self.end()
+        times = 1 if self.passes is None else max(1, self.passes.count)
+        added = [
+            left is not None and now is not None and left[0]() is now
+            and now._version == left[1] + times
             for left, now in zip(self.gradients, gradients, strict=True)
-            if now is not None
-        )
+        ]  # fmt: skip
+        return sum(added) if times == 1 or added[self.probe] else 0
+
+    def end(self) -> None:
+        """Looks at it no more."""
+        if self.passes is not None:
+            self.passes.end()
 
 
-def leftover(step: int, gradients: Sequence[Tensor | None]) -> Leftover:
+def leftover(
+    step: int, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
+) -> Leftover:
     """What the gradients of the parameters are now; to be called when the optimizer begins."""
-    return Leftover(
-        step, [None if each is None else (weakref.ref(each), each._version) for each in gradients]
+    left = [None if each is None else (weakref.ref(each), each._version) for each in gradients]
+    trained = (
+        row for row, each in enumerate(left) if each is not None and parameters[row].requires_grad
     )
+    probe = next(trained, None)
+    if probe is None:
+        return Leftover(step, left)
+    return Leftover(step, left, probe, Passes(parameters[probe]))

@@ -143,7 +143,12 @@ class Monitor:
         context's `record` is there at its end; None if the step is not observed.
         """
         was_bad, self._is_bad = self._is_bad, _is_bad(loss)
-        if not (always or self.observes(step) or self._is_bad and not was_bad):
+        observed = always or self.observes(step) or self._is_bad and not was_bad
+        left, self._leftover = self._leftover, None
+        if left is not None and not (observed and left.step == step - 1):
+            left.end()
+            left = None
+        if not observed:
             self.watch(step + 1)
             return _UNOBSERVED
         if isinstance(loss, Tensor) and loss.numel() != 1:
@@ -152,14 +157,14 @@ class Monitor:
         now, step_ms = time.perf_counter(), math.nan
         if self._previous is not None and step > self._previous[0]:
             step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
-        self._previous, left = (step, now), self._leftover
+        self._previous = step, now
         return Observation(
             step=step,
             watched=self._watched(),
             activations=self._activations,
             loss=loss,
             optimizer=optimizer,
-            before=left if left is not None and left.step == step - 1 else None,
+            before=left,
             histograms=due(step, self._section.histogram_every_steps),
             step_ms=step_ms,
             done=self._observed,
@@ -167,6 +172,8 @@ class Monitor:
 
     def close(self) -> None:
         """Writes what is waiting, closes the event file and leaves no hook on the model."""
+        if self._leftover is not None:
+            self._leftover.end()
         self._activations.release()
         if self._events is not None:
             self._events.close()
@@ -208,14 +215,9 @@ class Monitor:
             (name.replace("_orig_mod.", ""), parameter)  # of a compiled model
             for name, parameter in self._model.named_parameters()
         ]
-        watched = Watched(
-            [
-                (name, parameter)
-                for name, parameter in named
-                if self._wanted(name) and not isinstance(parameter, UninitializedParameter)
-            ]
-        )
-        if not any(isinstance(parameter, UninitializedParameter) for _, parameter in named):
+        lazy = {name for name, each in named if isinstance(each, UninitializedParameter)}
+        watched = Watched([pair for pair in named if self._wanted(pair[0]) and pair[0] not in lazy])
+        if not lazy:
             self._known = watched
         return watched
 

@@ -129,7 +129,7 @@ class Observation(Unobserved):
         started = time.perf_counter()
         watched = self._watched
         if self.leftover is None:
-            self.leftover = leftover(self.step, watched.gradients())
+            self.leftover = leftover(self.step, watched.gradients(), watched.parameters)
         changes = watched.snapshot.changes(here(watched.trained))
         tables = [self._moments, self._squares, changes]
         tables += [] if self._counts is None else [self._counts]
@@ -197,7 +197,8 @@ class Observation(Unobserved):
             self._optimizer = optimizer
             self._learning_rate = float(optimizer.param_groups[0]["lr"])
             # Now, since the user may clear the gradients before the context ends.
-            self.leftover = leftover(self.step, self._watched.gradients())
+            watched = self._watched
+            self.leftover = leftover(self.step, watched.gradients(), watched.parameters)
 
 
 def _number(value: Any) -> float:
