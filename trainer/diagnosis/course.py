@@ -17,7 +17,8 @@ RECENT = 8  # losses in which a trend is seen
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
-LOWER = 0.9  # of the loss of the first batches
+LOWER = 0.9  # of the loss at the start
+PASSING = {"stalled", "loss_spike", "oscillating"}  # which explain nothing
 SETTLED = 20  # steps after which a loss should be back at where it started
 
 
@@ -167,7 +168,7 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss has not fallen although the weights have moved far, or the targets are so far beyond
     the output that what it fits of them does not show; that is an alarm."""
     raised = "stalled" in history.raised
-    if history.raised - {"stalled"} or not raised and history.loss_rise > thresholds.risen_loss:
+    if history.raised - PASSING or not raised and history.loss_rise > thresholds.risen_loss:
         return None  # more than that is known
     beyond = target.beyond(history, history.mark) if history.marks and history.stays else None
     if beyond is not None:
@@ -185,9 +186,10 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
             f"after {history.record.step} steps nothing is learnt; {inputs}",
             {"input_rms": started.input_rms}, sightings=1,
         )  # fmt: skip
-    view, first, dropped = history.view, history.first_losses, 0.0
-    if view is not None and history.steps >= 3 * PATIENCE_STEPS and first:
-        dropped = view.dropped if history.recent_loss >= LOWER * median(first) > 0 else 0.0
+    view, dropped = history.view, 0.0
+    if view is not None and history.steps >= 3 * PATIENCE_STEPS and history.loss_at_start > 0:
+        # The losses differ so much from batch to batch that their lowest at the start is compared.
+        dropped = view.dropped if history.recent_loss >= LOWER * history.loss_at_start else 0.0
     if dropped >= blame.DROPPED:
         return Symptom(
             "stalled", "warning", None, "dropout",
