@@ -108,8 +108,11 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     still = late and recovery.largest_update(history) <= thresholds.starved_update
     wanted = thresholds.moved_path / 3 if stays else thresholds.moved_path
     least = thresholds.lost_signal / 10 if stays else 1e-6
-    if history.stays and blame.of_inputs(first, "constant_output", view) is not None:
-        wanted, least = thresholds.moved_path / 30, 3 * thresholds.lost_signal  # which is why
+    if late and blame.of_inputs(first, "constant_output", view) is not None:
+        wanted = thresholds.moved_path / 30  # which is why
+        least = 3 * thresholds.lost_signal if history.stays else least
+    middle = history.first_step + history.steps / 2
+    ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
     enough = history.path >= wanted
     if not (enough or still) or len(history.marks) < 3:
         return None
@@ -117,8 +120,6 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         return None  # which is why
     if not view.output_signal <= least:
         return None
-    middle = history.first_step + history.steps / 2
-    ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
     certain = stays and ever and not history.adaptive
     thrown = history.largest_update >= thresholds.thrown_update
     return Symptom(
