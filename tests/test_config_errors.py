@@ -125,7 +125,7 @@ MISTAKES = [  # path, value, message
     # names
     ("name", "../x", f"{NAME}, got '../x'"),
     ("name", '"a\\0b"', f"{NAME}, got 'a\\x00b'"),
-    ("dtype", "float16", "unknown value 'float16'; did you mean 'float64'?"),
+    ("dtype", "float16", "unknown value 'float16'; known: float32, float64"),
     ("dtype", "{}", "unknown value an empty section; known: float32, float64"),
     ("loss.reduction", "average", "unknown value 'average'; known: mean, sum"),
     ("data.name", "point", f"unknown name 'point'; did you mean 'points'? {OR_OWN}"),

@@ -60,6 +60,16 @@ def check(tree: dict[str, Any]) -> list[Problem]:
         except ValueError as error:
             return [Problem(("loss", "name"), str(error))]
     problems = callables.argument_problems(thing, arguments, ("loss",), given=_GIVEN)
+    if (
+        ":" in name
+        and len(problems) == 2
+        and all(p.message.startswith("missing") for p in problems)
+    ):
+        missing = " and ".join(str(p.path[-1]) for p in problems)
+        return [Problem(("loss", "name"), (
+            f"{thing.__name__} cannot be called without {missing}; if these are predictions and "
+            f"targets: name what makes the loss, such as `def make(): return {thing.__name__}`"
+        ))]  # fmt: skip
     if not problems and ":" not in name:
         try:
             make(name, arguments)

@@ -19,6 +19,7 @@ from trainer.config.problem import (
     Place,
     Problem,
     did_you_mean,
+    nearest,
     shown,
     unknown_key,
 )
@@ -108,9 +109,9 @@ def _problem(details: ErrorDetails) -> Problem:
         return Problem(path, f"{own}, got {shown(value)}" if own.startswith("expected") else own)
     if kind == "literal_error" and field:
         known = [str(word) for word in get_args(field.annotation)]
-        hint = (
-            did_you_mean(value, known) if isinstance(value, str) else f"; known: {', '.join(known)}"
-        )
+        # Where all are like it, as float32 and float64 are like float16, each may be meant.
+        told = isinstance(value, str) and not all(nearest(value, [word]) for word in known)
+        hint = did_you_mean(value, known) if told else f"; known: {', '.join(known)}"
         return Problem(path, f"unknown value {shown(value)}{hint}")
     if kind in _EXPECTED:
         expected = _EXPECTED[kind].format(**context)
