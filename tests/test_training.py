@@ -256,10 +256,9 @@ def test_two_classes_by_one_output_or_two(tmp_path: Path, name: str) -> None:
         ("data={name: adding_problem, length: 0}", "data.length: expected a number >= 2, got 0"),
         (
             "loss.name=torch.nn.functional:mse_loss",
-            "loss.name: mse_loss cannot be called without "
-            "input and target; if these are predictions and targets: name what makes the loss, such "
-            "as `def make(): return mse_loss`",
+            "name what makes the loss, such as `def make():",
         ),
+        ("loss.name=torch.nn.functional:mse_loss", "mse_loss cannot be called without input and t"),
     ],
 )
 def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
