@@ -48,6 +48,16 @@ def alarms(records: Iterable[StepRecord]) -> set[str]:
     return {verdict for verdict, finding in diagnosed(records).items() if finding.alarm}
 
 
+def guessing(made: StepRecord) -> StepRecord:
+    """The record with the gradient of a cross-entropy that gives all of 30 classes one share."""
+    assert made.layers is not None
+    moments, classes = made.layers.gradients.moments, made.shapes[-1][0]
+    samples, other = VALUES / classes, 1 - 1 / classes
+    norm = made.loss / np.sqrt(samples) * np.sqrt(other) / np.log(classes)
+    moments[-1, 1:4] = norm, 2 * norm * np.sqrt(samples * other), norm / np.sqrt(samples)
+    return made
+
+
 def run(layers: list[Layer], **keys: object) -> list[StepRecord]:
     """The same layers at all steps, and a loss that falls slowly."""
     return [record(step, layers, loss=1 / (1 + step / 100), **keys) for step in STEPS]  # type: ignore[arg-type]
@@ -1062,7 +1072,8 @@ class TestLoop:
 
     def test_updates_of_so_little_that_the_loss_stays(self) -> None:
         def found(update: float, fall: float = 0.0, **keys: float) -> Finding | None:
-            rows = (record(s, deep(3, update=update), loss=1 - fall * s, **keys) for s in STEPS)  # type: ignore[arg-type]
+            layers = [replace(k, gradient=1e-3) for k in deep(3, update=update)]
+            rows = (record(s, layers, loss=1 - fall * s, **keys) for s in STEPS)  # type: ignore[arg-type]
             tree = {"optimizer": {"lr": 0.1}, "clip": {"max_grad_value": 1e-6}}
             return diagnosed(rows, **tree).get("starved_update")
 
@@ -1075,6 +1086,8 @@ class TestLoop:
         assert found(1e-4) is None  # which takes its time
         assert found(5e-5, fall=1e-3) is None
         assert found(5e-5, fall=UNDEFINED) is None  # of a loop that tells no loss
+        learnt = [record(s, deep(3, update=5e-5)) for s in STEPS]  # its gradient is that of a few
+        assert "starved_update" not in alarms(learnt)
 
     def test_updates_that_end_before_anything_is_learnt(self) -> None:
         def found(
@@ -1184,19 +1197,19 @@ class TestLoop:
         assert found(None) is None
 
     def test_a_dropout_that_leaves_too_little(self) -> None:
-        def rows(share: float, **keys: object) -> list[StepRecord]:
+        def rows(share: float, given: float = 1.0, **keys: object) -> list[StepRecord]:
             layers = deep(3, **keys)  # type: ignore[arg-type]
-            layers.insert(2, Layer("Dropout", dead=share))
+            layers.insert(2, Layer("Dropout", dead=share, rms=given * (1 - share) ** -0.5))
             return [record(s, layers) for s in STEPS]
 
         tree = {"model": {"name": "mlp", "dropout": 0.95}}
         found = diagnosed(rows(0.95), **tree)["stalled"]
         assert found.level == "warning" and found.steps[0] == 150
-        assert found.cause == (
-            "dropout: dropout takes 95% of what a layer puts out, and the loss does not fall"
-        )
+        assert found.cause.startswith("dropout: after 150 steps dropout takes 95% of what a layer ")
         assert found.change == {"model.dropout": 0.1}
         assert alarms(rows(0.5)) == set()
+        # It was given something else than what the layer before put out, which is sparse itself.
+        assert alarms(rows(0.95, given=0.3)) == set()
         falls = [replace(one, loss=1 / (1 + one.step / 100)) for one in rows(0.95)]
         assert alarms(falls) == set()
         lost = diagnosed(rows(0.95, backward=0.01, signal=0.01), **tree)["vanishing"]
@@ -1330,6 +1343,14 @@ class TestCourse:
         assert alarms(record(s, own_units) for s in STEPS if s <= 100) == set()
         adam = [record(s, own_units, optimizer="Adam") for s in STEPS]
         assert alarms(k for k in adam if k.step <= 150) == set()
+        # A loss that has fallen to that of a guess has led nowhere either.
+        falls = [3.0 if s < 10 else 1.0 for s in STEPS]
+        fell = [record(s, own_units, loss=x) for s, x in zip(STEPS, falls, strict=True)]
+        assert alarms(fell) == set()
+        assert alarms(map(guessing, fell)) == {"constant_output"}
+        shown = [record(s, deep(3, update=0.05)) for s in (0, 1)]
+        taken = [replace(one, optimizer="Adam") for one in [*shown, *fell[2:]]]
+        assert alarms(map(guessing, taken)) == set()  # which may bring back what it took
         assert alarms(k for k in adam if k.step <= 200) == {"constant_output"}
         slow = [*deep(3, update=1e-3)[:-1], linear(signal=0.0, update=1e-3)]
         assert alarms(run(slow)[:-2]) == set()
@@ -1564,11 +1585,12 @@ class TestInputs:
         assert found.cause.startswith("data: the inputs have an RMS of 3e+03; ")
 
     def test_large_inputs_of_which_nothing_is_learnt(self) -> None:
-        def found(size: float, **keys: float) -> Finding | None:
-            rows = [replace(k, rms=size, gradient=1e-3) for k in deep(3)]
-            losses = [keys.get("last", 1.0) if s >= 150 else 1.0 for s in STEPS]
+        def found(size: float, last: float = 1.0, kind: str = "Linear") -> Finding | None:
+            rows = [replace(k, rms=size) for k in deep(3)]
+            rows[0] = replace(rows[0], kind=kind)
+            losses = [last if s >= 150 else 3.0 if s < 10 else 1.0 for s in STEPS]
             made = [
-                record(s, rows, input_rms=size, loss=x)
+                guessing(record(s, rows, input_rms=size, loss=x))
                 for s, x in zip(STEPS, losses, strict=True) if s <= 150
             ]  # fmt: skip
             return diagnosed(made, data={"standardize": False}).get("stalled")
@@ -1576,10 +1598,11 @@ class TestInputs:
         raw = found(80.0)
         assert raw is not None and raw.level == "warning" and raw.steps[0] == 150
         assert raw.cause.startswith(
-            "data: after 150 steps nothing is learnt; the inputs have an RMS"
+            "data: after 150 steps nothing is learnt but to guess; the inpu"
         )
         assert raw.change == {"data.standardize": True}
         assert found(20.0) is None and found(80.0, last=0.5) is None  # which is on its way
+        assert found(80.0, kind="BatchNorm1d") is None  # which is made for any size
 
     def test_targets_that_the_last_activation_does_not_reach(self) -> None:
         def cause(kind: str, away: float) -> str:
@@ -1595,7 +1618,7 @@ class TestInputs:
         assert cause("Tanh", 12.0).startswith(
             "data: after 150 steps the targets are 12 away from an"
         )
-        assert "(RMS), which is the most that Tanh gives" in cause("Tanh", 12.0)
+        assert "(RMS), and Tanh gives no more than 1" in cause("Tanh", 12.0)
         assert not cause("Tanh", 5.0).startswith("data") and not cause("Linear", 12.0).startswith(
             "d"
         )

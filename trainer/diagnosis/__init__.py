@@ -144,8 +144,10 @@ class Diagnosis:
         if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
             return []  # where numbers are none nothing has ended well
         first, now = self._history.first_losses, self._history.recent_loss
-        if verdict in GROWING and first and (now > median(first) or now < 0 < median(first)):
-            return []  # nor where the loss is still above those of the first batches, or below zero
+        if verdict in GROWING and first:
+            falls = case.finding.cause.startswith("objective") and now < 0
+            if now > median(first) or falls:
+                return []  # nor where the loss is above those of the first batches, or falls on
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]
         if since < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":

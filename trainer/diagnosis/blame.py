@@ -11,7 +11,8 @@ import numpy as np
 
 from trainer.diagnosis import remedies, target
 from trainer.diagnosis.history import History
-from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT, SATURATING
+from trainer.diagnosis.order import ACTIVATIONS, DROPOUTS, RECTIFIERS, RECURRENT, SATURATING
+from trainer.diagnosis.recovery import LEFT
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
@@ -24,7 +25,6 @@ TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging
              "dead_units", "saturated"}  # fmt: skip
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
 DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
-LEFT = 0.3  # of the size of the weights at the start
 REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
 
 
@@ -112,8 +112,8 @@ def behind(
     if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= left:
         words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
         return Behind("decay", words, remedies.REMEDIES["decay"])
-    if verdict in TOO_SMALL | {"dead_units"} and first.dropped >= DROPPED:
-        words = f"dropout takes {first.dropped:.0%} of what a layer puts out"
+    if verdict in TOO_SMALL | {"dead_units"} and dropped(first) >= DROPPED:
+        words = f"dropout takes {dropped(first):.0%} of what a layer puts out"
         return Behind("dropout", words, remedies.REMEDIES["dropout"])
     signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
     if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
@@ -150,11 +150,24 @@ def of_inputs(view: View, verdict: str, now: View | None = None) -> str | None:
     return None
 
 
+def dropped(view: View) -> float:
+    """The share of values that a dropout takes, of the one that takes most; 0 without."""
+    zeros, rms = view.table.zero_fraction[view.order.rows].tolist(), view.rms.tolist()
+    shares = [0.0]
+    for row in (row for row, kind in enumerate(view.kinds) if row and kind in DROPOUTS):
+        if zeros[row - 1] < 1 and rms[row] > 0:
+            # It may be given something else than what the layer before put out; what it leaves of
+            # that it multiplies by 1 / (1 - share).
+            of_zeros = 1 - (1 - zeros[row]) / (1 - zeros[row - 1])
+            shares.append(min(of_zeros, 1 - (rms[row - 1] / rms[row]) ** 2))
+    return max(shares)
+
+
 def too_large(view: View) -> str | None:
     """How large the inputs are, if they are too large for start values and rates."""
     size = view.input_rms
-    if not size >= SCALE:
-        return None
+    if not size >= SCALE or "Norm" in "".join(view.kinds[:1]):
+        return None  # what normalises first is made for any size
     return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
 
 

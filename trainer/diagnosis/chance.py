@@ -9,8 +9,7 @@ from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
 LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
-EVEN = 0.8  # of the evenness of a guess's gradient: the samples are all as wrong as each other
-EQUAL = 0.999  # of the largest evenness there is, where the values are all of one size
+EVEN = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
 
 
 class Look(NamedTuple):
@@ -19,17 +18,11 @@ class Look(NamedTuple):
 
     surprise: float  # the loss over the gradient's size
     evenness: float  # of the gradient
-    tells: bool  # more than one class, and no gradient whose values are all of one size
 
     @property
     def is_a_guess(self) -> bool:
         """Whether all classes are given the same share."""
-        return LOSS[0] <= self.surprise <= LOSS[1] and self.evenness >= EVEN
-
-    @property
-    def is_no_better(self) -> bool:
-        """Whether the classes are told no better than by a guess, or worse."""
-        return self.is_a_guess or self.tells and self.surprise >= LOSS[0]
+        return LOSS[0] <= self.surprise <= LOSS[1] and EVEN[0] <= self.evenness <= EVEN[1]
 
 
 def classes(view: View, record: StepRecord) -> int | None:
@@ -41,7 +34,7 @@ def classes(view: View, record: StepRecord) -> int | None:
         shape = record.shapes[record.parameters.index(f"{view.names[row]}.weight")]
     except ValueError:
         return None
-    return shape[0] if shape else None
+    return shape[0] if len(shape) > 1 else None
 
 
 def look(view: View, record: StepRecord) -> Look:
@@ -51,10 +44,10 @@ def look(view: View, record: StepRecord) -> Look:
     p is 1 / C: so the loss over √(N · Σ g²) is ln C / √(1 - 1 / C), and (Σ |g|)² / (N · Σ g²) is
     4 · (1 - 1 / C); for one output (two classes) 2 · ln 2 and 1. A network that has learnt more
     than that has a lower loss for its gradient, and one that is wrong about some samples alone has
-    a less even gradient. Absolute errors, whose gradients are all of one size, are told apart.
+    a less even gradient.
     """
     count = classes(view, record)
-    if count is None or not record.loss > 0:
+    if not count or not record.loss > 0:
         return UNKNOWN
     row = view.order.last_with_parameters
     values, norm, absolute = view.moments[row, :3].tolist()
@@ -65,8 +58,7 @@ def look(view: View, record: StepRecord) -> Look:
     loss, even = (
         (math.log(count) / math.sqrt(other), 4 * other) if count > 1 else (2 * math.log(2), 1)
     )
-    tells = count > 1 and (absolute / norm) ** 2 < EQUAL * values
-    return Look(record.loss / size / loss, (absolute / size) ** 2 / even, tells)
+    return Look(record.loss / size / loss, (absolute / size) ** 2 / even)
 
 
-UNKNOWN = Look(math.nan, math.nan, False)
+UNKNOWN = Look(math.nan, math.nan)

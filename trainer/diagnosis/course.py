@@ -110,7 +110,9 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     least = thresholds.lost_signal / 10 if stays else 1e-6
     if late and blame.of_inputs(first, "constant_output", view) is not None:
         wanted = thresholds.moved_path / 30  # which is why
-        least = 3 * thresholds.lost_signal if history.stays else least
+        # Of inputs that are much the same for all it is no wonder.
+        lost = view.output_signal <= view.input_signal / 10
+        least = 3 * thresholds.lost_signal if history.stays and lost else least
     middle = history.first_step + history.steps / 2
     ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
     enough = history.path >= wanted
@@ -171,32 +173,9 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     raised = "stalled" in history.raised
     if history.raised - PASSING or not raised and history.loss_rise > thresholds.risen_loss:
         return None  # more than that is known
-    beyond = target.beyond(history, history.mark) if history.marks and history.stays else None
-    if beyond is not None:
-        return Symptom(
-            "stalled", "warning", None, "data",
-            f"after {history.record.step} steps {beyond}, and the loss is still that at the start",
-            {"distance": target.distance(history.mark), "output_rms": history.mark.output},
-            sightings=1,
-        )  # fmt: skip
-    started = history.first_view
-    inputs = None if started is None else blame.too_large(started)
-    if started is not None and inputs is not None and standstill.learns_nothing(history):
-        return Symptom(
-            "stalled", "warning", None, "data",
-            f"after {history.record.step} steps nothing is learnt; {inputs}",
-            {"input_rms": started.input_rms}, sightings=1,
-        )  # fmt: skip
-    view, dropped = history.view, 0.0
-    if view is not None and history.steps >= 3 * PATIENCE_STEPS and history.loss_at_start > 0:
-        # The losses differ so much from batch to batch that their lowest at the start is compared.
-        dropped = view.dropped if history.recent_loss >= LOWER * history.loss_at_start else 0.0
-    if dropped >= blame.DROPPED:
-        return Symptom(
-            "stalled", "warning", None, "dropout",
-            f"dropout takes {dropped:.0%} of what a layer puts out, and the loss does not fall",
-            {"dropped": dropped}, sightings=1,
-        )  # fmt: skip
+    told = _told(history, thresholds)
+    if told is not None:
+        return told
     if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
         return None
     if len(history.losses) < 12 or not history.loss_at_start > 0:
@@ -210,3 +189,32 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
         " that at the start",
         {"loss": recent, "loss_at_start": history.loss_at_start, "path": history.path},
     )  # fmt: skip
+
+
+def _told(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Why a loss stands still although the weights have come some way: an alarm."""
+    first, view, steps = history.first_view, history.view, history.steps
+    moved = history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
+    if first is None or view is None or steps < 3 * PATIENCE_STEPS or not moved:
+        return None
+    beyond = target.beyond(history, history.mark) if history.stays else None
+    inputs, dropped = blame.too_large(first), blame.dropped(view)
+    if beyond is not None:
+        category, words = "data", f"{beyond}, and the loss is still that at the start"
+    elif inputs is not None and standstill.guesses(history) and not standstill.falls(history):
+        category, words = "data", f"nothing is learnt but to guess; {inputs}"
+    # Losses that differ so much from batch to batch are compared with the lowest at the start.
+    elif dropped >= blame.DROPPED and history.recent_loss >= LOWER * history.loss_at_start > 0:
+        category = "dropout"
+        words = f"dropout takes {dropped:.0%} of what a layer puts out, and the loss stays"
+    else:
+        return None
+    evidence = {
+        "distance": target.distance(history.mark),
+        "output_rms": history.mark.output,
+        "input_rms": first.input_rms,
+        "dropped": dropped,
+    }
+    return Symptom(
+        "stalled", "warning", None, category, f"after {steps} steps {words}", evidence, sightings=1
+    )

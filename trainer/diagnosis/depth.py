@@ -173,7 +173,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         return None
     consequence = "output hardly depends on the sample" if idle else "loss does not fall"
     category = "memory" if view.order.gated else "recurrence"
-    if history.largest_update >= 1:
+    if view.order.gated and history.largest_update >= 1:
         category = "learning rate"  # whose updates have shut them
     return Symptom(
         "vanishing",

@@ -77,7 +77,7 @@ class History:
         if self.view is not None:
             seen, path, loss = self.view, self.path, self.recent_loss
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
-            given = record.loss, record.step, seen.steepest, seen.pull, seen.output_rms
+            given = record.loss, record.step, seen.steepest, *seen.pull, seen.output_rms
             self._remember(Mark(path, signal, flow, loss, size, *given))
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):

@@ -19,6 +19,7 @@ class Mark:
     step: int
     steepest: float  # see View
     pull: float  # likewise
+    values: float  # of the last output
     output: float  # RMS
 
 

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import recovery
+from trainer.diagnosis import recovery, standstill
 from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
@@ -50,6 +50,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         history.steps >= 3 * JUDGED_AFTER_STEPS
         and history.path <= thresholds.moved_path / SLOW
         and len(history.first_losses) > 0
+        and not standstill.has_learnt(history)
         and history.recent_loss >= STANDING * median(history.first_losses)
         and history.loss >= STANDING**2 * median(history.first_losses)  # the median lags
     )
@@ -102,6 +103,9 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
     if not unused:
         return None
     if not given:
+        still = np.array_equal(record.parameter_rms, history.first_sizes)
+        if not (still and math.isfinite(record.loss) and record.loss):
+            return None  # somebody moves them all the same, or there is nothing yet to learn
         return Symptom(
             "unused_parameter", "critical", None, "detached",
             f"none of {len(unused)} parameters gets a gradient: there was no backward pass, or the "

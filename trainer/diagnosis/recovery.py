@@ -135,5 +135,5 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
 def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
     tenths with them, which no loss asks of a network that learns."""
-    usual = first.forward_ratio <= USUAL and view.forward_ratio <= first.forward_ratio / 10
+    usual = 0 < first.forward_ratio <= USUAL and view.forward_ratio <= first.forward_ratio / 10
     return usual and history.shrunk <= LEFT and history.steps >= 2 * PATIENCE_STEPS

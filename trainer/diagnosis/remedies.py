@@ -111,6 +111,8 @@ def _proposals(
         yield {"data.standardize": True}
     if ":" in str(model.get("name", ":")):
         return  # what the keys of the user's own model mean nobody knows
+    if blame == "memory" and model["name"] == "rnn":
+        yield {"model.forget_bias": 1.0}
     if blame == "recurrence" and model["name"] == "rnn":
         if verdict in ("vanishing", "constant_output", "stalled"):
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from trainer.diagnosis import target
 from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 BETTER = 0.9  # times the loss of a guess for the gradient that is there
-LOOKS = 3  # in a row at a classifier that is worse than a guess
+FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
+
+
+def guesses(history: History) -> bool:
+    """Whether a classifier does so after three times the steps that an adaptive optimizer is given:
+    its loss may have started above that and fallen to it."""
+    late = history.steps >= 3 * PATIENCE_STEPS
+    looks = sum(look.is_a_guess for look in history.guesses) >= RECENT_LOSSES - 1
+    return late and looks and not target.is_squared(history)
 
 
 def in_vain(history: History) -> bool:
-    """Whether the loss stays, or is that of a guess after as many steps: it may have started above
-    that and fallen to it."""
-    guesses = sum(look.is_a_guess for look in history.guesses) >= RECENT_LOSSES - 1
-    return history.stays or guesses and _is_late(history)
+    """Whether the loss stays, or is that of a guess after as many steps."""
+    return history.stays or guesses(history)
 
 
-def learns_nothing(history: History) -> bool:
-    """Whether all was in vain, or a classifier is still no better than a guess, and nothing tells
-    that it is about to be."""
-    latest = history.guesses[-LOOKS:]
-    worse = len(latest) == LOOKS and all(look.is_no_better for look in latest)
+def falls(history: History) -> bool:
+    """Whether the newest loss is well below all of those before it."""
     before = history.losses[-RECENT_LOSSES:-1]
-    falls = bool(before) and history.loss < FALLS * min(before)
-    told = bool(latest) and latest[-1].surprise <= BETTER
-    return (in_vain(history) or worse and _is_late(history)) and not (falls or told)
+    return bool(before) and history.loss < FALLS * min(before)
 
 
-def _is_late(history: History) -> bool:
-    return history.steps >= 3 * PATIENCE_STEPS
+def has_learnt(history: History) -> bool:
+    """Whether a classifier tells the classes better than a guess, or the errors of a squared loss
+    are smaller than what of the output depends on the sample."""
+    if not history.marks:
+        return False
+    mark = history.mark
+    told = bool(history.guesses) and history.guesses[-1].surprise <= BETTER
+    fits = target.distance(mark) <= FITS * mark.output * mark.signal
+    return fits if target.is_squared(history) else told

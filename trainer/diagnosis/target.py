@@ -11,23 +11,27 @@ from trainer.diagnosis.order import SATURATING
 SAME = 1e-4  # of a squared error's factor, from batch to batch
 OTHER = 0.01  # by which losses have to differ, to tell it from one that stays
 FAR = 30.0  # times more than 1, for which start values and rates are made
+OUT_OF_REACH = 2.0  # from one end of the last activation's range to the other
 BEYOND = 10.0  # times the output, from where it has to grow before it can fit anything
 
 
 def is_squared(history: History) -> bool:
-    """Whether the loss is s times the mean (or the sum) of the squares of what the last layer's
+    """Whether the loss is s times the mean or the sum of the squares of what the last layer's
     output lacks.
 
     Of errors e the loss is L = s · mean e² and its gradient by N values of the output
     g = 2 · s · e / N, so that N · Σ g² / (4 · L) = s is the same for all batches, which it is of
-    no other loss.
+    no other loss; of a sum it is Σ g² / (4 · L).
     """
     told = [mark for mark in history.marks if mark.pull > 0 and 0 < mark.batch_loss < math.inf]
     if len(told) < 2:
         return False
     losses = [math.log(mark.batch_loss) for mark in told]
-    factors = [2 * math.log(mark.pull) - loss for mark, loss in zip(told, losses, strict=True)]
-    return max(factors) - min(factors) <= SAME and max(losses) - min(losses) >= OTHER
+    if max(losses) - min(losses) < OTHER:
+        return False
+    means = [2 * math.log(mark.pull) - loss for mark, loss in zip(told, losses, strict=True)]
+    sums = [each - math.log(mark.values) for mark, each in zip(told, means, strict=True)]
+    return any(max(factors) - min(factors) <= SAME for factors in (means, sums))
 
 
 def distance(mark: Mark) -> float:
@@ -42,7 +46,8 @@ def beyond(history: History, mark: Mark) -> str | None:
     view = history.first_view
     last = view.kinds[-1] if view is not None and view.kinds else ""
     away, bounded = distance(mark), last in SATURATING
-    if not ((away >= FAR or bounded) and away >= BEYOND * mark.output and is_squared(history)):
+    far = away >= (OUT_OF_REACH if bounded else FAR)
+    if not (far and away >= BEYOND * mark.output and is_squared(history)):
         return None
     words = f"the targets are {away:.2g} away from an output of {mark.output:.2g} (RMS)"
-    return f"{words}, which is the most that {last} gives" if bounded else words
+    return f"{words}, and {last} gives no more than 1" if bounded else words

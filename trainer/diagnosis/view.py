@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.diagnosis.order import ACTIVATIONS, DROPOUTS, RECURRENT, Names, Order, order
+from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
 from trainer.record import LayerTable, StepRecord
 
 Array = NDArray[np.float64]
@@ -168,24 +168,17 @@ class View:
         return np.nan if row is None else float(self.moments[row, 3] * self.moments[row, 0])
 
     @property
-    def pull(self) -> float:
-        """‖g‖·√N of the gradient g by the N values of the last output; NaN without."""
-        count, norm = self.moments[-1, :2].tolist() if len(self.names) else (0, math.nan)
-        return norm * math.sqrt(count)
+    def pull(self) -> tuple[float, float]:
+        """‖g‖·√N of the gradient g by the N values of the last output, and N; NaN without."""
+        if not len(self.names):
+            return math.nan, math.nan
+        count, norm = self.moments[-1, :2].tolist()
+        return norm * math.sqrt(count), count
 
     @property
     def output_rms(self) -> float:
         """Of the last output; NaN without."""
         return float(self.rms[-1]) if len(self.names) else math.nan
-
-    @cached_property
-    def dropped(self) -> float:
-        """The share of values that a dropout takes, of the one that takes most; 0 without."""
-        zeros = self.table.zero_fraction[self.order.rows].tolist()
-        rows = [row for row, kind in enumerate(self.kinds) if row and kind in DROPOUTS]
-        return max(
-            (1 - (1 - zeros[r]) / (1 - zeros[r - 1]) for r in rows if zeros[r - 1] < 1), default=0.0
-        )
 
     @cached_property
     def dead_row(self) -> int | None:
