@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import Monitor
-from trainer.diagnosis import target
+from trainer.diagnosis import standstill, target
 from trainer.diagnosis.chance import look
 from trainer.diagnosis.history import History
 from trainer.diagnosis.view import view
@@ -95,6 +95,25 @@ def test_errors_of_numbers_are_none(away: float) -> None:
         assert not guesses(1, 0.01, loss, y)
     many = (torch.arange(64)[:, None] % 10 == torch.arange(10)).float()
     assert not guesses(10, 10.0, functional.binary_cross_entropy_with_logits, many)
+
+
+def test_a_squared_error_that_looks_like_a_guess_is_none() -> None:
+    """Five outputs with errors of a certain size have the loss and the evenness of one."""
+    torch.manual_seed(1)
+    y = 1.6 * torch.randn(256, 5)
+    records = seen(5, 0.5, functional.mse_loss, y, steps=152)
+    history = History()
+    for made in records:
+        history.add(made)
+    assert all(each.is_a_guess for each in history.guesses) and history.steps >= 150
+    assert not standstill.guesses(history)
+
+
+def test_a_loss_that_never_changes_is_no_squared_error() -> None:
+    history = History()
+    for made in seen(3, 0.0, functional.cross_entropy, torch.arange(64) % 3, steps=5):
+        history.add(made)
+    assert not target.is_squared(history)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1e-6, 1e6])

@@ -18,7 +18,7 @@ from trainer.diagnosis import Diagnosis
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import RECTIFIERS
 from trainer.finding import Finding
-from trainer.record import UNDEFINED, StepRecord, TensorTable
+from trainer.record import BINS, UNDEFINED, StepRecord, TensorTable
 
 STEPS = (*range(11), 20, 30, 40, 50, 100, 150, 200, 250, 300)
 
@@ -130,6 +130,16 @@ class TestVanishing:
         found = diagnosed(records[:2])["vanishing"]
         assert found.steps == (0, 1) and found.confidence == 0.99
 
+    def test_a_norm_between_layers_that_do_not_flatten_out_is_to_blame(self) -> None:
+        def cause(activation: str, norm: str = "LayerNorm") -> str:
+            layers = deep(12, activation, backward=0.2, signal=0.2)
+            layers[1:1] = [Layer(norm, signal=0.5, gradient=layers[1].gradient)]
+            return diagnosed(run(layers)[:2])["vanishing"].cause
+
+        assert cause("GELU").startswith("normalisation: ")
+        assert not cause("Tanh").startswith("normalisation: ")
+        assert not cause("GELU", "Identity").startswith("normalisation: ")
+
     def test_a_single_layer_is_named(self) -> None:
         layers = deep(6, backward=0.99, signal=0.99, update=0.02)
         layers = [
@@ -141,9 +151,11 @@ class TestVanishing:
     def test_a_flow_that_never_was(self) -> None:
         """Whatever part of the output depends on the sample, under whatever optimizer."""
 
-        def said(flow: float, fall: float = 0.0, first: float = 5e-5, at: int = 0) -> set[str]:
+        def said(
+            flow: float, fall: float = 0.0, first: float = 5e-5, at: int = 0, last: float = 3e-3
+        ) -> set[str]:
             layers = deep(8, backward=flow ** (1 / 6))
-            layers = [replace(k, update=first if n < 8 else 3e-3) for n, k in enumerate(layers)]
+            layers = [replace(k, update=first if n < 8 else last) for n, k in enumerate(layers)]
             return alarms(
                 record(s, layers if s >= at else deep(8), loss=1 - fall * s, optimizer="Adam")
                 for s in STEPS if s <= 150
@@ -152,6 +164,7 @@ class TestVanishing:
         assert said(1e-7) == {"vanishing"}
         assert said(1e-3) == said(1e-7, fall=2e-3) == said(1e-7, first=1e-3) == set()
         assert said(1e-7, at=20) == set()
+        assert said(1e-7, last=6e-5) == set()  # nothing moves much
 
     def test_not_while_the_signal_recovers(self) -> None:
         records = [
@@ -843,6 +856,16 @@ class TestExploding:
             )  # fmt: skip
 
         assert said(1e5, 1e5, 1e5) == {"exploding"}
+        grows = np.geomspace(1.0, 1e5, len(STEPS))
+        rows = [
+            record(s, [linear(), linear(rms=x, weight_gradient=x)], loss=1 - x)
+            for s, x in zip(STEPS, grows, strict=True)
+        ]
+        end = [linear(), linear(rms=1e5, weight_gradient=1e5)]
+        rows += [record(s, end, loss=-1e5) for s in range(350, 5000, 50)]
+        found = diagnosed(rows, optimizer={"maximize": True, "lr": 0.1})["exploding"]
+        assert found.cause.startswith("objective: ") and not found.resolved  # it has no end
+        assert found.change == {"optimizer.maximize": False} and "sign of the loss" in found.remedy
         assert said(10.0, 1e5, 1e5) == said(1e5, 3.0, 1e5) == said(1e5, 1e5, 10.0) == set()
 
     def test_a_gradient_that_was_zero_has_not_exploded(self) -> None:
@@ -990,6 +1013,14 @@ class TestUnits:
         found = diagnosed(run(layers))["dead_units"]
         assert found.where == "8" and found.cause.startswith("blocked: ")
         assert "a rectifier as the last layer" in found.remedy
+
+    def test_dead_after_a_collapse_is_not_killed_by_the_rate(self) -> None:
+        layers = self.dead(3)
+        layers[3] = replace(layers[3], gradient=1.0)
+        lost = deep(4, backward=1e-4, signal=1e-4, update=0.02)
+        late = [record(s, lost if s < 150 else layers) for s in STEPS]
+        found = diagnosed(late)
+        assert "vanishing" in found and found["dead_units"].cause.startswith("initialisation: ")
 
     def test_killed_by_a_large_rate(self) -> None:
         layers = self.dead(3)
@@ -1165,6 +1196,21 @@ class TestLoop:
         assert shrunk.change == {"optimizer.weight_decay": 0.0}
         assert found(0.5, 0.05) is found(0.2, 0.5) is None
         assert found(0.2, 0.05, start=1e3) is None  # which was too large
+
+    def test_counts_that_are_multiples_of_the_units_tell_of_copies(self) -> None:
+        def found(units: int, counts: Iterable[int], zeros: int = 0) -> set[str]:
+            bins = np.zeros((1, BINS), np.int64)
+            bins[0, 100 : 100 + len([*counts])] = [*counts]
+            made = [record(s, [linear()]) for s in STEPS if s <= 150]
+            for one in made:
+                one.gradients.moments[0, 4] = zeros
+                object.__setattr__(one.gradients, "histograms", bins)
+                object.__setattr__(one, "shapes", ((units, 50),))
+            return alarms(made)
+
+        assert found(10, [500, 300, 200]) == {"symmetric_units"}
+        assert found(10, [501, 299, 200]) == found(10, [500, 300, 190], zeros=5) == set()
+        assert found(2, [500, 300, 200]) == set()  # which may be by chance
 
     def test_units_that_are_copies_of_each_other(self) -> None:
         def found(value: float | None, rate: float = 1e-3, steps: int = 152) -> Finding | None:
@@ -1349,6 +1395,7 @@ class TestCourse:
         assert alarms(fell) == set()
         assert alarms(map(guessing, fell)) == {"constant_output"}
         shown = [record(s, deep(3, update=0.05)) for s in (0, 1)]
+        assert alarms(map(guessing, [*shown, *fell[2:]])) == {"constant_output"}
         taken = [replace(one, optimizer="Adam") for one in [*shown, *fell[2:]]]
         assert alarms(map(guessing, taken)) == set()  # which may bring back what it took
         assert alarms(k for k in adam if k.step <= 200) == {"constant_output"}

@@ -111,7 +111,7 @@ def _proposals(
         yield {"data.standardize": True}
     if ":" in str(model.get("name", ":")):
         return  # what the keys of the user's own model mean nobody knows
-    if blame == "memory" and model["name"] == "rnn":
+    if blame == "memory" and model.get("kind") == "lstm":
         yield {"model.forget_bias": 1.0}
     if blame == "recurrence" and model["name"] == "rnn":
         if verdict in ("vanishing", "constant_output", "stalled"):
