@@ -173,6 +173,17 @@ class TestVanishing:
         ]
         assert alarms(records) == set()
 
+    def test_shares_that_grow_beside_an_output_that_fades_are_no_recovery(self) -> None:
+        def said(left: float) -> set[str]:
+            rows = []
+            for n, step in enumerate(s for s in STEPS if s <= 150):
+                layers = deep(8, "Tanh", backward=0.2 * 1.06**n, signal=0.2 * 1.06**n, update=0.01)
+                layers[-1] = replace(layers[-1], rms=left**n)
+                rows.append(record(step, layers, optimizer="Adam"))
+            return alarms(rows)
+
+        assert said(0.3) == {"vanishing"} and said(1.0) == said(0.9) == set()
+
     def test_not_of_a_small_gradient_alone(self) -> None:
         assert alarms(run(deep(8, backward=0.25))) == set()
         assert alarms(run(deep(8, signal=0.25))) == set()

@@ -210,7 +210,7 @@ class History:
         of the way when the flow was lowest."""
         now, way = self.mark, self.half_way.path
         low = min((m for m in self.marks if m.path >= way), key=lambda mark: mark.flow_ratio)
-        flows = now.flow_ratio >= REBOUND * low.flow_ratio > 0
+        flows = not self.fades and now.flow_ratio >= REBOUND * low.flow_ratio > 0
         return flows and now.signal >= REBOUND * low.signal > 0
 
     @property
@@ -228,8 +228,15 @@ class History:
     def doublings_of_signal(self, enough: float) -> float:
         """How often the way has to double until the signal is enough, if it goes on to gain what
         it gained over the second half; infinite where it gained nothing."""
-        return doublings(self.mark.signal, self.half_way.signal, enough)
+        return math.inf if self.fades else doublings(self.mark.signal, self.half_way.signal, enough)
 
     def doublings_of_flow(self, enough: float) -> float:
         """The same of the flow."""
-        return doublings(self.mark.flow_ratio, self.half_way.flow_ratio, enough)
+        now, then = self.mark.flow_ratio, self.half_way.flow_ratio
+        return math.inf if self.fades else doublings(now, then, enough)
+
+    @property
+    def fades(self) -> bool:
+        """Whether the output has shrunk to a tenth over the second half of the way: signal and flow
+        may then seem to grow, beside less."""
+        return self.mark.size <= self.half_way.size / 10
