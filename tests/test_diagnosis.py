@@ -184,6 +184,16 @@ class TestVanishing:
 
         assert said(0.3) == {"vanishing"} and said(1.0) == said(0.9) == set()
 
+    def test_a_loop_that_is_watched_late_is_waited_for_as_well(self) -> None:
+        """Steps that nobody saw tell nothing: all is as in a run that begins with the first one."""
+        layers = deep(8, backward=0.4, signal=0.4, update=3e-6)
+
+        def said(start: int) -> list[tuple[str, int]]:
+            made = [record(start + s, layers) for s in STEPS]
+            return [(f.verdict, f.steps[0] - start) for f in diagnosed(made).values() if f.alarm]
+
+        assert said(0) == said(5000) != []
+
     def test_not_of_a_small_gradient_alone(self) -> None:
         assert alarms(run(deep(8, backward=0.25))) == set()
         assert alarms(run(deep(8, signal=0.25))) == set()

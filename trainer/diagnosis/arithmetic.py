@@ -121,7 +121,7 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
         return "dtype"
     if first is not None and not EXPONENTIALS.isdisjoint(first.kinds):
         return "activation"
-    if first is not None and first.recurrent is not None and history.record.step <= 20:
+    if first is not None and first.recurrent is not None and history.steps <= 20:
         return "recurrence"
     if _blew_up(history, thresholds) or history.before is None:
         return "initialisation"

@@ -36,7 +36,7 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     replaced = _were_replaced(history)
     if not (risen or replaced):
         return None
-    if history.record.step < SETTLED:
+    if history.steps < SETTLED:
         return None  # adaptive optimizers begin with large updates that many networks survive
     since = max(times - 1, 1) if times else 5  # the first loss at a raised rate is from before
     far, latest = history.loss_rise >= FAR, history.losses[-min(since, 5) :]
@@ -176,7 +176,7 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     told = _told(history, thresholds)
     if told is not None:
         return told
-    if history.record.step < 200 or history.path < 3 * thresholds.moved_path:
+    if history.steps < 200 or history.path < 3 * thresholds.moved_path:
         return None
     if len(history.losses) < 12 or not history.loss_at_start > 0:
         return None
@@ -185,7 +185,7 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     return Symptom(
         "stalled", "info", None, "stalled",
-        f"after {history.record.step} steps the loss is {recent / history.loss_at_start:.2f} of"
+        f"after {history.steps} steps the loss is {recent / history.loss_at_start:.2f} of"
         " that at the start",
         {"loss": recent, "loss_at_start": history.loss_at_start, "path": history.path},
     )  # fmt: skip

@@ -31,9 +31,9 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     first, view = history.first_view, history.view
     if first is None or view is None or view.dead_row is not None:
         return None
-    step, signal, ratio = history.record.step, view.output_signal, view.flow_ratio
+    steps, signal, ratio = history.steps, view.output_signal, view.flow_ratio
     # Of a single sample nobody knows its signal; that the loss stays has to do.
-    alone = math.isnan(signal) and step >= SETTLED and history.stuck
+    alone = math.isnan(signal) and steps >= SETTLED and history.stuck
     stands_still = recovery.stands_still(history, thresholds)
     moved = recovery.had_its_way(history, thresholds) or _nothing_moves(history, thresholds)
     lost = recovery.lost(view, thresholds)
@@ -50,7 +50,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     # Rounding grows and shrinks without a meaning.
     certain = strong and recovery.is_rounding(view, 10 if "vanishing" in history.raised else 1)
     doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
-    judged = certain or step >= 5 and (moved or stands_still)
+    judged = certain or steps >= 5 and (moved or stands_still)
     soon = doublings <= thresholds.recovery_doublings and (lost or alone)
     returns = soon or history.rebounds
     recovers = not judged or returns and not certain
@@ -88,7 +88,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and "
         + consequence,
         evidence,
-        sightings=1 if strong and step >= SETTLED else 2,
+        sightings=1 if strong and steps >= SETTLED else 2,
         confidence=0.99 if certain else 0.95,
     )
 
@@ -237,5 +237,5 @@ def _shrunk(history: History, first: View, view: View) -> Symptom:
 def _nothing_moves(history: History, thresholds: Thresholds) -> bool:
     """Whether no matrix moves although its steps would grow with its gradient."""
     still = recovery.largest_update(history) <= thresholds.starved_update
-    settled = history.record.step >= SETTLED and not history.rate_is_rising
+    settled = history.steps >= SETTLED and not history.rate_is_rising
     return still and settled and not history.adaptive

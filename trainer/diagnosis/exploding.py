@@ -37,7 +37,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     ratio, now = first.forward_ratio, view.forward_ratio
     if first.output_signal <= thresholds.lost_signal * guess.varying(first):
         return None  # biases beside tiny inputs
-    late = history.record.step >= PATIENCE_STEPS and not history.rate_is_rising
+    late = history.steps >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
     large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR
     idle = large and history.recent_loss >= STANDING * history.loss_at_start
@@ -59,7 +59,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     hurts = (
         not history.adaptive
         and history.update >= thresholds.thrown_update
-        or history.record.step >= JUDGED_FROM_STEP
+        or history.steps >= JUDGED_FROM_STEP
         and history.stuck
     )
     return Symptom(
@@ -87,7 +87,7 @@ def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
     view, record = history.view, history.record
-    if view is None or record.step < JUDGED_FROM_STEP:
+    if view is None or history.steps < JUDGED_FROM_STEP:
         return None
     over_time = view.largest_time_ratio >= thresholds.grown_gradient
     if not (over_time or view.flow_ratio >= thresholds.grown_gradient):
@@ -117,7 +117,7 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """Of an optimizer that takes the gradient as it is; others begin with such updates. From step
     10 on one of those before counts, if the loss has not fallen since, nor that of any batch."""
     view, first, record = history.view, history.first_view, history.record
-    late = record.step >= JUDGED_FROM_STEP
+    late = history.steps >= JUDGED_FROM_STEP
     if history.adaptive or late and (not history.stuck or _fits_some(history)):
         return None
     update = history.largest_update if late else history.update

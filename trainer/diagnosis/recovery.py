@@ -56,7 +56,7 @@ def largest_update(history: History) -> float:
 def had_its_way(history: History, thresholds: Thresholds) -> bool:
     """Whether the weights have come far enough for a recovery, or had the steps for it in vain."""
     enough = history.budget >= 0.8 * thresholds.moved_path
-    return history.path >= thresholds.moved_path or history.record.step >= SETTLED and enough
+    return history.path >= thresholds.moved_path or history.steps >= SETTLED and enough
 
 
 def doublings(history: History, thresholds: Thresholds, of_signal: bool = True) -> float:
@@ -89,7 +89,7 @@ def stands_still(history: History, thresholds: Thresholds) -> bool:
     """Whether the first layers do while others move: ten times as far as counts as moving, or a
     hundred times as far as they after SETTLED steps; or while the loss stays and no rate rises."""
     first, largest = first_layers_update(history), largest_update(history)
-    if not (first <= thresholds.starved_update and history.record.step >= 10):
+    if not (first <= thresholds.starved_update and history.steps >= 10):
         return False
     relative = history.steps >= SETTLED and largest >= 100 * first
     in_vain = history.stays and not history.adaptive and not history.rate_is_rising

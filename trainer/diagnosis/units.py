@@ -59,7 +59,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     No alarm in the steps that an adaptive optimizer is given, which many are out of it by.
     """
     view = history.view
-    if view is None or history.record.step < JUDGED_FROM_STEP:
+    if view is None or history.steps < JUDGED_FROM_STEP:
         return None
     if not (history.stuck or standstill.in_vain(history)) or history.signal_grows:
         return None
@@ -76,7 +76,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     if view.output_signal <= thresholds.lost_signal:  # constant at the limit is another verdict
         return None
     row = min(flat, key=lambda row: flat[row])
-    start = history.record.step <= 2 or history.largest_update < thresholds.thrown_update
+    start = history.steps <= 2 or history.largest_update < thresholds.thrown_update
     return Symptom(
         "saturated",
         "info" if history.adaptive and history.steps <= PATIENCE_STEPS else "warning",
