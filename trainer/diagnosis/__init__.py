@@ -145,7 +145,7 @@ class Diagnosis:
             return []  # where numbers are none nothing has ended well
         first, now = self._history.first_losses, self._history.recent_loss
         if verdict in GROWING and first:
-            falls = case.finding.cause.startswith("objective") and now < 0
+            falls = case.symptom is not None and case.symptom.blame == "objective" and now < 0
             if now > median(first) or falls:
                 return []  # nor where the loss is above those of the first batches, or falls on
         # Of gradients that pile up later records may not tell: an end is seen early or never.

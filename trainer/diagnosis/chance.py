@@ -25,6 +25,9 @@ class Look(NamedTuple):
         return LOSS[0] <= self.surprise <= LOSS[1] and EVEN[0] <= self.evenness <= EVEN[1]
 
 
+UNKNOWN = Look(math.nan, math.nan)
+
+
 def classes(view: View, record: StepRecord) -> int | None:
     """How many values the last layer with weights gives for a sample; None where nobody knows."""
     row = view.order.last_with_parameters
@@ -59,6 +62,3 @@ def look(view: View, record: StepRecord) -> Look:
         (math.log(count) / math.sqrt(other), 4 * other) if count > 1 else (2 * math.log(2), 1)
     )
     return Look(record.loss / size / loss, (absolute / size) ** 2 / even)
-
-
-UNKNOWN = Look(math.nan, math.nan)

@@ -97,7 +97,8 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is the same for every sample although the weights have moved, or do not move any
-    more; much the same is enough where the losses stay those of the first batches."""
+    more. Much the same is enough where training was in vain, and less of a way where the inputs are
+    to blame."""
     first, view = history.first_view, history.view
     if first is None or view is None:
         return None
@@ -168,14 +169,13 @@ def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The loss has not fallen although the weights have moved far, or the targets are so far beyond
-    the output that what it fits of them does not show; that is an alarm."""
+    """The loss has not fallen although the weights have moved far; an alarm if it is known why."""
     raised = "stalled" in history.raised
     if history.raised - PASSING or not raised and history.loss_rise > thresholds.risen_loss:
         return None  # more than that is known
-    told = _told(history, thresholds)
-    if told is not None:
-        return told
+    reason = _reason(history, thresholds)
+    if reason is not None:
+        return reason
     if history.steps < 200 or history.path < 3 * thresholds.moved_path:
         return None
     if len(history.losses) < 12 or not history.loss_at_start > 0:
@@ -191,8 +191,9 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     )  # fmt: skip
 
 
-def _told(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Why a loss stands still although the weights have come some way: an alarm."""
+def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Targets that are far beyond the output, inputs that are too large for a classifier that only
+    guesses, or a dropout that leaves too little, once the weights have come some way."""
     first, view, steps = history.first_view, history.view, history.steps
     moved = history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
     if first is None or view is None or steps < 3 * PATIENCE_STEPS or not moved:
