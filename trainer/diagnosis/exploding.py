@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame, guess
+from trainer.diagnosis import blame, overconfidence
 from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -31,11 +31,11 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     first, view = history.first_view, history.view
     if first is None or view is None:
         return None
-    nats = guess.nats_of_the_sure_and_wrong(history)
+    nats = overconfidence.nats_of_the_sure_and_wrong(history)
     if first.normalised and nats is None:
         return None
     ratio, now = first.forward_ratio, view.forward_ratio
-    if first.output_signal <= thresholds.lost_signal * guess.varying(first):
+    if first.output_signal <= thresholds.lost_signal * overconfidence.varying(first):
         return None  # biases beside tiny inputs
     late = history.steps >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still

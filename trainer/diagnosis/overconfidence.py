@@ -1,4 +1,4 @@
-"""Is a classifier worse than a guess? Its gradient tells, whatever its loss is multiplied by."""
+"""Is a classifier sure and wrong? Its gradient tells, whatever its loss is multiplied by."""
 
 from __future__ import annotations
 
