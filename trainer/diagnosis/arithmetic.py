@@ -137,6 +137,8 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
 def underflow(history: History, thresholds: Thresholds) -> Symptom | None:
     """Gradients of a narrow type that are zero because they are too small for it."""
     record = history.record
+    if NARROW.keys().isdisjoint(record.dtypes):
+        return None
     dtypes = dict(zip(record.parameters, record.dtypes, strict=True))
     shapes = dict(zip(record.parameters, record.shapes, strict=True))
     lost, seen, worst = 0, 0, ("", 0.0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from statistics import median
-
-import numpy as np
+from itertools import pairwise
+from statistics import fmean, median
 
 from trainer.diagnosis import blame, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
@@ -79,10 +78,10 @@ def _were_replaced(history: History) -> bool:
 
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss is above that at the start and goes on rising."""
-    recent = np.array(history.losses[-RECENT:])
+    recent = history.losses[-RECENT:]
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
         return None
-    rising = int((np.diff(recent) > 0).sum())
+    rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:
         return None
     return Symptom(
@@ -155,16 +154,17 @@ def loss_spike(history: History, thresholds: Thresholds) -> Symptom | None:
 def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss goes up and down from step to step without getting lower."""
     before = history.before
-    losses = np.array(history.losses[-10:])
+    losses = history.losses[-10:]
     if len(losses) < 10 or before is None or history.record.step - before.step != 1:
         return None
-    turns = np.diff(losses)
-    if not ((turns[1:] * turns[:-1] < 0).all() and losses[-3:].mean() >= losses[:3].mean()):
+    turns = [now - then for then, now in pairwise(losses)]
+    turned = all(then * now < 0 for then, now in pairwise(turns))
+    if not (turned and sum(losses[-3:]) >= sum(losses[:3])):
         return None
     return Symptom(
         "oscillating", "info", None, "learning rate",
         "the loss goes up and down with every step",
-        {"amplitude": float(np.abs(turns).mean())}, sightings=1,
+        {"amplitude": fmean(map(abs, turns))}, sightings=1,
     )  # fmt: skip
 
 

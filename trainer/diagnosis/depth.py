@@ -29,7 +29,9 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     way or the flow was there at first. No alarm while it is awaited or on its way back.
     """
     first, view = history.first_view, history.view
-    if first is None or view is None or view.dead_row is not None:
+    if first is None or view is None or not view.flow_ratio <= 10 * thresholds.lost_gradient:
+        return None
+    if view.dead_row is not None:
         return None
     steps, signal, ratio = history.steps, view.output_signal, view.flow_ratio
     # Of a single sample nobody knows its signal; that the loss stays has to do.

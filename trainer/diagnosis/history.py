@@ -28,6 +28,7 @@ class History:
 
     record: StepRecord = field(init=False)  # the newest
     updates: Array = field(default_factory=lambda: np.zeros(0))  # its ratios; NaN for no matrix
+    known: list[float] = field(default_factory=list)  # those of the matrices
     update: float = math.nan  # the median of those
     first_step: int = 0  # of the records
     before: StepRecord | None = None  # the one before it
@@ -37,6 +38,7 @@ class History:
     guesses: list[Look] = field(default_factory=list)  # the latest, beside a guess
     marks: list[Mark] = field(default_factory=list)  # evenly spaced, from the first on
     losses: list[float] = field(default_factory=list)
+    recent_loss: float = math.nan  # the median of the latest: one batch may be easy
     norms: list[float] = field(default_factory=list)
     loss_at_start: float = math.nan
     first_losses: list[float] = field(default_factory=list)
@@ -48,9 +50,14 @@ class History:
     learning_rates: list[float] = field(default_factory=list)
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     alike: list[str] | None = None  # matrices whose units were copies of each other all the time
+    # The sums of update ratios, each at most 1: the clock of the diagnosis, since a warm-up or a
+    # small rate takes its time. `path` is that of the matrix that has come farthest.
     paths: Array = field(default_factory=lambda: np.zeros(0))
+    path: float = 0.0
+    _ways: Array = field(default_factory=lambda: np.zeros(0))  # at the newest step
     first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
     first_parameters: tuple[str, ...] = ()
+    _half_way: Mark | None = None  # once it is asked for
     _looks: int = 0  # at the layers
     _stride: int = 1  # looks from one of the marks to the next
 
@@ -61,14 +68,15 @@ class History:
             self.first_step, self.first_sizes = record.step, record.parameter_rms
             self.first_parameters = record.parameters
         self.record = record
-        before, self.updates = self.updates, self._updates(record)
-        known = self.updates[~np.isnan(self.updates)].tolist()
-        self.update = median(known) if known else math.nan
-        self._walk(before)
+        self.updates = self._updates(record)
+        self.known = [ratio for ratio in self.updates.tolist() if ratio == ratio]
+        self.update = median(self.known) if self.known else math.nan
+        self._walk()
         self.view = view(record)
         self.first_view = self.first_view or self.view
         if math.isfinite(record.loss):
             self.losses = [*self.losses[-KEPT:], record.loss]
+            self.recent_loss = median(self.losses[-RECENT_LOSSES:])
             if len(self.losses) <= EARLY_LOSSES:
                 self.loss_at_start = min(self.losses)
             if len(self.first_losses) < FIRST_LOSSES:
@@ -90,24 +98,19 @@ class History:
                 self.first_update, self.first_rate = self.update, record.learning_rate
             self.largest_update = max(self.largest_update, self.update)
 
-    def _walk(self, updates_before: Array) -> None:
+    def _walk(self) -> None:
+        before, self._ways = self._ways, np.minimum(self.updates, 1.0)
         if self.before is None or self.before.parameters != self.record.parameters:
             self.paths = np.zeros(len(self.updates))
-            return
-        both = np.minimum(self.updates, 1.0) + np.minimum(updates_before, 1.0)
-        ways = np.fmax(both, 0.0) / 2  # NaN, where a parameter is no matrix, is no way
-        self.paths = self.paths + ways * (self.record.step - self.before.step)
+        else:
+            both = np.fmax(before + self._ways, 0.0)  # NaN, where there is no matrix, is no way
+            self.paths = self.paths + both * ((self.record.step - self.before.step) / 2)
+        self.path = max(self.paths.tolist(), default=0.0)
 
     @staticmethod
     def _updates(record: StepRecord) -> Array:
         """The update ratios of matrices; biases start at zero and norms at one."""
         return np.where(matrices(record.shapes), record.update_ratio, np.nan)
-
-    @property
-    def path(self) -> float:
-        """How far the matrix that moved most has come: the sum of its update ratios, each at most
-        1. The clock of the diagnosis: a warm-up or a small rate takes its time."""
-        return float(self.paths.max(initial=0.0))
 
     @property
     def shrunk(self) -> float:
@@ -147,11 +150,6 @@ class History:
         start = self.loss_at_start
         return self.loss / start if start > 0 and self.loss > 0 else math.nan
 
-    @property
-    def recent_loss(self) -> float:
-        """The median of the latest: one batch may be easy; NaN without."""
-        return median(self.losses[-RECENT_LOSSES:]) if self.losses else math.nan
-
     def _is_flat(self) -> bool:
         first, now = self.first_losses, self.recent_loss
         if len(first) < FIRST_LOSSES or not self.loss_at_start > 0:
@@ -190,7 +188,7 @@ class History:
         return len(rates) > 1 and rates[-1] > 1.2 * rates[len(rates) // 2]
 
     def _remember(self, mark: Mark) -> None:
-        self.mark = mark
+        self.mark, self._half_way = mark, None
         if self._looks % self._stride == 0:
             self.marks.append(mark)
         self._looks += 1
@@ -201,8 +199,10 @@ class History:
     @property
     def half_way(self) -> Mark:
         """The last mark of the first half of the way."""
-        behind = (mark for mark in self.marks if mark.path <= self.mark.path / 2)
-        return max(behind, key=lambda mark: mark.path, default=self.marks[0])
+        if self._half_way is None:
+            behind = (mark for mark in self.marks if mark.path <= self.mark.path / 2)
+            self._half_way = max(behind, key=lambda mark: mark.path, default=self.marks[0])
+        return self._half_way
 
     @property
     def rebounds(self) -> bool:

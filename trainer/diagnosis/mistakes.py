@@ -62,8 +62,8 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     if not ((unmoved or slow or stopped) and record.gradient_norm > 0):
         return None
-    unchanged = record.unchanged_fraction[~np.isnan(record.unchanged_fraction)]
-    share = float(np.median(unchanged)) if len(unchanged) else math.nan
+    unchanged = [share for share in record.unchanged_fraction.tolist() if share == share]
+    share = median(unchanged) if unchanged else math.nan
     fallen = record.learning_rate <= FALLEN_RATE * history.first_rate
     category = "learning rate" if unmoved or slow else "stalled"
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
-
-import numpy as np
 
 from trainer.diagnosis import standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
@@ -44,13 +43,13 @@ def is_rounding(view: View, times: float = 1.0) -> bool:
 
 def first_layers_update(history: History) -> float:
     """The median update ratio of the first half of the matrices; NaN without."""
-    known = history.updates[~np.isnan(history.updates)]
-    return float(np.median(known[: max(1, len(known) // 2)])) if len(known) else np.nan
+    known = history.known
+    return median(known[: max(1, len(known) // 2)]) if known else math.nan
 
 
 def largest_update(history: History) -> float:
     """The update ratio of the matrix that the newest step moved most; NaN without."""
-    return float(np.fmax.reduce(history.updates, initial=np.nan))
+    return max(history.known, default=math.nan)
 
 
 def had_its_way(history: History, thresholds: Thresholds) -> bool:
@@ -102,10 +101,11 @@ def left_behind(history: History, thresholds: Thresholds) -> bool:
 
     What dropout adds, or the degree of a graph's nodes, is no signal but looks like one.
     """
-    paths = history.paths[~np.isnan(history.updates)]  # of the matrices
-    if history.adaptive or not len(paths) or history.steps < 3 * PATIENCE_STEPS:
+    if history.adaptive or not history.known or history.steps < 3 * PATIENCE_STEPS:
         return False
-    first = float(np.median(paths[: max(1, len(paths) // 2)]))
+    both = zip(history.paths.tolist(), history.updates.tolist(), strict=True)
+    paths: list[float] = [path for path, update in both if update == update]  # of the matrices
+    first = median(paths[: max(1, len(paths) // 2)])
     return first <= thresholds.starved_update * history.steps and history.path >= 10 * first
 
 
@@ -125,11 +125,11 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     first = history.first_losses
     if history.steps < 3 * PATIENCE_STEPS or not first or not history.marks:
         return False
-    most = max(mark.flow_ratio for mark in history.marks) <= thresholds.lost_gradient / 100
-    still = first_layers_update(history) <= 10 * thresholds.starved_update
-    moves = largest_update(history) >= 10 * first_layers_update(history)
-    stands = min(history.recent_loss, history.loss) >= STANDING * median(first) > 0
-    return most and still and moves and stands
+    slow, stands = first_layers_update(history), min(history.recent_loss, history.loss)
+    still = slow <= 10 * thresholds.starved_update and largest_update(history) >= 10 * slow
+    if not (still and stands >= STANDING * median(first) > 0):
+        return False
+    return max(mark.flow_ratio for mark in history.marks) <= thresholds.lost_gradient / 100
 
 
 def shrinks(history: History, first: View, view: View) -> bool:

@@ -183,12 +183,12 @@ class View:
     @cached_property
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""
-        lost, reached = self.gradient_lost, ~np.isnan(self.gradient_rms)
-        rectifiers = self.order.rectifiers
+        lost, rectifiers = self.gradient_lost, self.order.rectifiers
         for row in rectifiers[self.dead[rectifiers] == 1.0].tolist():
             if row > 0 and not self.rms[row - 1] > 0:
                 continue
-            if (lost[:row] | ~reached[:row]).all() and (row == 0 or lost[:row].any()):
+            none = lost[:row] | np.isnan(self.gradient_rms[:row])
+            if none.all() and (row == 0 or lost[:row].any()):
                 return int(row)
         # Functions that no module tells of: a gradient arrives at a layer, none at the one before.
         # In a layer that is called step by step it may be a gate that is shut.
