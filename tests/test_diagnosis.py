@@ -314,6 +314,21 @@ class TestVanishing:
         assert said() == [150]
         assert said(end=0.5) == said(first=2e-5) == said(flow=0.2) == said(optimizer="Adam") == []
 
+    def test_a_signal_that_may_be_a_dropout_s(self) -> None:
+        """Then a gradient that does not arrive is enough, if all was in vain."""
+
+        def found(flow: float, kind: str = "Dropout", **keys: float) -> Finding | None:
+            rows = deep(6, backward=flow ** (1 / 6), **{"update": 0.01, **keys})
+            rows.insert(-1, replace(rows[-2], kind=kind))
+            made = (record(s, rows, optimizer="Adam") for s in STEPS)
+            return diagnosed(made).get("vanishing")
+
+        lost = found(1e-3)
+        assert lost is not None and lost.steps[0] == 150 and lost.level == "warning"
+        assert lost.cause.endswith("of that at the last ones and the loss stays")
+        assert found(1e-6, update=1e-4) is not None
+        assert found(0.02) is found(1e-3, kind="ReLU") is found(1e-3, update=1e-4) is None
+
     def test_norms_and_biases_are_not_asked_whether_they_stand_still(self) -> None:
         def said(first: float) -> set[str]:
             layers = deep(8, backward=0.3)
@@ -1120,6 +1135,9 @@ class TestLoop:
         assert narrow.cause.startswith("dtype: ") and "90% of the updates" in narrow.cause
         warming = [record(s, still, learning_rate=1e-3 * (s + 1)) for s in STEPS]
         assert alarms(warming) == set()
+        # A warm-up that is over explains no longer why nothing moves.
+        warm = [record(s, still, learning_rate=1e-3 * (1 + min(s, 50))) for s in STEPS]
+        assert diagnosed(warm)["starved_update"].steps[0] == 100
         assert alarms(run(deep(3, update=1e-5))) == set()
 
     def test_updates_of_so_little_that_the_loss_stays(self) -> None:
@@ -1281,6 +1299,22 @@ class TestLoop:
         assert alarms(falls) == set()
         lost = diagnosed(rows(0.95, backward=0.01, signal=0.01), **tree)["vanishing"]
         assert lost.cause.startswith("dropout: ") and lost.change == {"model.dropout": 0.1}
+
+    def test_dropouts_that_leave_too_little_together(self) -> None:
+        def found(depth: int, share: float, fall: float = 0.0) -> Finding | None:
+            rows = deep(depth)
+            for place in range(2 * depth, 0, -2):
+                rows.insert(place, Layer("Dropout", dead=share, rms=(1 - share) ** -0.5))
+            return diagnosed(
+                record(s, rows, loss=1 / (1 + fall * s)) for s in STEPS
+            ).get("stalled")  # fmt: skip
+
+        many = found(8, 0.6)
+        assert many is not None and many.level == "warning" and many.steps[0] == 150
+        assert many.cause.startswith("dropout: after 150 steps 8 dropouts take 60% each, and the")
+        # Two leave enough, and any number of those that take little; nor does it matter if it falls.
+        for other in (found(2, 0.6), found(12, 0.4), found(8, 0.6, fall=0.01)):
+            assert other is None or other.level == "info"
 
     def test_weights_that_a_decay_has_shrunk(self) -> None:
         def cause(left: float, decay: float = 5.0) -> str:
@@ -1671,6 +1705,43 @@ class TestInputs:
         assert raw.change == {"data.standardize": True}
         assert found(20.0) is None and found(80.0, last=0.5) is None  # which is on its way
         assert found(80.0, kind="BatchNorm1d") is None  # which is made for any size
+
+    def test_small_inputs_of_which_nothing_is_learnt(self) -> None:
+        def found(size: float, fall: float = 0.0, kind: str = "Linear") -> Finding | None:
+            rows = deep(3)
+            rows[0] = replace(rows[0], kind=kind)
+            made = (record(s, rows, input_rms=size, loss=1 - fall * s) for s in STEPS)
+            said = diagnosed(made, data={"standardize": False}).get("stalled")
+            return None if said is None or said.level == "info" else said
+
+        tiny = found(0.02)
+        assert tiny is not None and tiny.steps[0] == 150
+        assert tiny.cause.startswith("data: after 150 steps nothing is learnt; the inputs have an ")
+        assert tiny.change == {"data.standardize": True}
+        assert found(0.1) is found(0.02, fall=1e-3) is found(0.02, kind="LayerNorm") is None
+
+    def test_a_last_activation_that_lets_nothing_back(self) -> None:
+        def found(slope: float, power: float = 2, output: float = 1e-3) -> Finding | None:
+            made = []
+            for s in STEPS:
+                one = self.squared(s, 0.9, output, power, update=0.01)
+                assert one.layers is not None
+                rows = [*deep(3, update=0.01), Layer("Sigmoid", output)]
+                errors = one.layers.gradients.moments[-1, 1] / VALUES**0.5
+                rows[-1] = replace(rows[-1], gradient=errors)
+                rows[-2] = replace(rows[-2], gradient=0.25 * slope * errors)
+                made.append(record(s, rows, loss=one.loss))
+            said = diagnosed(made).get("saturated")
+            return None if said is None or said.where != "7" else said
+
+        shut = found(1e-6)
+        assert shut is not None and shut.steps[0] == 100 and shut.level == "warning"
+        assert shut.cause == (
+            "last activation: the last Sigmoid is at its limit for all samples and lets 1e-06 of "
+            "the gradient back"
+        )
+        assert shut.remedy.startswith("take a cross-entropy, which undoes it, in place of the ")
+        assert found(1e-2) is found(1e-6, power=1) is found(1e-6, output=2.0) is None
 
     def test_targets_that_the_last_activation_does_not_reach(self) -> None:
         def cause(kind: str, away: float) -> str:

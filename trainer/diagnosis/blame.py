@@ -25,6 +25,8 @@ TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging
              "dead_units", "saturated"}  # fmt: skip
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
 DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
+HALF_DROPPED = 0.45  # nearly, since the share of some values is not that of all
+LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take half and more
 REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
 
 
@@ -112,8 +114,8 @@ def behind(
     if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= left:
         words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
         return Behind("decay", words, remedies.REMEDIES["decay"])
-    if verdict in TOO_SMALL | {"dead_units"} and dropped(first) >= DROPPED:
-        words = f"dropout takes {dropped(first):.0%} of what a layer puts out"
+    words = too_much_dropped(first)
+    if words is not None and verdict in TOO_SMALL | {"dead_units"}:
         return Behind("dropout", words, remedies.REMEDIES["dropout"])
     signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
     if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
@@ -150,25 +152,46 @@ def of_inputs(view: View, verdict: str, now: View | None = None) -> str | None:
     return None
 
 
-def dropped(view: View) -> float:
-    """The share of values that a dropout takes, of the one that takes most; 0 without."""
+def dropped(view: View) -> list[float]:
+    """The shares of values that the dropouts take."""
+    if not view.order.drops:
+        return []
     zeros, rms = view.table.zero_fraction[view.order.rows].tolist(), view.rms.tolist()
-    shares = [0.0]
+    shares = []
     for row in (row for row, kind in enumerate(view.kinds) if row and kind in DROPOUTS):
         if zeros[row - 1] < 1 and rms[row] > 0:
             # It may be given something else than what the layer before put out; what it leaves of
             # that it multiplies by 1 / (1 - share).
             of_zeros = 1 - (1 - zeros[row]) / (1 - zeros[row - 1])
             shares.append(min(of_zeros, 1 - (rms[row - 1] / rms[row]) ** 2))
-    return max(shares)
+    return shares
+
+
+def too_much_dropped(view: View) -> str | None:
+    """What dropouts take, if one or all that take half and more leave too little."""
+    shares = dropped(view)
+    if max(shares, default=0.0) >= DROPPED:
+        return f"dropout takes {max(shares):.0%} of what a layer puts out"
+    left = [1 - share for share in shares if share >= HALF_DROPPED]
+    if math.prod(left) > LEFT_BY_ALL:
+        return None
+    return f"{len(left)} dropouts take {1 - sum(left) / len(left):.0%} each"
 
 
 def too_large(view: View) -> str | None:
     """How large the inputs are, if they are too large for start values and rates."""
-    size = view.input_rms
-    if not size >= SCALE or "Norm" in "".join(view.kinds[:1]):
+    return _of_size(view) if view.input_rms >= SCALE else None
+
+
+def too_small(view: View) -> str | None:
+    """The same of inputs that are too small."""
+    return _of_size(view) if 0 < view.input_rms <= 1 / SCALE else None
+
+
+def _of_size(view: View) -> str | None:
+    if "Norm" in "".join(view.kinds[:1]):
         return None  # what normalises first is made for any size
-    return f"the inputs have an RMS of {size:.3g}; start values and rates are made for 1"
+    return f"the inputs have an RMS of {view.input_rms:.3g}; start values and rates are made for 1"
 
 
 def _place(view: View, record: StepRecord, sizes: np.ndarray) -> int:

@@ -193,28 +193,35 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     """Targets that are far beyond the output, inputs that are too large for a classifier that only
-    guesses, or a dropout that leaves too little, once the weights have come some way."""
+    guesses, inputs that are too small, or dropouts that leave too little, once the weights have
+    come some way."""
     first, view, steps = history.first_view, history.view, history.steps
     moved = history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
     if first is None or view is None or steps < 3 * PATIENCE_STEPS or not moved:
         return None
     beyond = target.beyond(history, history.mark) if history.stays else None
-    inputs, dropped = blame.too_large(first), blame.dropped(view)
+    large, small, dropped = (
+        blame.too_large(first),
+        blame.too_small(first),
+        blame.too_much_dropped(view),
+    )
+    vain = standstill.in_vain(history) and not standstill.falls(history)
     if beyond is not None:
         category, words = "data", f"{beyond}, and the loss is still that at the start"
-    elif inputs is not None and standstill.guesses(history) and not standstill.falls(history):
-        category, words = "data", f"nothing is learnt but to guess; {inputs}"
+    elif large is not None and vain and standstill.guesses(history):
+        category, words = "data", f"nothing is learnt but to guess; {large}"
+    elif small is not None and vain:
+        category, words = "data", f"nothing is learnt; {small}"
     # Losses that differ so much from batch to batch are compared with the lowest at the start.
-    elif dropped >= blame.DROPPED and history.recent_loss >= LOWER * history.loss_at_start > 0:
-        category = "dropout"
-        words = f"dropout takes {dropped:.0%} of what a layer puts out, and the loss stays"
+    elif dropped is not None and history.recent_loss >= LOWER * history.loss_at_start > 0:
+        category, words = "dropout", f"{dropped}, and the loss stays"
     else:
         return None
     evidence = {
         "distance": target.distance(history.mark),
         "output_rms": history.mark.output,
         "input_rms": first.input_rms,
-        "dropped": dropped,
+        "dropped": max(blame.dropped(view), default=0.0),
     }
     return Symptom(
         "stalled", "warning", None, category, f"after {steps} steps {words}", evidence, sightings=1

@@ -41,6 +41,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     lost = recovery.lost(view, thresholds)
     weak = recovery.is_faint(view, thresholds)
     faded = recovery.has_faded(history, first, view, thresholds)
+    faded = faded or recovery.is_idle(history, view, thresholds)
     left_behind = ratio <= thresholds.lost_gradient and recovery.left_behind(history, thresholds)
     left_behind = left_behind and (history.stays or weak and moved)
     left_behind |= recovery.is_cut_off(history, thresholds)

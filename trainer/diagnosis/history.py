@@ -185,7 +185,7 @@ class History:
     def rate_is_rising(self) -> bool:
         """Whether the learning rate still warms up."""
         rates = self.learning_rates
-        return len(rates) > 1 and rates[-1] > 1.2 * rates[len(rates) // 2]
+        return rates[-1] > 1.2 * rates[len(rates) // 2] and rates[-1] > rates[-2]
 
     def _remember(self, mark: Mark) -> None:
         self.mark, self._half_way = mark, None

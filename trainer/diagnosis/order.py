@@ -86,6 +86,11 @@ class Order:
         return any(kind in GATED for kind in self.kinds)
 
     @cached_property
+    def drops(self) -> bool:
+        """Whether some layer is a dropout."""
+        return not DROPOUTS.isdisjoint(self.kinds)
+
+    @cached_property
     def normalised(self) -> bool:
         """Whether some layer normalises."""
         return any("Norm" in kind for kind in self.kinds)

@@ -119,6 +119,20 @@ def has_faded(history: History, first: View, view: View, thresholds: Thresholds)
     )
 
 
+def is_idle(history: History, view: View, thresholds: Thresholds) -> bool:
+    """Whether no more than a hundredth of a gradient that is lost came to the first layers over the
+    second half of the steps, or a third where the weights moved, and all was in vain, in a network
+    with dropout: what looks like a signal may be that."""
+    if history.steps < 3 * PATIENCE_STEPS or not view.order.drops:
+        return False
+    moved = history.path >= thresholds.moved_path
+    least = thresholds.lost_gradient / (3 if moved else 100)
+    middle = history.first_step + history.steps / 2
+    if not (view.flow_ratio <= least and standstill.in_vain(history)):
+        return False
+    return all(mark.flow_ratio <= least for mark in history.marks if mark.step >= middle)
+
+
 def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     """Whether a hundredth of a gradient that is lost was the most that ever came to the first
     layers, which stand still, and the loss has hardly fallen; whatever signal there seems to be."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
-from trainer.diagnosis import standstill
+from trainer.diagnosis import standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import View
 
 BATCHES = 10  # in a row, of one sample or little more, for all of which a layer gives zero
+SHUT = 1e-4  # of an activation's largest slope, which lets nothing back
 FEW = 256  # values in a batch, next to which others may not be zero
 JUDGED_FROM_STEP = 10  # whether the loss falls
 
@@ -61,6 +63,9 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     view = history.view
     if view is None or history.steps < JUDGED_FROM_STEP:
         return None
+    last = _last_is_shut(history, view)
+    if last is not None:
+        return last
     if not (history.stuck or standstill.in_vain(history)) or history.signal_grows:
         return None
     if not (view.flow_ratio >= thresholds.flat_flow or standstill.in_vain(history)):
@@ -86,3 +91,21 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
         {"slope_over_largest": flat[row], "saturated_layers": len(flat)},
         sightings=2,
     )
+
+
+def _last_is_shut(history: History, view: View) -> Symptom | None:
+    """Whether the last activation is at its limit for all samples, so that it lets nothing of a
+    squared error back, and nothing has been learnt."""
+    row = len(view.kinds) - 1
+    follows = row > 0 and view.order.last_with_parameters == row - 1
+    if not follows or view.kinds[row] not in SATURATING or history.steps < 2 * PATIENCE_STEPS:
+        return None
+    slope = float(view.gains[row]) / SATURATING[view.kinds[row]]
+    if not slope <= SHUT or not target.is_squared(history) or standstill.has_learnt(history):
+        return None
+    return Symptom(
+        "saturated", "warning", view.names[row], "last activation",
+        f"the last {view.kinds[row]} is at its limit for all samples and lets {slope:.1g} of the "
+        "gradient back",
+        {"slope_over_largest": slope},
+    )  # fmt: skip
