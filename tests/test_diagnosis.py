@@ -1312,7 +1312,7 @@ class TestLoop:
         many = found(8, 0.6)
         assert many is not None and many.level == "warning" and many.steps[0] == 150
         assert many.cause.startswith("dropout: after 150 steps 8 dropouts take 60% each, and the")
-        # Two leave enough, and any number of those that take little; nor does it matter if it falls.
+        # Two leave enough, as do many that take little; nor does it matter where the loss falls.
         for other in (found(2, 0.6), found(12, 0.4), found(8, 0.6, fall=0.01)):
             assert other is None or other.level == "info"
 
