@@ -23,7 +23,7 @@ from trainer.events import Events
 from trainer.finding import Finding
 from trainer.journal import Journal, log
 from trainer.leftover import Leftover
-from trainer.observation import Observation, Unobserved
+from trainer.observation import Observation, Unobserved, told
 from trainer.record import StepRecord
 from trainer.watched import Watched
 
@@ -142,6 +142,7 @@ class Monitor:
         in the host's memory that is no finite number when that of the step before was one. The
         context's `record` is there at its end; None if the step is not observed.
         """
+        loss = told(loss)
         was_bad, self._is_bad = self._is_bad, _is_bad(loss)
         observed = always or self.observes(step) or self._is_bad and not was_bad
         left, self._leftover = self._leftover, None
@@ -229,10 +230,8 @@ class Monitor:
 
 
 def _is_bad(loss: Tensor | float | None) -> bool:
-    """Whether a loss is not finite; of one in a device's memory nobody asks, which would wait."""
-    if isinstance(loss, Tensor):
-        return loss.is_cpu and loss.numel() == 1 and not math.isfinite(loss.item())
-    return loss is not None and not math.isfinite(loss)
+    """Whether a number is not finite."""
+    return loss is not None and not isinstance(loss, Tensor) and not math.isfinite(loss)
 
 
 def section_of(keys: dict[str, Any]) -> Section:

@@ -149,7 +149,9 @@ class Observation(Unobserved):
         moments, squares, changed = (array.astype(np.float64, copy=False) for array in arrays[:3])
         counts = None if self._counts is None else arrays[3]
         gradients = TensorTable(self._names, moments, counts)
-        gradient_norm = float(np.linalg.norm(gradients.norms()))
+        norms = gradients.norms().tolist()
+        # hypot says that of infinity and NaN the norm is infinity.
+        gradient_norm = math.hypot(*norms) if all(map(math.isfinite, norms)) else sum(norms)
         if numbers["norm_after"] and gradient_norm:
             numbers["coefficient"] = numbers["norm_after"] / gradient_norm
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -199,6 +201,13 @@ class Observation(Unobserved):
             # Now, since the user may clear the gradients before the context ends.
             watched = self._watched
             self.leftover = leftover(self.step, watched.gradients(), watched.parameters)
+
+
+def told(loss: Tensor | float | None) -> Tensor | float | None:
+    """A loss, as a number where that is in the host's memory: for others somebody has to wait."""
+    if isinstance(loss, Tensor) and loss.is_cpu and loss.numel() == 1:
+        return loss.item()
+    return loss
 
 
 def _number(value: Any) -> float:

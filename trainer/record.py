@@ -90,9 +90,9 @@ class TensorTable:
 
     def norms(self) -> NDArray[np.float64]:
         """(N,) L2 norms that the optimizer meets: NaN with any NaN, else inf with any infinity."""
-        _, norm, _, _, _, nans, infinities = self.moments.T
-        if not (nans.any() or infinities.any()):
-            return np.asarray(norm)
+        norm, nans, infinities = self.moments[:, 1], self.moments[:, 5], self.moments[:, 6]
+        if not np.count_nonzero(self.moments[:, 5:]):
+            return norm
         return np.where(nans > 0, np.nan, np.where(infinities > 0, np.inf, norm))
 
 

@@ -114,9 +114,9 @@ def behind(
     if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= left:
         words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
         return Behind("decay", words, remedies.REMEDIES["decay"])
-    words = too_much_dropped(first)
-    if words is not None and verdict in TOO_SMALL | {"dead_units"}:
-        return Behind("dropout", words, remedies.REMEDIES["dropout"])
+    taken = too_much_dropped(first)
+    if taken is not None and verdict in TOO_SMALL | {"dead_units"}:
+        return Behind("dropout", taken, remedies.REMEDIES["dropout"])
     signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
     if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
         words = "the inputs are the same for every sample"
