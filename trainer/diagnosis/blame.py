@@ -184,8 +184,8 @@ def too_large(view: View) -> str | None:
 
 
 def too_small(view: View) -> str | None:
-    """The same of inputs that are too small."""
-    return _of_size(view) if 0 < view.input_rms <= 1 / SCALE else None
+    """The same of inputs that are far too small: of others networks learn, slowly."""
+    return _of_size(view) if 0 < view.input_rms <= 1 / SCALE**2 else None
 
 
 def _of_size(view: View) -> str | None:

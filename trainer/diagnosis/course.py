@@ -77,9 +77,12 @@ def _were_replaced(history: History) -> bool:
 
 
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The loss is above that at the start and goes on rising."""
-    recent = history.losses[-RECENT:]
+    """The loss is above that at the start and goes on rising, and updates were large enough to do
+    that; where targets move it rises whatever they are."""
+    recent, small = history.losses[-RECENT:], thresholds.thrown_update / 3
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
+        return None
+    if not history.largest_update >= small:
         return None
     rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:
@@ -112,7 +115,8 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         wanted = thresholds.moved_path / 30  # which is why
         # Of inputs that are much the same for all it is no wonder.
         lost = view.output_signal <= view.input_signal / 10
-        least = 3 * thresholds.lost_signal if history.stays and lost else least
+        stands = history.stays and not history.signal_grows
+        least = 3 * thresholds.lost_signal if stands and lost else least
     middle = history.first_step + history.steps / 2
     ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
     enough = history.path >= wanted

@@ -17,6 +17,7 @@ JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
+FEW = 10  # values of a matrix that began near zero by chance
 GROWS = 10  # times, from the last steps of a sequence to the first: the recurrence does something
 
 
@@ -114,11 +115,15 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Of an optimizer that takes the gradient as it is; others begin with such updates. From step
-    10 on one of those before counts, if the loss has not fallen since, nor that of any batch."""
+    """Of an optimizer that takes the gradient as it is; others begin with such updates, as do a few
+    weights while the loss falls. From step 10 on one of those before counts, if the loss has not
+    fallen since, nor that of any batch."""
     view, first, record = history.view, history.first_view, history.record
     late = history.steps >= JUDGED_FROM_STEP
     if history.adaptive or late and (not history.stuck or _fits_some(history)):
+        return None
+    few = max(map(math.prod, record.shapes), default=0) < FEW
+    if few and history.first_losses and history.loss < history.first_losses[0]:
         return None
     update = history.largest_update if late else history.update
     if not 1 <= update < np.inf:
@@ -137,11 +142,13 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _fits_some(history: History) -> bool:
-    """Whether the loss is well below the very first, and one of the latest below all of those."""
+    """Whether the loss is well below the very first, and one of the latest below all of those, or
+    far below the very first."""
     if not history.losses:
         return False
-    falls = history.recent_loss < 0.7 * history.first_losses[0]
-    return falls and min(history.losses[-RECENT_LOSSES:]) < 0.7 * history.loss_at_start
+    first, recent = history.first_losses[0], history.recent_loss
+    some = min(history.losses[-RECENT_LOSSES:]) < 0.7 * history.loss_at_start
+    return recent < 0.7 * first and some or recent < 0.1 * first
 
 
 def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:

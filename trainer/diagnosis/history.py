@@ -100,8 +100,11 @@ class History:
 
     def _walk(self) -> None:
         before, self._ways = self._ways, np.minimum(self.updates, 1.0)
-        if self.before is None or self.before.parameters != self.record.parameters:
-            self.paths = np.zeros(len(self.updates))
+        names = self.record.parameters
+        if self.before is None or self.before.parameters != names:
+            old = () if self.before is None else self.before.parameters
+            known = dict(zip(old, self.paths.tolist(), strict=True))
+            self.paths = np.array([known.get(name, 0.0) for name in names])
         else:
             both = np.fmax(before + self._ways, 0.0)  # NaN, where there is no matrix, is no way
             self.paths = self.paths + both * ((self.record.step - self.before.step) / 2)
