@@ -142,13 +142,11 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _fits_some(history: History) -> bool:
-    """Whether the loss is well below the very first, and one of the latest below all of those, or
-    far below the very first."""
+    """Whether the loss is well below the very first, and one of the latest below all of those."""
     if not history.losses:
         return False
-    first, recent = history.first_losses[0], history.recent_loss
-    some = min(history.losses[-RECENT_LOSSES:]) < 0.7 * history.loss_at_start
-    return recent < 0.7 * first and some or recent < 0.1 * first
+    falls = history.recent_loss < 0.7 * history.first_losses[0]
+    return falls and min(history.losses[-RECENT_LOSSES:]) < 0.7 * history.loss_at_start
 
 
 def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
