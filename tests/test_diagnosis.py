@@ -1144,6 +1144,8 @@ class TestLoop:
         """The others have come their way before."""
         head, more = [linear(weight=None), linear()], [linear(), linear()]
         assert alarms(record(s, head if s < 100 else more) for s in STEPS) == set()
+        other = [linear(), linear(weight=None)]
+        assert alarms(record(s, (head, other)[n % 2]) for n, s in enumerate(STEPS)) == set()
         stands = [replace(k, update=1e-9) for k in head], [replace(k, update=1e-9) for k in more]
         still = (record(s, stands[s >= 100]) for s in STEPS)
         assert alarms(still) == {"starved_update"}

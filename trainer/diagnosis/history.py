@@ -55,6 +55,7 @@ class History:
     paths: Array = field(default_factory=lambda: np.zeros(0))
     path: float = 0.0
     _ways: Array = field(default_factory=lambda: np.zeros(0))  # at the newest step
+    _come: dict[str, float] = field(default_factory=dict)  # paths when others were trained
     first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
     first_parameters: tuple[str, ...] = ()
     _half_way: Mark | None = None  # once it is asked for
@@ -99,15 +100,16 @@ class History:
             self.largest_update = max(self.largest_update, self.update)
 
     def _walk(self) -> None:
-        before, self._ways = self._ways, np.minimum(self.updates, 1.0)
-        names = self.record.parameters
-        if self.before is None or self.before.parameters != names:
-            old = () if self.before is None else self.before.parameters
-            known = dict(zip(old, self.paths.tolist(), strict=True))
-            self.paths = np.array([known.get(name, 0.0) for name in names])
-        else:
-            both = np.fmax(before + self._ways, 0.0)  # NaN, where there is no matrix, is no way
-            self.paths = self.paths + both * ((self.record.step - self.before.step) / 2)
+        before: Array | float = self._ways
+        self._ways = np.minimum(self.updates, 1.0)
+        names, last = self.record.parameters, self.before or self.record
+        if last.parameters != names:  # layers are frozen or unfrozen, maybe in turns
+            self._come |= zip(last.parameters, self.paths.tolist(), strict=True)
+            before, self.paths = 0.0, np.array([self._come.get(name, 0.0) for name in names])
+        elif self.before is None:
+            before, self.paths = self._ways, np.zeros(len(names))
+        both = np.fmax(before + self._ways, 0.0)  # NaN, where there is no matrix, is no way
+        self.paths = self.paths + both * ((self.record.step - last.step) / 2)
         self.path = max(self.paths.tolist(), default=0.0)
 
     @staticmethod
