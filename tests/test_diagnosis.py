@@ -317,17 +317,23 @@ class TestVanishing:
     def test_a_signal_that_may_be_a_dropout_s(self) -> None:
         """Then a gradient that does not arrive is enough, if all was in vain."""
 
-        def found(flow: float, kind: str = "Dropout", **keys: float) -> Finding | None:
-            rows = deep(6, backward=flow ** (1 / 6), **{"update": 0.01, **keys})
-            rows.insert(-1, replace(rows[-2], kind=kind))
-            made = (record(s, rows, optimizer="Adam") for s in STEPS)
-            return diagnosed(made).get("vanishing")
+        def found(
+            flow: float, kind: str = "Dropout", late: int = 0, update: float = 0.01
+        ) -> Finding | None:
+            def rows(step: int) -> list[Layer]:
+                backward = (flow if step >= late else 0.1) ** (1 / 6)
+                made = deep(6, backward=backward, update=update)
+                return [*made[:-1], replace(made[-2], kind=kind), made[-1]]
+
+            return diagnosed(record(s, rows(s), optimizer="Adam") for s in STEPS).get("vanishing")
 
         lost = found(1e-3)
         assert lost is not None and lost.steps[0] == 150 and lost.level == "warning"
         assert lost.cause.endswith("of that at the last ones and the loss stays")
         assert found(1e-6, update=1e-4) is not None
         assert found(0.02) is found(1e-3, kind="ReLU") is found(1e-3, update=1e-4) is None
+        # It has to be so over the second half of the steps, not at one look alone.
+        assert found(1e-3, late=300) is None
 
     def test_norms_and_biases_are_not_asked_whether_they_stand_still(self) -> None:
         def said(first: float) -> set[str]:
@@ -1138,12 +1144,15 @@ class TestLoop:
         # A warm-up that is over explains no longer why nothing moves.
         warm = [record(s, still, learning_rate=1e-3 * (1 + min(s, 50))) for s in STEPS]
         assert diagnosed(warm)["starved_update"].steps[0] == 100
+        stairs = [record(s, still, learning_rate=1e-3 * (1 + s // 60)) for s in range(0, 300, 20)]
+        assert alarms(stairs) == set()  # it goes on after each tread
         assert alarms(run(deep(3, update=1e-5))) == set()
 
     def test_a_layer_that_is_unfrozen(self) -> None:
         """The others have come their way before."""
         head, more = [linear(weight=None), linear()], [linear(), linear()]
         assert alarms(record(s, head if s < 100 else more) for s in STEPS) == set()
+        assert alarms(record(s, more if s < 100 else [*more, linear()]) for s in STEPS) == set()
         other = [linear(), linear(weight=None)]
         assert alarms(record(s, (head, other)[n % 2]) for n, s in enumerate(STEPS)) == set()
         stands = [replace(k, update=1e-9) for k in head], [replace(k, update=1e-9) for k in more]
@@ -1447,6 +1456,8 @@ class TestCourse:
 
         assert said([1.0, 0.9, 0.8], (1, 3)) == set()
         assert said([1.0, 0.9, 0.8], (30, 30)) == said([1.0, 1.1, 1.2], (1, 3)) == {"exploding"}
+        assert said([1.0] + [0.95] * 20, (1, 3)) == {"exploding"}  # it stands for ten steps
+        assert said([1.0] + [0.05] * 20, (1, 3)) == set()
 
     def test_diverging(self) -> None:
         rising = [record(s, deep(2, update=0.05), loss=1.3**n) for n, s in enumerate(STEPS)]
@@ -1729,24 +1740,31 @@ class TestInputs:
         assert found(80.0, kind="BatchNorm1d") is None  # which is made for any size
 
     def test_small_inputs_of_which_nothing_is_learnt(self) -> None:
-        def found(size: float, fall: float = 0.0, kind: str = "Linear") -> Finding | None:
+        def found(
+            size: float, fall: float = 0.0, kind: str = "Linear", last: float = 1.0
+        ) -> Finding | None:
             rows = [replace(k, rms=0.02) for k in deep(3)]
-            rows[0] = replace(rows[0], kind=kind)
-            made = (record(s, rows, input_rms=size, loss=1 - fall * s) for s in STEPS)
+            rows[1] = replace(rows[1], kind=kind)
+            losses = [(1 - fall * s) * (last if s >= 300 else 1.0) for s in STEPS[:-4] + (300,)]
+            pairs = zip(STEPS[:-4] + (300,), losses, strict=True)
+            made = (record(s, rows, input_rms=size, loss=x) for s, x in pairs)
             said = diagnosed(made, data={"standardize": False}).get("stalled")
             return None if said is None or said.level == "info" else said
 
         tiny = found(1e-3)
-        assert tiny is not None and tiny.steps[0] == 150
-        assert tiny.cause.startswith("data: after 150 steps nothing is learnt; the inputs have an ")
+        assert tiny is not None and tiny.steps[0] == 300
+        assert tiny.cause.startswith("data: after 300 steps nothing is learnt; the inputs have an ")
         assert tiny.change == {"data.standardize": True}
         assert found(0.01) is found(1e-3, fall=1e-3) is found(1e-3, kind="LayerNorm") is None
+        assert found(1e-3, last=0.5) is None  # which is on its way
 
     def test_a_last_activation_that_lets_nothing_back(self) -> None:
-        def found(slope: float, power: float = 2, output: float = 1e-3) -> Finding | None:
+        def found(
+            slope: float, power: float = 2, output: float = 1e-3, fall: float = 0.0
+        ) -> Finding | None:
             made = []
             for s in STEPS:
-                one = self.squared(s, 0.9, output, power, update=0.01)
+                one = self.squared(s, 0.9 * (1 - fall * (s > 5)), output, power, update=0.01)
                 assert one.layers is not None
                 rows = [*deep(3, update=0.01), Layer("Sigmoid", output)]
                 errors = one.layers.gradients.moments[-1, 1] / VALUES**0.5
@@ -1764,6 +1782,7 @@ class TestInputs:
         )
         assert shut.remedy.startswith("take a cross-entropy, which undoes it, in place of the ")
         assert found(1e-2) is found(1e-6, power=1) is found(1e-6, output=2.0) is None
+        assert found(1e-6, fall=0.8) is None  # most is learnt, and this batch has none of the rest
 
     def test_targets_that_the_last_activation_does_not_reach(self) -> None:
         def cause(kind: str, away: float) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainer import statistics
 from trainer.record import BINS, MAGNITUDES, SIGN
-from trainer.statistics import kinds, operations, small, snapshot, threads
+from trainer.statistics import kinds, operations, small, threads
 
 BACKENDS = {"kernel": threads, "numpy": small, "torch": operations}
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -311,28 +311,6 @@ def test_a_snapshot_of_tensors_that_get_other_values_other_memory_or_another_for
     assert_equal(snapshot.take(tensors), [40, 3])
     assert_equal(snapshot.take(tensors[1:]), [3])
     assert len(snapshot.copies) == 1
-
-
-@pytest.mark.parametrize("size", [5, 70_000])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_was_left_by_the_changes_is_not_copied_again(size, dtype, monkeypatch):
-    """But where somebody has changed it since; the squares are the same to the last bit."""
-    tensors = [torch.nn.Parameter(torch.randn(size).to(dtype)), torch.nn.Parameter(torch.ones(3))]
-    kept, fresh = statistics.Snapshot(), statistics.Snapshot()
-    kept.take(tensors)
-    for number in range(4):
-        with torch.no_grad():
-            tensors[0].mul_(0.9)
-        kept.changes(tensors)
-        if number % 2:
-            with torch.no_grad():
-                tensors[1].add_(1)
-        expected = fresh.take(tensors)
-        with monkeypatch.context() as patch:
-            if number % 2 == 0:
-                patch.setattr(snapshot, "by_kind", None)  # nothing is read
-            assert torch.equal(kept.take(tensors), expected)
-        assert all(map(torch.equal, kept.copies, tensors))
 
 
 def test_nothing_else_is_touched():

@@ -180,16 +180,16 @@ def too_much_dropped(view: View) -> str | None:
 
 def too_large(view: View) -> str | None:
     """How large the inputs are, if they are too large for start values and rates."""
-    return _of_size(view) if view.input_rms >= SCALE else None
+    return _of_size(view, 1) if view.input_rms >= SCALE else None
 
 
 def too_small(view: View) -> str | None:
     """The same of inputs that are far too small: of others networks learn, slowly."""
-    return _of_size(view) if 0 < view.input_rms <= 1 / SCALE**2 else None
+    return _of_size(view, 2) if 0 < view.input_rms <= 1 / SCALE**2 else None
 
 
-def _of_size(view: View) -> str | None:
-    if "Norm" in "".join(view.kinds[:1]):
+def _of_size(view: View, first: int) -> str | None:
+    if "Norm" in "".join(view.kinds[:first]):
         return None  # what normalises first is made for any size
     return f"the inputs have an RMS of {view.input_rms:.3g}; start values and rates are made for 1"
 

@@ -79,7 +79,7 @@ def _were_replaced(history: History) -> bool:
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss is above that at the start and goes on rising, and updates were large enough to do
     that; where targets move it rises whatever they are."""
-    recent, small = history.losses[-RECENT:], thresholds.thrown_update / 3
+    recent, small = history.losses[-RECENT:], thresholds.thrown_update / 5
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
         return None
     if not history.largest_update >= small:

@@ -123,7 +123,8 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     if history.adaptive or late and (not history.stuck or _fits_some(history)):
         return None
     few = max(map(math.prod, record.shapes), default=0) < FEW
-    if few and history.first_losses and history.loss < history.first_losses[0]:
+    fallen = (0.1 if late else 1.0) * history.first_losses[0] if history.first_losses else math.nan
+    if few and history.loss < fallen:
         return None
     update = history.largest_update if late else history.update
     if not 1 <= update < np.inf:

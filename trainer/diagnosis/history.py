@@ -48,6 +48,7 @@ class History:
     first_update: float = math.nan  # the same, of the first update that did something
     first_rate: float = math.nan  # the learning rate of that
     learning_rates: list[float] = field(default_factory=list)
+    rate_rose_at: int = 0  # steps after the first record
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     alike: list[str] | None = None  # matrices whose units were copies of each other all the time
     # The sums of update ratios, each at most 1: the clock of the diagnosis, since a warm-up or a
@@ -91,6 +92,8 @@ class History:
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
+        if self.learning_rates and record.learning_rate > self.learning_rates[-1]:
+            self.rate_rose_at = self.steps
         self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
         raised = record.learning_rate >= RAISED * self.first_rate
         self.raised_for = self.raised_for + 1 if raised else 0
@@ -100,14 +103,11 @@ class History:
             self.largest_update = max(self.largest_update, self.update)
 
     def _walk(self) -> None:
-        before: Array | float = self._ways
-        self._ways = np.minimum(self.updates, 1.0)
+        before, self._ways = self._ways, np.minimum(self.updates, 1.0)
         names, last = self.record.parameters, self.before or self.record
-        if last.parameters != names:  # layers are frozen or unfrozen, maybe in turns
-            self._come |= zip(last.parameters, self.paths.tolist(), strict=True)
-            before, self.paths = 0.0, np.array([self._come.get(name, 0.0) for name in names])
-        elif self.before is None:
-            before, self.paths = self._ways, np.zeros(len(names))
+        if last.parameters != names or self.before is None:  # layers may be trained in turns
+            self._come |= zip(last.parameters, self.paths.tolist(), strict=False)
+            before, self.paths = self._ways, np.array([self._come.get(n, 0.0) for n in names])
         both = np.fmax(before + self._ways, 0.0)  # NaN, where there is no matrix, is no way
         self.paths = self.paths + both * ((self.record.step - last.step) / 2)
         self.path = max(self.paths.tolist(), default=0.0)
@@ -188,9 +188,10 @@ class History:
 
     @property
     def rate_is_rising(self) -> bool:
-        """Whether the learning rate still warms up."""
-        rates = self.learning_rates
-        return rates[-1] > 1.2 * rates[len(rates) // 2] and rates[-1] > rates[-2]
+        """Whether the learning rate warms up, or has for no longer than it took to stood since."""
+        rates, stood = self.learning_rates, self.steps - self.rate_rose_at
+        wait = max(PATIENCE_STEPS, self.rate_rose_at)
+        return rates[-1] > 1.2 * rates[0] and stood < wait
 
     def _remember(self, mark: Mark) -> None:
         self.mark, self._half_way = mark, None

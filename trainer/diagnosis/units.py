@@ -13,6 +13,7 @@ from trainer.diagnosis.view import View
 
 BATCHES = 10  # in a row, of one sample or little more, for all of which a layer gives zero
 SHUT = 1e-4  # of an activation's largest slope, which lets nothing back
+LEARNT = 0.05  # of the loss at the start: where targets are rare a batch may have none of them
 FEW = 256  # values in a batch, next to which others may not be zero
 JUDGED_FROM_STEP = 10  # whether the loss falls
 
@@ -101,7 +102,9 @@ def _last_is_shut(history: History, view: View) -> Symptom | None:
     if not follows or view.kinds[row] not in SATURATING or history.steps < 2 * PATIENCE_STEPS:
         return None
     slope = float(view.gains[row]) / SATURATING[view.kinds[row]]
-    if not slope <= SHUT or not target.is_squared(history) or standstill.has_learnt(history):
+    if not slope <= SHUT or history.recent_loss < LEARNT * history.loss_at_start:
+        return None
+    if not target.is_squared(history) or standstill.has_learnt(history):
         return None
     return Symptom(
         "saturated", "warning", view.names[row], "last activation",

@@ -168,12 +168,30 @@ def summarize_blocks(job):
         block = claim(job, header, NEXT_BLOCK)
 
 
+def copy_blocks(job):
+    """Copies at the second addresses, and the sum of squares of each block that is left."""
+    header, addresses, lengths, first, copies = read_job(job)
+    rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 1))
+    squares = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], 1))
+    at = 0
+    block = claim(job, header, NEXT_BLOCK)
+    while block < first[-1]:
+        while first[at + 1] <= block:
+            at += 1
+        x = block_of(job, addresses[at], lengths[at], block - first[at])
+        y = block_of(job, copies[at], lengths[at], block - first[at])
+        rows[block, 0] = copy_block(x, y)
+        if is_last(job, header, first):
+            fold_sums(first, rows, squares)
+        block = claim(job, header, NEXT_BLOCK)
+
+
 def compare_blocks(job):
-    """The sum of squared differences to the second address, how many values are the same, and the
-    sum of squares of each block that is left, which is copied there."""
+    """The sum of squared differences to the second address, and how many values are the same, of
+    each block that is left."""
     header, addresses, lengths, first, others = read_job(job)
-    rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 3))
-    sums = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], 3))
+    rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 2))
+    sums = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], 2))
     at = 0
     block = claim(job, header, NEXT_BLOCK)
     while block < first[-1]:
@@ -194,14 +212,22 @@ def block_of(job, address, length, number):
 
 
 @njit(nogil=True, fastmath=REORDER)
-def compare_block(x, y, row):
-    """y = x; fill `row` with the sum of squared differences, the number of values that are the same
-    and the sum of squares."""
-    total, squares, different = 0.0, 0.0, zero(x)
+def copy_block(x, y):
+    """y = x; the sum of squares."""
+    total = 0.0
     for i in range(x.size):
-        now, then = value(x[i]), value(y[i])
-        total += (now - then) * (now - then)
-        squares += now * now
-        different = count_nonzero(different, difference(x[i], y[i]))
         y[i] = x[i]
-    row[0], row[1], row[2] = total, x.size - different, squares
+        v = value(x[i])
+        total += v * v
+    return total
+
+
+@njit(nogil=True, fastmath=REORDER)
+def compare_block(x, y, row):
+    """Fill `row` with the sum of squared differences and the number of values that are the same."""
+    total, different = 0.0, zero(x)
+    for i in range(x.size):
+        v = value(x[i]) - value(y[i])
+        total += v * v
+        different = count_nonzero(different, difference(x[i], y[i]))
+    row[0], row[1] = total, x.size - different

@@ -62,9 +62,8 @@ def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The sums of squared differences, how many values are the same (N, 2), and what `copy` says,
-    which is done, too; but on an accelerator, where copies are not kept."""
+def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
+    """The sums of squared differences, and how many values are the same (N, 2)."""
     real, bits = _real(tensors[0].device), _BITS[tensors[0].element_size()]
     result = torch.zeros(len(tensors), 2, dtype=real, device=tensors[0].device)
     for (rows, pieces), (_, old) in zip(_portions(tensors), _portions(before), strict=True):
@@ -79,7 +78,7 @@ def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[Tensor
     for row, tensor in enumerate(tensors):
         if tensor.numel() == 0:
             result.select(0, row).zero_()
-    return result, copy(tensors, before) if tensors[0].is_cpu else result.new_zeros(len(tensors))
+    return result
 
 
 @torch.no_grad()

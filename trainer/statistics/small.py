@@ -79,17 +79,13 @@ def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> NDArray[Any]:
 
 
 @np.errstate(all="ignore")
-def compare(
-    tensors: Sequence[Tensor], before: Sequence[Tensor]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The sums of squared differences, how many values are the same (N, 2), and what `copy` says,
-    which is done, too."""
+def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> NDArray[Any]:
+    """The sums of squared differences, and how many values are the same (N, 2)."""
     now, starts, _ = _flat(tensors)
     old, _, _ = _flat(before)
     bits = np.uint32 if now.dtype == np.float32 else np.uint64
     same = np.add.reduceat(now.view(bits) == old.view(bits), starts, dtype=np.float64)
-    changed = _sums_of_squares(now.astype(np.float64) - old, starts)
-    return np.stack([changed, same], axis=1), copy(tensors, before)
+    return np.stack([_sums_of_squares(now.astype(np.float64) - old, starts), same], axis=1)
 
 
 @np.errstate(all="ignore")

@@ -12,29 +12,26 @@ from torch import Tensor
 from trainer.statistics.kinds import Dense, by_kind, dense
 
 _FORM = attrgetter("shape", "dtype", "device")
-_DTYPE, _VERSION = attrgetter("dtype"), attrgetter("_version")
+_DTYPE = attrgetter("dtype")
 
 
 class Snapshot:
     """Copies of the same tensors, again and again.
 
-    On the CPU their memory is used again, since fresh memory costs several times what copying does,
-    and what was there after one step is not copied again before the next, if nobody has changed it
-    since. An accelerator's allocator keeps memory at hand, and it is scarce there.
+    On the CPU their memory is used again, since fresh memory costs several times what copying does.
+    An accelerator's allocator keeps it at hand, and it is scarce there.
     """
 
     def __init__(self) -> None:
         self.copies: list[Tensor] = []
         self._dense = Dense([], True)
         self._where: Any = None  # the tensors in memory, where they are all read in place on a CPU
-        self._left: tuple[Tensor, list[int]] | None = None  # squares and versions after the changes
 
     def take(self, tensors: Sequence[Tensor]) -> Tensor:
         """Copies the tensors; their sums of squares (N,) float64.
 
         A value that is not finite makes its sum so.
         """
-        left, self._left = self._left, None
         if self._where is None or self._where != _where(tensors):
             self._dense, values = dense(tensors), None
             values = self._dense.values
@@ -42,8 +39,6 @@ class Snapshot:
                 self.copies = [torch.empty_like(each, requires_grad=False) for each in values]
             on_cpu = {each.device.type for each in values} == {"cpu"}
             self._where = _where(tensors) if on_cpu and values is tensors else None
-        elif left is not None and left[1] == [*map(_VERSION, tensors)]:
-            return left[0]
         if not tensors:
             return torch.zeros(0, dtype=torch.float64)
         squares: Tensor
@@ -53,12 +48,10 @@ class Snapshot:
     def changes(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sums of (now - before)^2 and how many values are the same, bit for bit: (N, 2).
 
-        The copies are what was before, and become what is now; NaN for a tensor that has another
-        form.
+        The copies are what was before; NaN for a tensor that has another form now.
         """
         other: list[int] = []
-        same = self._where is not None and self._where == _where(tensors)
-        if not same:
+        if self._where is None or self._where != _where(tensors):
             values = list(dense(tensors).values)
             for row, (now, old) in enumerate(zip(values, self.copies, strict=True)):
                 if _FORM(now) != _FORM(old):
@@ -68,11 +61,7 @@ class Snapshot:
         if not tensors:
             return torch.zeros(0, 2, dtype=torch.float64)
         rows: Tensor
-        rows, squares = by_kind(
-            self._dense, lambda kind, *both: kind.compare(*both), self.copies
-        )  # fmt: skip
-        if same:
-            self._left = squares, [*map(_VERSION, tensors)]
+        (rows,) = by_kind(self._dense, lambda kind, *both: (kind.compare(*both),), self.copies)
         for row in other:
             rows[row].fill_(torch.nan)
         if self.copies[0].device.type != "cpu":

@@ -128,22 +128,26 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
 
 def copy(tensors: Sequence[Tensor], copies: Sequence[Tensor]) -> Tensor:
     """The sums of squares (N,) of the tensors, which are copied into `copies`."""
-    return compare(tensors, copies)[1]
+    return _sums(kernel.copy_blocks, tensors, copies, ())
 
 
-def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The sums of squared differences, how many values are the same (N, 2), and what `copy` says,
-    which is done, too."""
+def compare(tensors: Sequence[Tensor], before: Sequence[Tensor]) -> Tensor:
+    """The sums of squared differences, and how many values are the same (N, 2)."""
+    return _sums(kernel.compare_blocks, tensors, before, (2,))
+
+
+def _sums(
+    loop: Any, tensors: Sequence[Tensor], others: Sequence[Tensor], columns: tuple[int, ...]
+) -> Tensor:
     n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
     first = _first_blocks(tuple(lengths))
-    rows = torch.empty(first[-1], 3, dtype=torch.float64, device="cpu")
-    sums = torch.empty(n, 3, dtype=torch.float64, device="cpu")
+    rows = torch.empty(first[-1], *columns, dtype=torch.float64, device="cpu")
+    sums = torch.empty(n, *columns, dtype=torch.float64, device="cpu")
     addresses = [*map(Tensor.data_ptr, tensors)]
-    seconds = [*map(Tensor.data_ptr, before)]
+    seconds = [*map(Tensor.data_ptr, others)]
     header = (0, 0, 0, 0, n, rows.data_ptr(), sums.data_ptr(), 0, 0)
-    loop, dtype = kernel.compare_blocks, tensors[0].dtype
-    _run(loop, dtype, sum(lengths), header, addresses, lengths, first, seconds)
-    return sums[:, :2], sums[:, 2]
+    _run(loop, tensors[0].dtype, sum(lengths), header, addresses, lengths, first, seconds)
+    return sums
 
 
 @lru_cache(maxsize=64)
