@@ -188,7 +188,7 @@ class History:
 
     @property
     def rate_is_rising(self) -> bool:
-        """Whether the learning rate warms up: it rose, and stands since no longer than that took."""
+        """Whether the learning rate warms up: it rose, and stands no longer than that took."""
         rates, stood = self.learning_rates, self.steps - self.rate_rose_at
         wait = max(PATIENCE_STEPS, self.rate_rose_at)
         return rates[-1] > 1.2 * rates[0] and stood < wait
