@@ -26,7 +26,7 @@ TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
 DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
 HALF_DROPPED = 0.45  # nearly, since the share of some values is not that of all
-LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take half and more
+LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take nearly half and more
 REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
 
 
@@ -168,7 +168,7 @@ def dropped(view: View) -> list[float]:
 
 
 def too_much_dropped(view: View) -> str | None:
-    """What dropouts take, if one or all that take half and more leave too little."""
+    """What dropouts take, if one leaves too little or all that take nearly half and more do."""
     shares = dropped(view)
     if max(shares, default=0.0) >= DROPPED:
         return f"dropout takes {max(shares):.0%} of what a layer puts out"

@@ -16,6 +16,7 @@ RECENT = 8  # losses in which a trend is seen
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
+MILD = 5  # times less than an update that throws weights away: too little to raise a loss
 LOWER = 0.9  # of the loss at the start
 PASSING = {"stalled", "loss_spike", "oscillating"}  # which explain nothing
 SETTLED = 20  # steps after which a loss should be back at where it started
@@ -79,10 +80,10 @@ def _were_replaced(history: History) -> bool:
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss is above that at the start and goes on rising, and updates were large enough to do
     that; where targets move it rises whatever they are."""
-    recent, small = history.losses[-RECENT:], thresholds.thrown_update / 5
+    recent = history.losses[-RECENT:]
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
         return None
-    if not history.largest_update >= small:
+    if not history.largest_update >= thresholds.thrown_update / MILD:
         return None
     rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:
@@ -209,7 +210,8 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
         blame.too_small(first),
         blame.too_much_dropped(view),
     )
-    vain = standstill.in_vain(history) and not standstill.falls(history)
+    sized = large is not None or small is not None
+    vain = sized and standstill.in_vain(history) and not standstill.falls(history)
     if beyond is not None:
         category, words = "data", f"{beyond}, and the loss is still that at the start"
     elif large is not None and vain and standstill.guesses(history):
