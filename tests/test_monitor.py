@@ -739,6 +739,19 @@ def test_bad_gradients_are_recorded_not_raised(bad: float) -> None:
     assert np.isfinite(records[0].gradient_norm) == np.isfinite(bad)
 
 
+def test_the_norm_of_gradients_with_nan_and_infinity_is_none() -> None:
+    model, records = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), list[StepRecord]()
+    for parameter, bad in zip(model.parameters(), (math.nan, math.inf, 1.0, 1.0), strict=True):
+        parameter.grad = torch.full_like(parameter, bad)
+    monitor = Monitor(model, sinks=[records.append])
+    with monitor.step(0, 1.0):
+        pass
+    monitor.close()
+    norms = records[0].gradients.norms()
+    assert math.isnan(norms[0]) and math.isinf(norms[1])
+    assert math.isnan(records[0].gradient_norm)
+
+
 def test_compiled_models() -> None:
     model = torch.compile(mlp(), backend="eager")
     records: list[StepRecord] = []
