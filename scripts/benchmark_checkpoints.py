@@ -73,7 +73,7 @@ class Turns(Checkpoints):
 
     def __init__(self, made: Experiment, folder: Path) -> None:
         folder.mkdir()
-        super().__init__(folder, made, Signals(), lambda durable: dict, sys.exit)
+        super().__init__(folder, made, Signals(), lambda durable: lambda wait: {}, sys.exit)
         self.began: list[float] = []
 
     def pause(self, progress: Progress) -> str | None:

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tensorboard.util import tensor_util
 
 from trainer.events import Events, curves
 from trainer.events.curves import Thinning
+from trainer.events.file import EventFile
 from trainer.events.histograms import Filled, log10_buckets, signed_buckets
 from trainer.record import (
     BINS,
@@ -210,6 +212,28 @@ def test_the_slow_data_provider_finds_every_value(tmp_path: Path) -> None:
     (blocks,) = provider.read_tensors(context, plugin_name="gradients", **asked)["run"].values()
     steps = [r.step for datum in blocks for r in decode(datum.numpy.item())]
     assert steps == list(range(20))
+
+
+def test_a_mark_has_no_answer_until_all_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, goes_on = EventFile.flush, threading.Event()
+
+    def slow(file: EventFile) -> None:
+        goes_on.wait(5)
+        flush(file)
+
+    events = Events(tmp_path)
+    monkeypatch.setattr(EventFile, "flush", slow)
+    events.scalars(0, {"loss/validation": 1.0})
+    told = events.mark(False)
+    assert told(False) is None
+    goes_on.set()
+    answer = told(True)
+    (file,) = tmp_path.iterdir()
+    assert answer is not None and answer == told(False)
+    assert answer["bytes"] == {file.name: file.stat().st_size}
+    events.close()
 
 
 def test_scalars_are_found_by_tensorboard(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainer import checkpoint, checkpoints, monitor, run_dir
 from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
+from trainer.events import Events
 from trainer.events.reader import records
 from trainer.record import StepRecord
 from trainer.wire import encode
@@ -351,8 +353,8 @@ def test_a_power_cut(
     monkeypatch.setattr(checkpoints, "DURABLE_SECONDS", seconds)
     write, disk = checkpoint.write, Disk(monkeypatch)
 
-    def cut(folder: Path, snapshot: checkpoint.Snapshot, more: Any) -> Path:
-        path = write(folder, snapshot, more)
+    def cut(folder: Path, snapshot: checkpoint.Snapshot, *more: str) -> Path:
+        path = write(folder, snapshot, *more)
         if snapshot.step in (8, 16, 24):
             disk.cut(Path("run"), Path(f"cut-{snapshot.step}"))
         return path
@@ -399,15 +401,43 @@ def test_a_best_that_cannot_be_named_is_said_once(
     assert len(told) == 2 < len(tried)
 
 
+@pytest.mark.parametrize("seconds, behind", [(math.inf, False), (math.inf, True), (0.0, False)])
+def test_who_writes_a_small_checkpoint(
+    seconds: float, behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that trains, unless the disk or the events would have to be waited for."""
+    write, writers = checkpoint.write, dict[int, str]()
+
+    def noted(folder: Path, snapshot: checkpoint.Snapshot, *more: str) -> Path:
+        writers[snapshot.step] = threading.current_thread().name
+        return write(folder, snapshot, *more)
+
+    def mark(events: Events, durable: bool) -> checkpoints.Mark:
+        told = real(events, durable)
+        told(True)
+        return lambda wait: told(True) if wait or not behind else None
+
+    real = Events.mark
+    monkeypatch.setattr(checkpoint, "write", noted)
+    monkeypatch.setattr(checkpoints, "DURABLE_SECONDS", seconds)
+    monkeypatch.setattr(Events, "mark", mark)
+    assert trained("run", NETWORK) == 0
+    at_once = {step for step, name in writers.items() if name == "MainThread"}
+    first, last, all_steps = 8, 60, {*range(8, 60, 8), 60}
+    assert writers.keys() == all_steps
+    assert at_once == (set() if behind or not seconds else all_steps - {first, last})
+    assert all(checkpoint.read(path) for path in checkpoint.complete(Path("run/checkpoints")))
+
+
 def test_a_checkpoint_that_somebody_else_deleted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, text = checkpoint.write, NETWORK.replace("{fraction: 0.2, every_steps: 10}", "{}")
 
-    def deleted(folder: Path, snapshot: checkpoint.Snapshot, more: Any) -> Path:
+    def deleted(folder: Path, snapshot: checkpoint.Snapshot, *more: str) -> Path:
         if snapshot.step == 32:
             shutil.rmtree(folder / "step-000000016")
-        return write(folder, snapshot, more)
+        return write(folder, snapshot, *more)
 
     monkeypatch.setattr(checkpoints, "DURABLE_SECONDS", math.inf)
     monkeypatch.setattr(checkpoint, "write", deleted)
@@ -422,10 +452,10 @@ def test_checkpoints_that_cannot_be_written_for_a_while(
 ) -> None:
     write = checkpoint.write
 
-    def full(folder: Path, snapshot: checkpoint.Snapshot, more: Any) -> Path:
+    def full(folder: Path, snapshot: checkpoint.Snapshot, *more: str) -> Path:
         if 16 <= snapshot.step < 40:
             raise OSError(28, "No space left on device")
-        return write(folder, snapshot, more)
+        return write(folder, snapshot, *more)
 
     monkeypatch.setattr(checkpoint, "write", full)
     assert trained("run", NETWORK) == 0

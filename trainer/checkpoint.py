@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.plain import joined, packed, unpacked
+from trainer.plain import joined, packed, pairs, unpacked
 from trainer.tensor_file import NotFinite, TensorFile, checksum, overwrite
 
 FORMAT = 2
@@ -100,15 +100,15 @@ class Snapshot:
                 raise
 
 
-def write(folder: Path, snapshot: Snapshot, more: Any) -> Path:
+def write(folder: Path, snapshot: Snapshot, *more: str) -> Path:
     """Gives a snapshot that was written into a folder its description and name, `step-<number>`.
 
-    `more` is the rest of its tree, a packed dict. OSError where it cannot be written.
+    `more` is the rest of its tree, the `pairs` of packed dicts. OSError where it cannot be written.
     """
     assert snapshot.written is not None
     path, place = f"{folder}/step-{snapshot.step:09d}", f"{folder}/{NEXT}"
-    about = {"format": FORMAT, "step": snapshot.step, "files": snapshot.written}
-    text = json.dumps(about | {"tree": joined(snapshot.tree, more)})
+    about = json.dumps({"format": FORMAT, "step": snapshot.step, "files": snapshot.written})
+    text = f'{about[:-1]}, "tree": {joined(pairs(snapshot.tree), *more)}}}'
     signed = json.dumps({"crc32c": google_crc32c.value(text.encode()), "content": text})
     try:
         overwrite(f"{place}/{DESCRIPTION}", [signed.encode()])

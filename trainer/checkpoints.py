@@ -13,26 +13,28 @@ from typing import Any
 from trainer import checkpoint, state
 from trainer.config.schema import Checkpoint as Section
 from trainer.experiment import Experiment
-from trainer.plain import joined, packed
+from trainer.plain import packed, pairs
 from trainer.progress import Keeper, Progress
 from trainer.signals import Signals
 
 FOLDER = "checkpoints"
 DURABLE_SECONDS = 5.0  # from one that survives a power cut to the next; ext4 commits as often
+Mark = Callable[[bool], dict[str, Any] | None]
 CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the next step would repeat
 
 
 class Checkpoints(Keeper):
     """Writes checkpoints where they are due, at the end, and when a signal asks for one.
 
-    Training waits while the state is kept, which `Snapshot.keep` says how, and goes on while a
-    thread does the rest, or where one cannot be written; one is in hand at a time. A disk takes
-    longer to be done than a file is written, so that of checkpoints that follow each other closely
-    one in five seconds is waited for, and kept until another one is; so are the last and those that
-    a signal asks for. `LAST` and `BEST` hold the names of the newest and of the one whose weights
-    had the lowest validation loss, which is waited for as well; `BEST` also has the loss. `mark` is
-    asked for what else a run needs to go on, and told whether a power cut has to leave it there;
-    the thread waits for the answer.
+    Training waits while the state is kept, which `Snapshot.keep` says how, and goes on where one
+    cannot be written. Where something is left to wait for, a thread does that and the rest; one is
+    in hand at a time. A disk takes longer to be done than a file is written, so that of checkpoints
+    that follow each other closely one in five seconds is waited for, and kept until another one is;
+    so are the last and those that a signal asks for. `LAST` and `BEST` hold the names of the newest
+    and of the one whose weights had the lowest validation loss, which is waited for as well; `BEST`
+    also has the loss. `mark` is asked for what else a run needs to go on, and told whether a power
+    cut has to leave it there; what it gives is asked for the answer, and told whether to wait until
+    there is one, or have None.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Checkpoints(Keeper):
         run_dir: Path,
         experiment: Experiment,
         signals: Signals,
-        mark: Callable[[bool], Callable[[], dict[str, Any]]],
+        mark: Callable[[bool], Mark],
         say: Callable[[str], None],
     ) -> None:
         self.folder = run_dir / FOLDER
@@ -55,7 +57,7 @@ class Checkpoints(Keeper):
         self._durable: Path | None = next(iter(self._whole), None)
         self._durable_at = -math.inf
         self._at = time.monotonic()
-        self._constant: Any = None  # is made when it is first needed
+        self._constant: str | None = None  # of the description; made when it is first needed
         self._thread = ThreadPoolExecutor(1, "trainer-checkpoints")
         self._writing: deque[Future[None]] = deque()
 
@@ -103,10 +105,14 @@ class Checkpoints(Keeper):
         waited = time.monotonic() - self._durable_at
         durable = ended is not None or waited >= DURABLE_SECONDS
         try:
+            mark = self._mark(durable)  # others write what they have meanwhile
             weights, rest = state.capture(self._experiment, progress)
             snapshot = checkpoint.Snapshot(step, weights, rest, durable)
             snapshot.keep(self.folder)
-            self._leave(self._write, snapshot, ended, self._mark(durable))
+            if snapshot.is_finite is not None and not durable and mark(False) is not None:
+                self._write(snapshot, ended, mark)
+            else:
+                self._leave(self._write, snapshot, ended, mark)
         except (OSError, TypeError, RuntimeError) as error:
             self._missed(step, ended, error)
         self._at = time.monotonic()
@@ -129,7 +135,7 @@ class Checkpoints(Keeper):
         self,
         snapshot: checkpoint.Snapshot,
         ended: str | None,
-        mark: Callable[[], dict[str, Any]],
+        mark: Mark,
     ) -> None:
         try:
             snapshot.write(self.folder)
@@ -137,9 +143,9 @@ class Checkpoints(Keeper):
                 self._say(f"no checkpoint at step {snapshot.step}: weights are not finite any more")
                 return
             if self._constant is None:
-                self._constant = packed(state.constant(self._experiment), {})
-            more = joined(self._constant, packed({"mark": mark(), "ended": ended}, {}))
-            path = checkpoint.write(self.folder, snapshot, more)
+                self._constant = pairs(packed(state.constant(self._experiment), {}))
+            more = pairs(packed({"mark": mark(True), "ended": ended}, {}))
+            path = checkpoint.write(self.folder, snapshot, self._constant, more)
             checkpoint.point(self.folder, "LAST", path.name, snapshot.durable)
         except OSError as error:
             self._missed(snapshot.step, ended, error)
@@ -186,7 +192,8 @@ class Checkpoints(Keeper):
         return by_steps or (minutes is not None and time.monotonic() - self._at >= 60 * minutes)
 
     def _prune(self, new: Path) -> None:
-        self._whole = sorted({*self._whole, new}, key=checkpoint.step_of, reverse=True)
+        if new not in self._whole:
+            self._whole = sorted([*self._whole, new], key=checkpoint.step_of, reverse=True)
         for path in self._whole[self._section.keep :]:
             if path not in (self._best[0], self._durable):
                 try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -38,9 +39,14 @@ def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     raise TypeError(f"{path} is a {type(tree).__name__}, which a checkpoint cannot hold")
 
 
-def joined(*dicts: Any) -> Any:
-    """The packed dict of what several packed dicts with different keys hold."""
-    return {"dict": [pair for each in dicts for pair in each["dict"]]}
+def pairs(tree: Any) -> str:
+    """The JSON of what a packed dict holds."""
+    return json.dumps(tree["dict"])[1:-1]
+
+
+def joined(*texts: str) -> str:
+    """The JSON of a packed dict of what several dicts hold, of each its `pairs`."""
+    return f'{{"dict": [{", ".join(filter(None, texts))}]}}'
 
 
 def unpacked(values: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from trainer import loop, outcome, resume, run_dir, statistics
 from trainer.checkpoint import Checkpoint
-from trainer.checkpoints import Checkpoints
+from trainer.checkpoints import Checkpoints, Mark
 from trainer.config import dump, resolved
 from trainer.console import Console
 from trainer.events import Events
@@ -207,10 +207,15 @@ class Session:
             change = "" if finding.resolved else overrides(finding)
             self._console.found([str(finding), *([f"  try {change}"] if change else [])])
 
-    def _marked(self, durable: bool) -> Callable[[], dict[str, Any]]:
+    def _marked(self, durable: bool) -> Mark:
         kernel = statistics.is_compiled()
         told, found = self._events.mark(durable), self._journal.mark(durable)
-        return lambda: {"events": told(), "findings": found(), "kernel": kernel}
+
+        def mark(wait: bool) -> dict[str, Any] | None:
+            events = told(wait)
+            return events and {"events": events, "findings": found(), "kernel": kernel}
+
+        return mark
 
 
 def _each(found: Iterable[StepRecord], seen: Summary) -> Iterator[StepRecord]:

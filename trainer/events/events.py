@@ -75,15 +75,18 @@ class Events:
             self._writer.put(event)
         self._writer.is_session = True
 
-    def mark(self, durable: bool) -> Callable[[], dict[str, Any]]:
+    def mark(self, durable: bool) -> Callable[[bool], dict[str, Any] | None]:
         """What tells, when all events until now are written, where they end: for `resumed`.
 
-        Any thread may call it; if `durable` it waits for the disk.
+        Any thread may call it. It waits for that, and if `durable` for the disk, or gives None.
         """
         mark = self._writer.mark(durable)
 
-        def reached() -> dict[str, Any]:
-            self._writer.wait(mark)
+        def reached(wait: bool) -> dict[str, Any] | None:
+            if wait:
+                self._writer.wait(mark)
+            elif not mark.reached.is_set():
+                return None
             return {"bytes": mark.sizes, "curves": mark.curves}
 
         return reached
