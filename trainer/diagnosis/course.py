@@ -100,8 +100,8 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is the same for every sample although the weights have moved, or do not move any
-    more. Much the same is enough where training was in vain, and less of a way where the inputs are
-    to blame."""
+    more. Much the same is enough where training was in vain or the output is mute, and less of a
+    way where the inputs are to blame."""
     first, view = history.first_view, history.view
     if first is None or view is None:
         return None
@@ -121,11 +121,12 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     middle = history.first_step + history.steps / 2
     ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
     enough = history.path >= wanted
-    if not (enough or still) or len(history.marks) < 3:
+    mute = recovery.is_mute(history, view, thresholds)
+    if not (enough or still or mute) or len(history.marks) < 3:
         return None
     if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:
         return None  # which is why
-    if not view.output_signal <= least:
+    if not (view.output_signal <= least or mute):
         return None
     certain = stays and ever and not history.adaptive
     thrown = history.largest_update >= thresholds.thrown_update
@@ -136,7 +137,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         "learning rate" if thrown else "initialisation",
         f"{view.output_signal:.1g} of the output depends on the sample",
         {"output_signal_fraction": view.output_signal, "path": history.path},
-        sightings=1 if certain else 2 if stays else 3,
+        sightings=1 if certain or mute else 2 if stays else 3,
     )
 
 

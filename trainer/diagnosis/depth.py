@@ -25,8 +25,9 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     Both together: a small flow alone is how many healthy networks start. Certain where what is left
     of the signal is rounding; otherwise said when the weights have moved and neither will be back
     soon, when the first layers stand still while the last ones move, or when no matrix moves. Where
-    the loss stays, less has to be lost, and no signal where the first layers stood still all the
-    way or the flow was there at first. No alarm while it is awaited or on its way back.
+    the loss stays, less has to be lost, the weights need not have moved if neither comes back, and
+    no signal where the first layers stood still all the way or the flow was there at first; of an
+    output that is mute, the loss is not asked. No alarm while it is awaited or on its way back.
     """
     first, view = history.first_view, history.view
     if first is None or view is None or not view.flow_ratio <= 10 * thresholds.lost_gradient:
@@ -45,15 +46,19 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     left_behind = ratio <= thresholds.lost_gradient and recovery.left_behind(history, thresholds)
     left_behind = left_behind and (history.stays or weak and moved)
     left_behind |= recovery.is_cut_off(history, thresholds)
-    faint = history.stays and weak and (moved or stands_still) or left_behind or faded
-    stands_still = stands_still or left_behind or faded
+    mute = recovery.is_mute(history, view, thresholds)
+    faint = history.stays and weak and (moved or stands_still) or left_behind or faded or mute
+    stands_still = stands_still or left_behind or faded or mute
     if not (lost or faint or alone and ratio <= thresholds.lost_gradient / 10):
         return None
     strong = ratio <= thresholds.lost_gradient / 10
     # Rounding grows and shrinks without a meaning.
     certain = strong and recovery.is_rounding(view, 10 if "vanishing" in history.raised else 1)
     doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
-    judged = certain or steps >= 5 and (moved or stands_still)
+    # Nor is the way waited for where it is not leading there.
+    nowhere = history.stays and doublings > thresholds.recovery_doublings
+    nowhere = nowhere and not history.rate_is_rising
+    judged = certain or steps >= 5 and (moved or stands_still or nowhere)
     soon = doublings <= thresholds.recovery_doublings and (lost or alone)
     returns = soon or history.rebounds
     recovers = not judged or returns and not certain
@@ -63,7 +68,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     # Some adaptive optimizers still bring it back.
     level: Level = "critical" if hopeless and not history.is_early else "warning"
     waits = recovery.is_awaited(history, view, thresholds)
-    if recovers or waits or history.returns and not certain:
+    if recovers or waits or history.returns and not (certain or mute):
         level = "info"  # a mechanism without its consequence
     consequence = f"{signal:.1g} of the output depends on the sample"
     if not lost and left_behind:  # what looks like a signal is none
@@ -91,7 +96,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and "
         + consequence,
         evidence,
-        sightings=1 if strong and steps >= SETTLED else 2,
+        sightings=1 if mute or strong and steps >= SETTLED else 2,
         confidence=0.99 if certain else 0.95,
     )
 

@@ -7,6 +7,7 @@ from statistics import median
 
 from trainer.diagnosis import standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.overconfidence import varying
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
@@ -131,6 +132,31 @@ def is_idle(history: History, view: View, thresholds: Thresholds) -> bool:
     if not (view.flow_ratio <= least and standstill.in_vain(history)):
         return False
     return all(mark.flow_ratio <= least for mark in history.marks if mark.step >= middle)
+
+
+def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
+    """Whether hardly anything of the output depended on the sample since a quarter of the steps,
+    beside what of the input does, or a third of that when they are few, and it is not becoming
+    more, under an optimizer whose updates shrink with the gradient; whatever the loss does, which
+    falls while the targets' mean is learnt.
+
+    Where that mean is large beside what is to be learnt, a small share of the output is all there
+    is to it: the loss is then a smaller one of that at the start.
+    """
+    steps = history.steps
+    if history.adaptive or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
+        return False
+    most = thresholds.lost_signal * varying(view) / (1 if steps >= 2 * SETTLED else 3)
+    looks = [mark.signal for mark in history.marks if mark.step >= history.first_step + steps / 4]
+    if not (len(looks) > 1 and max(*looks, view.output_signal) <= most):
+        return False
+    # A flow that was never lost is on no way back.
+    signal = history.doublings_of_signal(10 * thresholds.lost_signal)
+    flow = history.doublings_of_flow(10 * thresholds.lost_gradient) or math.inf
+    grows = history.signal_grows or history.rebounds
+    grows = grows or min(signal, flow) <= thresholds.recovery_doublings
+    least = 10 * view.output_signal * history.loss_at_start
+    return not grows and history.recent_loss >= least and history.loss_at_start > 0
 
 
 def is_cut_off(history: History, thresholds: Thresholds) -> bool:

@@ -12,6 +12,7 @@ from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
 BATCHES = 10  # in a row, of one sample or little more, for all of which a layer gives zero
+SHARP = 0.04  # of an activation's largest slope, which one look is enough for
 SHUT = 1e-4  # of an activation's largest slope, which lets nothing back
 LEARNT = 0.05  # of the loss at the start: where targets are rare a batch may have none of them
 FEW = 256  # values in a batch, next to which others may not be zero
@@ -90,7 +91,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
         "initialisation" if start else "learning rate",
         f"{len(flat)} of {len(slopes)} activations work where they are flat",
         {"slope_over_largest": flat[row], "saturated_layers": len(flat)},
-        sightings=2,
+        sightings=1 if flat[row] <= SHARP and standstill.in_vain(history) else 2,
     )
 
 
