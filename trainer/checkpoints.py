@@ -96,7 +96,8 @@ class Checkpoints(Keeper):
             self.save(progress, reason)
 
     def save(self, progress: Progress, ended: str | None = None) -> None:
-        """Keeps the state and leaves the rest to the thread, unless this step has a checkpoint."""
+        """Keeps the state, and writes the rest or leaves that to the thread, unless this step has a
+        checkpoint."""
         step = progress.step
         if self._section.keep == 0 or self._tried == step:
             return
@@ -109,12 +110,13 @@ class Checkpoints(Keeper):
             weights, rest = state.capture(self._experiment, progress)
             snapshot = checkpoint.Snapshot(step, weights, rest, durable)
             snapshot.keep(self.folder)
+        except (OSError, TypeError, RuntimeError) as error:
+            self._missed(step, ended, error)
+        else:
             if snapshot.is_finite is not None and not durable and mark(False) is not None:
                 self._write(snapshot, ended, mark)
             else:
                 self._leave(self._write, snapshot, ended, mark)
-        except (OSError, TypeError, RuntimeError) as error:
-            self._missed(step, ended, error)
         self._at = time.monotonic()
 
     def wait(self) -> None:

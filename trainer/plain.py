@@ -28,11 +28,11 @@ def packed(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         return {"tensor": name}
     if isinstance(tree, dict):
         kind = "counter" if isinstance(tree, Counter) else "dict"
-        pairs = [
+        both = [
             [packed(key, tensors, path), packed(value, tensors, f"{path}.{key}" if path else key)]
             for key, value in tree.items()
         ]
-        return {kind: pairs}
+        return {kind: both}
     if isinstance(tree, list | tuple):
         items = [packed(item, tensors, f"{path}.{number}") for number, item in enumerate(tree)]
         return {"tuple": items} if isinstance(tree, tuple) else items

@@ -213,7 +213,9 @@ class Session:
 
         def mark(wait: bool) -> dict[str, Any] | None:
             events = told(wait)
-            return events and {"events": events, "findings": found(), "kernel": kernel}
+            if events is None:
+                return None
+            return {"events": events, "findings": found(), "kernel": kernel}
 
         return mark
 

@@ -137,7 +137,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         "learning rate" if thrown else "initialisation",
         f"{view.output_signal:.1g} of the output depends on the sample",
         {"output_signal_fraction": view.output_signal, "path": history.path},
-        sightings=1 if certain or mute else 2 if stays else 3,
+        sightings=1 if certain or mute and stays else 2 if stays or mute else 3,
     )
 
 

@@ -25,7 +25,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     Both together: a small flow alone is how many healthy networks start. Certain where what is left
     of the signal is rounding; otherwise said when the weights have moved and neither will be back
     soon, when the first layers stand still while the last ones move, or when no matrix moves. Where
-    the loss stays, less has to be lost, the weights need not have moved if neither comes back, and
+    the loss stays, less has to be lost, a third of the way will do if neither comes back, and
     no signal where the first layers stood still all the way or the flow was there at first; of an
     output that is mute, the loss is not asked. No alarm while it is awaited or on its way back.
     """
@@ -57,7 +57,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
     # Nor is the way waited for where it is not leading there.
     nowhere = history.stays and doublings > thresholds.recovery_doublings
-    nowhere = nowhere and not history.rate_is_rising
+    nowhere &= history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
     judged = certain or steps >= 5 and (moved or stands_still or nowhere)
     soon = doublings <= thresholds.recovery_doublings and (lost or alone)
     returns = soon or history.rebounds
@@ -96,7 +96,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and "
         + consequence,
         evidence,
-        sightings=1 if mute or strong and steps >= SETTLED else 2,
+        sightings=1 if mute and history.stays or strong and steps >= SETTLED else 2,
         confidence=0.99 if certain else 0.95,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import median
 
-from trainer.diagnosis import standstill
+from trainer.diagnosis import standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.overconfidence import varying
 from trainer.diagnosis.thresholds import Thresholds
@@ -137,22 +137,29 @@ def is_idle(history: History, view: View, thresholds: Thresholds) -> bool:
 def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
     """Whether hardly anything of the output depended on the sample since a quarter of the steps,
     beside what of the input does, or a third of that when they are few, and it is not becoming
-    more, under an optimizer whose updates shrink with the gradient; whatever the loss does, which
-    falls while the targets' mean is learnt.
+    more, under an optimizer whose updates shrink with the gradient, once the weights have come some
+    way; whatever the loss does, which falls while the targets' mean is learnt.
 
     Where that mean is large beside what is to be learnt, a small share of the output is all there
-    is to it: the loss is then a smaller one of that at the start.
+    is to it: the loss is then a smaller one of that at the start, or a squared error that of what
+    the output lacks, and that little beside what of it depends on the sample.
     """
     steps = history.steps
     if history.adaptive or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
         return False
+    if history.path < thresholds.moved_path / 10:
+        return False
     most = thresholds.lost_signal * varying(view) / (1 if steps >= 2 * SETTLED else 3)
     looks = [mark.signal for mark in history.marks if mark.step >= history.first_step + steps / 4]
-    if not (len(looks) > 1 and max(*looks, view.output_signal) <= most):
+    if not (len(looks) > 1 and all(signal <= most for signal in (*looks, view.output_signal))):
         return False
-    # A flow that was never lost is on no way back.
+    mark, enough = history.mark, 10 * thresholds.lost_gradient
+    if target.is_squared(history) and target.distance(mark) < 10 * mark.output * mark.signal:
+        return False
     signal = history.doublings_of_signal(10 * thresholds.lost_signal)
-    flow = history.doublings_of_flow(10 * thresholds.lost_gradient) or math.inf
+    # A flow that was not lost is on no way back.
+    was_there = history.half_way.flow_ratio >= enough
+    flow = math.inf if was_there else history.doublings_of_flow(enough)
     grows = history.signal_grows or history.rebounds
     grows = grows or min(signal, flow) <= thresholds.recovery_doublings
     least = 10 * view.output_signal * history.loss_at_start

@@ -78,7 +78,8 @@ class Events:
     def mark(self, durable: bool) -> Callable[[bool], dict[str, Any] | None]:
         """What tells, when all events until now are written, where they end: for `resumed`.
 
-        Any thread may call it. It waits for that, and if `durable` for the disk, or gives None.
+        Any thread may call it. Told to wait, it waits for that, and if `durable` for the disk; else
+        it gives None as long as there is no answer.
         """
         mark = self._writer.mark(durable)
 
