@@ -337,22 +337,25 @@ class TestVanishing:
         assert found(1e-3, late=250) is None
 
     def test_nothing_that_leads_back(self) -> None:
-        """A way that would have to be doubled many times is not waited for, however short it is."""
+        """The rest of a way that would have to be doubled many times is not waited for."""
 
-        def said(growth: float, last: int = 250, update: float = 1e-3) -> list[int]:
+        def said(
+            growth: float, last: int = 250, update: float = 1e-3, rising: bool = False
+        ) -> list[int]:
             def rows(step: int) -> list[Layer]:
                 share = 0.3 * (1 + step) ** growth
                 return deep(8, "Tanh", backward=share, signal=share, update=update)
 
             # A loss that is no longer that of the first batches is not in vain.
             found = diagnosed(
-                record(s, rows(s), optimizer="Adam", loss=1.0 if s <= last else 0.3)
-                for s in STEPS if s <= 200
+                record(s, rows(s), optimizer="Adam", loss=1.0 if s <= last else 0.3,
+                       learning_rate=1.02**n if rising else 0.1)
+                for n, s in enumerate(STEPS) if s <= 150
             )  # fmt: skip
-            return [f.steps[0] for f in found.values() if f.alarm]
+            return [f.steps[0] for f in found.values() if f.alarm and f.verdict == "vanishing"]
 
         assert said(0.0) == said(0.02) == [150]
-        assert said(0.1) == said(0.0, last=10) == []
+        assert said(0.1) == said(0.0, last=10) == said(0.0, rising=True) == []
         assert said(0.0, update=1e-4) == []  # which may be the rate's
 
     def test_an_output_that_never_depended_on_the_sample(self) -> None:
@@ -362,15 +365,18 @@ class TestVanishing:
             signal: float = 0.002, flow: float = 0.05, end: float = 0.5, grows: float = 1.0,
             optimizer: str = "SGD", until: int = 200, from_step: int = 0, inputs: float = 0.8,
             rising: bool = False, peak: float = 1.0, update: float = 1e-3,
+            then: float | None = None, single: int = -1,
         ) -> dict[str, Finding]:  # fmt: skip
             made = list[StepRecord]()
             steps = [s for s in STEPS if s <= until]
             for n, (step, loss) in enumerate(
                 zip(steps, np.geomspace(1.0, end, len(steps)), strict=True)
             ):
-                rows = deep(6, backward=flow ** (1 / 6), update=update)
+                came = flow if then is None or step <= 100 else then
+                rows = deep(6, backward=came ** (1 / 6), update=update)
                 loss *= peak if 10 <= step <= 50 else peak**0.5 if step > 50 else 1.0
                 share = signal * grows**step if step >= from_step else 0.5
+                share = math.nan if step == single else share
                 one = record(
                     step, [*rows[:-1], replace(rows[-1], signal=share)], loss=float(loss),
                     optimizer=optimizer, learning_rate=1.05**n if rising else 0.1,
@@ -391,6 +397,8 @@ class TestVanishing:
         assert said(update=1e-5) == {}  # which may be the rate's
         assert said(optimizer="Adam") == said(rising=True) == said(grows=1.02) == {}
         assert said(signal=4.5e-4, grows=1.0105) == {} != said(signal=1e-3, grows=1.002)
+        assert said(flow=1e-3, then=0.2) == {} != said(flow=0.2)  # the gradient is back
+        assert said(single=100) == said(single=200) == {}  # of one sample nobody knows
         # Nor is a loss asked that had risen and comes down.
         assert {*said(signal=0.006, until=250, end=1.0, peak=9.0)} == {"vanishing"}
         # Beside what their samples have in common, or those of the inputs, little may be all.
@@ -1760,6 +1768,18 @@ class TestInputs:
             each.layers.signal_fraction[0] = 0.0
         found = diagnosed(same)["constant_output"]
         assert found.cause.startswith("data: the inputs are the same for every sample; ")
+
+    def test_a_mean_that_the_output_starts_with(self) -> None:
+        """Errors that are small beside what differs of it are those of what has been learnt."""
+
+        def said(away: float) -> set[str]:
+            made = [self.squared(s, away, 50.0, update=1e-3) for s in STEPS if s <= 200]
+            for one in made:
+                assert one.layers is not None
+                one.layers.signal_fraction[-1] = 0.002  # 0.1 of 50
+            return alarms(made)
+
+        assert said(3.0) == {"constant_output"} and said(0.3) == set()
 
     @staticmethod
     def squared(

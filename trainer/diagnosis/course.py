@@ -121,12 +121,11 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     middle = history.first_step + history.steps / 2
     ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
     enough = history.path >= wanted
-    mute = recovery.is_mute(history, view, thresholds)
-    if not (enough or still or mute) or len(history.marks) < 3:
-        return None
     if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:
         return None  # which is why
-    if not (view.output_signal <= least or mute):
+    mute = recovery.is_mute(history, view, thresholds)
+    constant = (enough or still) and view.output_signal <= least
+    if not (constant or mute) or len(history.marks) < 3:
         return None
     certain = stays and ever and not history.adaptive
     thrown = history.largest_update >= thresholds.thrown_update

@@ -135,10 +135,11 @@ def is_idle(history: History, view: View, thresholds: Thresholds) -> bool:
 
 
 def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
-    """Whether hardly anything of the output depended on the sample since a quarter of the steps,
-    beside what of the input does, or a third of that when they are few, and it is not becoming
-    more, under an optimizer whose updates shrink with the gradient, once the weights have come some
-    way; whatever the loss does, which falls while the targets' mean is learnt.
+    """Whether hardly anything of the output has depended on the sample since a quarter of the
+    steps, beside what of the input does, and it is not becoming more, under an optimizer whose
+    updates shrink with the gradient, once the weights have come some way. A third of that is asked
+    when the steps are few. The loss may do what it likes: it falls while the targets' mean is
+    learnt.
 
     Where that mean is large beside what is to be learnt, a small share of the output is all there
     is to it: the loss is then a smaller one of that at the start, or a squared error that of what
@@ -151,7 +152,7 @@ def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
         return False
     most = thresholds.lost_signal * varying(view) / (1 if steps >= 2 * SETTLED else 3)
     looks = [mark.signal for mark in history.marks if mark.step >= history.first_step + steps / 4]
-    if not (len(looks) > 1 and all(signal <= most for signal in (*looks, view.output_signal))):
+    if not all(signal <= most for signal in (*looks, view.output_signal)):
         return False
     mark, enough = history.mark, 10 * thresholds.lost_gradient
     if target.is_squared(history) and target.distance(mark) < 10 * mark.output * mark.signal:
