@@ -412,7 +412,7 @@ def test_who_writes_a_small_checkpoint(
         writers[snapshot.step] = threading.current_thread().name
         return write(folder, snapshot, *more)
 
-    def mark(events: Events, durable: bool) -> checkpoints.Mark:
+    def mark(events: Events, durable: bool) -> checkpoints.Rest:
         told = real(events, durable)
         told(True)
         return lambda wait: told(True) if wait or not behind else None

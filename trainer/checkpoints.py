@@ -19,7 +19,8 @@ from trainer.signals import Signals
 
 FOLDER = "checkpoints"
 DURABLE_SECONDS = 5.0  # from one that survives a power cut to the next; ext4 commits as often
-Mark = Callable[[bool], dict[str, Any] | None]
+# What else a run needs to go on; told not to wait for that, None as long as it is not written.
+Rest = Callable[[bool], dict[str, Any] | None]
 CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the next step would repeat
 
 
@@ -32,9 +33,8 @@ class Checkpoints(Keeper):
     that follow each other closely one in five seconds is waited for, and kept until another one is;
     so are the last and those that a signal asks for. `LAST` and `BEST` hold the names of the newest
     and of the one whose weights had the lowest validation loss, which is waited for as well; `BEST`
-    also has the loss. `mark` is asked for what else a run needs to go on, and told whether a power
-    cut has to leave it there; what it gives is asked for the answer, and told whether to wait until
-    there is one, or have None.
+    also has the loss. `mark` is told whether a power cut has to leave there what others write, up
+    to now, of what a run needs to go on.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Checkpoints(Keeper):
         run_dir: Path,
         experiment: Experiment,
         signals: Signals,
-        mark: Callable[[bool], Mark],
+        mark: Callable[[bool], Rest],
         say: Callable[[str], None],
     ) -> None:
         self.folder = run_dir / FOLDER
@@ -106,17 +106,18 @@ class Checkpoints(Keeper):
         waited = time.monotonic() - self._durable_at
         durable = ended is not None or waited >= DURABLE_SECONDS
         try:
-            mark = self._mark(durable)  # others write what they have meanwhile
-            weights, rest = state.capture(self._experiment, progress)
-            snapshot = checkpoint.Snapshot(step, weights, rest, durable)
+            rest = self._mark(durable)  # others write meanwhile
+            weights, tree = state.capture(self._experiment, progress)
+            snapshot = checkpoint.Snapshot(step, weights, tree, durable)
             snapshot.keep(self.folder)
         except (OSError, TypeError, RuntimeError) as error:
             self._missed(step, ended, error)
         else:
-            if snapshot.is_finite is not None and not durable and mark(False) is not None:
-                self._write(snapshot, ended, mark)
+            is_written = snapshot.is_finite is not None
+            if is_written and not durable and rest(False) is not None:
+                self._write(snapshot, ended, rest)
             else:
-                self._leave(self._write, snapshot, ended, mark)
+                self._leave(self._write, snapshot, ended, rest)
         self._at = time.monotonic()
 
     def wait(self) -> None:
@@ -137,7 +138,7 @@ class Checkpoints(Keeper):
         self,
         snapshot: checkpoint.Snapshot,
         ended: str | None,
-        mark: Mark,
+        rest: Rest,
     ) -> None:
         try:
             snapshot.write(self.folder)
@@ -146,7 +147,7 @@ class Checkpoints(Keeper):
                 return
             if self._constant is None:
                 self._constant = pairs(packed(state.constant(self._experiment), {}))
-            more = pairs(packed({"mark": mark(True), "ended": ended}, {}))
+            more = pairs(packed({"mark": rest(True), "ended": ended}, {}))
             path = checkpoint.write(self.folder, snapshot, self._constant, more)
             checkpoint.point(self.folder, "LAST", path.name, snapshot.durable)
         except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainer import loop, outcome, resume, run_dir, statistics
 from trainer.checkpoint import Checkpoint
-from trainer.checkpoints import Checkpoints, Mark
+from trainer.checkpoints import Checkpoints, Rest
 from trainer.config import dump, resolved
 from trainer.console import Console
 from trainer.events import Events
@@ -207,17 +207,17 @@ class Session:
             change = "" if finding.resolved else overrides(finding)
             self._console.found([str(finding), *([f"  try {change}"] if change else [])])
 
-    def _marked(self, durable: bool) -> Mark:
+    def _marked(self, durable: bool) -> Rest:
         kernel = statistics.is_compiled()
         told, found = self._events.mark(durable), self._journal.mark(durable)
 
-        def mark(wait: bool) -> dict[str, Any] | None:
+        def rest(wait: bool) -> dict[str, Any] | None:
             events = told(wait)
             if events is None:
                 return None
             return {"events": events, "findings": found(), "kernel": kernel}
 
-        return mark
+        return rest
 
 
 def _each(found: Iterable[StepRecord], seen: Summary) -> Iterator[StepRecord]:
