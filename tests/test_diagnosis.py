@@ -1219,6 +1219,9 @@ class TestLoop:
         assert narrow.cause.startswith("dtype: ") and "90% of the updates" in narrow.cause
         warming = [record(s, still, learning_rate=1e-3 * (s + 1)) for s in STEPS]
         assert alarms(warming) == set()
+        # Of a long one, looked at in each step, only the latest records are kept.
+        slow = [record(s, still, learning_rate=1e-3 * (s + 1)) for s in range(450)]
+        assert alarms(slow) == set()
         # A warm-up that is over explains no longer why nothing moves.
         warm = [record(s, still, learning_rate=1e-3 * (1 + min(s, 50))) for s in STEPS]
         assert diagnosed(warm)["starved_update"].steps[0] == 100

@@ -191,7 +191,9 @@ class History:
         """Whether the learning rate warms up: it rose, and stands no longer than that took."""
         rates, stood = self.learning_rates, self.steps - self.rate_rose_at
         wait = max(PATIENCE_STEPS, self.rate_rose_at)
-        return rates[-1] > 1.2 * rates[0] and stood < wait
+        # While it rises the very first one counts, which may be more records ago than are kept.
+        least = rates[0] if stood else min(rates[0], self.first_rate)
+        return rates[-1] > 1.2 * least and stood < wait
 
     def _remember(self, mark: Mark) -> None:
         self.mark, self._half_way = mark, None
