@@ -161,10 +161,23 @@ class TestVanishing:
                 for s in STEPS if s <= 150
             )  # fmt: skip
 
-        assert said(1e-7) == {"vanishing"}
-        assert said(1e-3) == said(1e-7, fall=2e-3) == said(1e-7, first=1e-3) == set()
+        assert said(1e-5) == {"vanishing"}
+        assert said(1e-3) == said(1e-5, fall=2e-3) == said(1e-5, first=1e-3) == set()
         assert said(1e-7, at=20) == set()
+        # A hundredth of that is enough where the last layers have learnt something of it, not all.
+        assert said(1e-7, fall=2e-3) == {"vanishing"}
+        assert said(1e-7, fall=4e-3) == said(1e-7, fall=2e-3, first=1e-3) == set()
         assert said(1e-7, last=6e-5) == set()  # nothing moves much
+
+    def test_a_step_function_in_between(self) -> None:
+        """Whose gradient is zero, not lost."""
+        layers = [
+            replace(k, gradient=0.0, weight_gradient=0.0, update=0.0) if n < 8 else k
+            for n, k in enumerate(deep(8))
+        ]
+        rows = [record(s, layers, loss=1 - s / 500) for s in STEPS if s <= 150]
+        assert diagnosed(rows)["vanishing"].cause.startswith("blocked: ")
+        assert alarms(rows) == {"vanishing"} and alarms(rows[:-1]) == set()
 
     def test_not_while_the_signal_recovers(self) -> None:
         records = [
@@ -956,6 +969,51 @@ class TestExploding:
         assert thrown(30.0, noisy) == set()
         assert thrown(30.0, [1.0, *noisy[1:]]) == thrown(30.0, [3.0, *stays[1:]]) == {"exploding"}
 
+    def test_first_layers_that_were_thrown_and_stand_still(self) -> None:
+        """What the last ones learn of what is left is no comfort."""
+
+        def said(
+            backward: float = 5.0,
+            thrown: float = 10.0,
+            then: float = 1e-5,
+            fall: float = 0.4,
+            optimizer: str = "SGD",
+        ) -> set[str]:
+            rows = []
+            for step in (s for s in STEPS if s <= 150):
+                update = then if step else thrown
+                layers = deep(8, backward=1.0 if step else backward)
+                layers = [replace(k, update=update if n < 8 else 0.01)
+                          for n, k in enumerate(layers)]  # fmt: skip
+                loss = 1 - fall if step else 1.0
+                rows.append(record(step, layers, loss=loss, optimizer=optimizer))
+            return alarms(rows)
+
+        assert said() == {"exploding"}
+        assert said(backward=1.0) == said(thrown=2.0) == said(then=1e-3) == set()
+        assert said(fall=0.8) == said(optimizer="Adam") == set()
+
+    def test_updates_that_nobody_saw(self) -> None:
+        def said(times: float, loss: float, before: float = 1.0) -> set[str]:
+            rows = [record(s, deep(3), loss=before) for s in STEPS if s <= 100]
+            larger = record(150, deep(3), loss=loss)
+            return alarms([*rows, replace(larger, parameter_rms=larger.parameter_rms * times)])
+
+        assert said(1e4, 3.0) == {"exploding"}
+        assert said(30.0, 3.0) == said(1e4, 1.5) == set()
+        assert said(1e4, 3.0, before=-1.0) == set()
+
+    def test_what_an_adaptive_optimizer_begins_with_is_waited_for(self) -> None:
+        def said(optimizer: str, until: int) -> set[str]:
+            return alarms(
+                record(s, deep(3, update=0.2, weight_gradient=3.0**n), loss=1.5**n,
+                       optimizer=optimizer)
+                for n, s in enumerate(s for s in STEPS if s <= until)
+            )  # fmt: skip
+
+        assert said("SGD", 10) == said("Adam", 30) - {"learning_rate_too_high"}
+        assert said("SGD", 10) == {"exploding", "diverging"} and said("Adam", 10) == set()
+
     def test_a_loss_that_falls_below_zero_without_end(self) -> None:
         """As in gradient ascent; not where neither output nor gradient grows with it."""
 
@@ -1239,7 +1297,7 @@ class TestLoop:
         history = History()
         for s in range(4):
             history.add(record(s, head if s < 3 else more))
-        assert history.paths.tolist() == pytest.approx([1e-3, 3e-3])
+        assert history.way.paths.tolist() == pytest.approx([1e-3, 3e-3])
         other = [linear(), linear(weight=None)]
         assert alarms(record(s, (head, other)[n % 2]) for n, s in enumerate(STEPS)) == set()
         stands = [replace(k, update=1e-9) for k in head], [replace(k, update=1e-9) for k in more]
@@ -1551,9 +1609,24 @@ class TestCourse:
         assert "diverging" in alarms(rising)
         # What hardly moves raises no loss; targets do, as where a critic learns.
         assert alarms(record(s, deep(2), loss=1.3**n) for n, s in enumerate(STEPS)) == set()
+        # Small updates do not raise it by much: targets that move, or an adversary, do.
+        mildly = [record(s, deep(2, update=0.05), loss=1.13**n) for n, s in enumerate(STEPS)]
+        assert alarms(mildly) == set()
+        largely = [record(s, deep(2, update=0.1), loss=1.13**n) for n, s in enumerate(STEPS)]
+        assert "diverging" in alarms(largely)
         assert alarms(record(s, deep(2), loss=1 + 0.1 * (s % 2)) for s in range(20)) == set()
         negative = [record(s, deep(2), loss=-(1.3**n)) for n, s in enumerate(STEPS)]
         assert alarms(negative) == set()
+
+    def test_the_same_for_every_sample_may_change_again_under_an_adaptive_optimizer(self) -> None:
+        constant = [*deep(3)[:-1], linear(signal=1e-7, update=0.05)]
+
+        def said(optimizer: str) -> list[int]:
+            diagnosis = Diagnosis()
+            records = (record(s, constant, optimizer=optimizer) for s in STEPS)
+            return [each.step for each in records for f in diagnosis.add(each) if f.alarm][:1]
+
+        assert said("SGD") == [8] and said("Adam") == [100]
 
     def test_the_same_for_every_sample(self) -> None:
         constant = [*deep(3)[:-1], linear(signal=0.0, update=0.05)]

@@ -13,6 +13,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 RECENT = 8  # losses in which a trend is seen
+CLEAR = 10  # times the loss at the start, which small updates add up to
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
@@ -83,7 +84,8 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     recent = history.losses[-RECENT:]
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
         return None
-    if not history.largest_update >= thresholds.thrown_update / MILD:
+    least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEAR else 1)
+    if history.begins or not history.largest_update >= least:
         return None
     rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:
@@ -131,7 +133,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     thrown = history.largest_update >= thresholds.thrown_update
     return Symptom(
         "constant_output",
-        "warning",
+        "info" if recovery.is_awaited(history, view, thresholds) else "warning",
         view.names[-1],
         "learning rate" if thrown else "initialisation",
         f"{view.output_signal:.1g} of the output depends on the sample",

@@ -35,9 +35,9 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     if view.dead_row is not None:
         return None
     steps, signal, ratio = history.steps, view.output_signal, view.flow_ratio
+    strong = ratio <= thresholds.lost_gradient / 10
     # Of a single sample nobody knows its signal; that the loss stays has to do.
     alone = math.isnan(signal) and steps >= SETTLED and history.stuck
-    stands_still = recovery.stands_still(history, thresholds)
     moved = recovery.had_its_way(history, thresholds) or _nothing_moves(history, thresholds)
     lost = recovery.lost(view, thresholds)
     weak = recovery.is_faint(view, thresholds)
@@ -45,13 +45,13 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     faded = faded or recovery.is_idle(history, view, thresholds)
     left_behind = ratio <= thresholds.lost_gradient and recovery.left_behind(history, thresholds)
     left_behind = left_behind and (history.stays or weak and moved)
-    left_behind |= recovery.is_cut_off(history, thresholds)
+    left_behind = left_behind or recovery.is_cut_off(history, thresholds)
     mute = recovery.is_mute(history, view, thresholds)
-    faint = history.stays and weak and (moved or stands_still) or left_behind or faded or mute
-    stands_still = stands_still or left_behind or faded or mute
-    if not (lost or faint or alone and ratio <= thresholds.lost_gradient / 10):
+    for_good = faded or left_behind or mute  # whatever is to come
+    stands_still = for_good or recovery.stands_still(history, thresholds)
+    faint = for_good or history.stays and weak and (moved or stands_still)
+    if not (lost or faint or alone and strong):
         return None
-    strong = ratio <= thresholds.lost_gradient / 10
     # Rounding grows and shrinks without a meaning.
     certain = strong and recovery.is_rounding(view, 10 if "vanishing" in history.raised else 1)
     doublings = recovery.doublings(history, thresholds, of_signal=not stands_still)
@@ -59,8 +59,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     nowhere = history.stays and doublings > thresholds.recovery_doublings
     nowhere &= history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
     judged = certain or steps >= 5 and (moved or stands_still or nowhere)
-    soon = doublings <= thresholds.recovery_doublings and (lost or alone)
-    returns = soon or history.rebounds
+    returns = doublings <= thresholds.recovery_doublings and (lost or alone) or history.rebounds
     recovers = not judged or returns and not certain
     if recovers and "vanishing" not in history.raised:
         return None
@@ -77,7 +76,9 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         consequence = "the loss stays"
     found = blame.attenuation(view, history.record, first)
     thrown = history.largest_update >= thresholds.thrown_update
-    if thrown and not recovery.lost(first, thresholds):
+    if left_behind and ratio == 0:  # not small: what has no derivative is in between
+        found = replace(found, category="blocked")
+    elif thrown and not recovery.lost(first, thresholds):
         found = replace(found, category="learning rate")
     evidence = {
         "flow_first_over_last": ratio,

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame, overconfidence
+from trainer.diagnosis import blame, overconfidence, recovery
 from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -18,6 +18,8 @@ SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 FEW = 10  # values of a matrix that began near zero by chance
+THROWN = 3  # times their size: nothing is left of what the weights were
+LEFT = 0.3  # of the first loss: little has been learnt
 GROWS = 10  # times, from the last steps of a sequence to the first: the recurrence does something
 
 
@@ -78,10 +80,13 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
     """The gradient grows towards the first layers or the first steps of a sequence, or its size
-    throws the weights away, or it has grown a hundredfold while the loss rose."""
+    throws the weights away, or it has grown a hundredfold while the loss rose. Not what an adaptive
+    optimizer does at first, which many networks survive."""
     return (
         _on_its_way(history, thresholds)
         or _in_one_update(history, thresholds)
+        or _between_records(history, thresholds)
+        or _thrown_and_left(history, thresholds)
         or _over_steps(history, thresholds)
     )
 
@@ -142,6 +147,55 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     )  # fmt: skip
 
 
+def _between_records(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Updates that nobody looked at have made the weights a hundred times as large, and the loss
+    larger as well."""
+    before, record, losses = history.before, history.record, history.losses
+    if before is None or before.parameters != record.parameters or len(losses) < 2:
+        return None
+    known = ~np.isnan(history.updates)
+    growth = record.parameter_rms[known] / before.parameter_rms[known]
+    times = float(np.median(growth)) if len(growth) else math.nan
+    rise = record.loss / losses[-2] if losses[-2] > 0 else math.nan
+    if not (thresholds.grown_norm <= times < math.inf and rise >= thresholds.risen_loss):
+        return None
+    return Symptom(
+        "exploding", "critical", None, "learning rate",
+        f"since step {before.step} the weights have become {times:.1g} times as large and the loss "
+        f"{rise:.1g} times",
+        {"weights_over_before": times, "loss_over_before": rise},
+        sightings=1,
+    )  # fmt: skip
+
+
+def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None:
+    """A gradient that grew towards the first layers has thrown them away, and where they are now
+    they stand still. The loss may have fallen by what the last ones learn of what is left."""
+    first, losses = history.first_view, history.first_losses
+    if history.adaptive or history.steps < 2 * PATIENCE_STEPS or first is None or not losses:
+        return None
+    if not first.flow_ratio >= thresholds.grown_gradient:
+        return None
+    if not recovery.first_layers_update(history) <= 10 * thresholds.starved_update:
+        return None
+    of_matrices = history.way.largest[~np.isnan(history.updates)]
+    largest = float(np.median(of_matrices[: max(1, len(of_matrices) // 2)]))
+    if not THROWN <= largest < math.inf:
+        return None
+    if not min(history.recent_loss, history.loss) >= LEFT * losses[0] > 0:
+        return None
+    found = blame.amplification(first, history.record)
+    where, category = found.where, found.category
+    if first.recurrent is not None and first.largest_time_ratio >= thresholds.grown_gradient:
+        where, category = first.recurrent, "recurrence"
+    return Symptom(
+        "exploding", "critical", where, category,
+        f"an update has changed the weights of the first layers by {largest:.1g} times their size, "
+        "and since then they stand still",
+        {"largest_update_ratio": largest, "flow_first_over_last": first.flow_ratio},
+    )  # fmt: skip
+
+
 def _fits_some(history: History) -> bool:
     """Whether the loss is well below the very first, and one of the latest below all of those."""
     if not history.losses:
@@ -159,7 +213,8 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
     if not before > 0:
         return None  # beside nothing anything has grown
     falls = norm >= 10 * before and _falls_without_end(history, thresholds)
-    rises = norm >= thresholds.grown_norm * before and history.loss_rise >= thresholds.risen_loss
+    grown = norm >= thresholds.grown_norm * before and not history.begins
+    rises = grown and history.loss_rise >= thresholds.risen_loss
     if not (rises or falls):
         return None
     way, category = ("rises", "learning rate") if rises else ("falls without end", "objective")
@@ -167,6 +222,7 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
         "exploding", "critical", _largest_growth(history), category,
         f"the gradient's norm is {norm / before:.1g} times what it was while the loss {way}",
         {"gradient_norm": norm, "before": before, "loss_over_start": history.loss_rise},
+        sightings=2 if rises else 1,
     )  # fmt: skip
 
 

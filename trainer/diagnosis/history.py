@@ -10,7 +10,8 @@ import numpy as np
 
 from trainer.diagnosis.chance import Look, look
 from trainer.diagnosis.mark import Mark, doublings, power
-from trainer.diagnosis.view import Array, View, matrices, view
+from trainer.diagnosis.view import Array, View, view
+from trainer.diagnosis.way import Way
 from trainer.record import StepRecord, is_told
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
@@ -19,6 +20,7 @@ RECENT_LOSSES = 5  # whose median is the loss of now
 REBOUND = 3  # times the lowest signal and flow of late
 RAISED = 10  # times the first learning rate
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
+SURVIVED_STEPS = 20  # of large updates that adaptive optimizers begin with
 KEPT = 64  # records whose norms and losses are compared with the next
 
 
@@ -27,8 +29,9 @@ class History:
     """The records so far. `add` first, then ask."""
 
     record: StepRecord = field(init=False)  # the newest
-    updates: Array = field(default_factory=lambda: np.zeros(0))  # its ratios; NaN for no matrix
-    known: list[float] = field(default_factory=list)  # those of the matrices
+    way: Way = field(default_factory=Way)
+    path: float = 0.0  # of the way
+    known: list[float] = field(default_factory=list)  # the newest update ratios of the matrices
     update: float = math.nan  # the median of those
     first_step: int = 0  # of the records
     before: StepRecord | None = None  # the one before it
@@ -51,12 +54,6 @@ class History:
     rate_rose_at: int = 0  # steps after the first record
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     alike: list[str] | None = None  # matrices whose units were copies of each other all the time
-    # The sums of update ratios, each at most 1: the clock of the diagnosis, since a warm-up or a
-    # small rate takes its time. `path` is that of the matrix that has come farthest.
-    paths: Array = field(default_factory=lambda: np.zeros(0))
-    path: float = 0.0
-    _ways: Array = field(default_factory=lambda: np.zeros(0))  # at the newest step
-    _come: dict[str, float] = field(default_factory=dict)  # paths when others were trained
     first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
     first_parameters: tuple[str, ...] = ()
     _half_way: Mark | None = None  # once it is asked for
@@ -70,10 +67,10 @@ class History:
             self.first_step, self.first_sizes = record.step, record.parameter_rms
             self.first_parameters = record.parameters
         self.record = record
-        self.updates = self._updates(record)
+        self.way.add(record, self.before)
         self.known = [ratio for ratio in self.updates.tolist() if ratio == ratio]
         self.update = median(self.known) if self.known else math.nan
-        self._walk()
+        self.path = self.way.path
         self.view = view(record)
         self.first_view = self.first_view or self.view
         if math.isfinite(record.loss):
@@ -102,20 +99,10 @@ class History:
                 self.first_update, self.first_rate = self.update, record.learning_rate
             self.largest_update = max(self.largest_update, self.update)
 
-    def _walk(self) -> None:
-        before, self._ways = self._ways, np.minimum(self.updates, 1.0)
-        names, last = self.record.parameters, self.before or self.record
-        if last.parameters != names or self.before is None:  # layers may be trained in turns
-            self._come |= zip(last.parameters, self.paths.tolist(), strict=False)
-            before, self.paths = self._ways, np.array([self._come.get(n, 0.0) for n in names])
-        both = np.fmax(before + self._ways, 0.0)  # NaN, where there is no matrix, is no way
-        self.paths = self.paths + both * ((self.record.step - last.step) / 2)
-        self.path = max(self.paths.tolist(), default=0.0)
-
-    @staticmethod
-    def _updates(record: StepRecord) -> Array:
-        """The update ratios of matrices; biases start at zero and norms at one."""
-        return np.where(matrices(record.shapes), record.update_ratio, np.nan)
+    @property
+    def updates(self) -> Array:
+        """The newest update ratios of the matrices; NaN for other parameters."""
+        return self.way.updates
 
     @property
     def shrunk(self) -> float:
@@ -170,6 +157,11 @@ class History:
     def adaptive(self) -> bool:
         """Whether the optimizer's updates do not shrink with the gradient."""
         return self.record.optimizer not in ("", "SGD")
+
+    @property
+    def begins(self) -> bool:
+        """Whether an adaptive optimizer makes its first updates, which many networks survive."""
+        return self.adaptive and self.steps < SURVIVED_STEPS
 
     @property
     def is_early(self) -> bool:

@@ -17,6 +17,7 @@ FLOOR = 4  # roundings above which a signal can be told from them
 USUAL = 30.0  # times the input, at most, of an output that was not too large at the start
 LEFT = 0.3  # of the size of the weights at the start
 STANDING = 0.9  # of the first losses: hardly lower
+HALF = 0.5  # of them: not much lower
 SETTLED = 2 * PATIENCE_STEPS  # steps after which one look is enough
 
 
@@ -104,7 +105,7 @@ def left_behind(history: History, thresholds: Thresholds) -> bool:
     """
     if history.adaptive or not history.known or history.steps < 3 * PATIENCE_STEPS:
         return False
-    both = zip(history.paths.tolist(), history.updates.tolist(), strict=True)
+    both = zip(history.way.paths.tolist(), history.updates.tolist(), strict=True)
     paths: list[float] = [path for path, update in both if update == update]  # of the matrices
     first = median(paths[: max(1, len(paths) // 2)])
     return first <= thresholds.starved_update * history.steps and history.path >= 10 * first
@@ -169,15 +170,18 @@ def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
 
 def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     """Whether a hundredth of a gradient that is lost was the most that ever came to the first
-    layers, which stand still, and the loss has hardly fallen; whatever signal there seems to be."""
+    layers, which stand still, and the loss has hardly fallen; or a ten thousandth of it, and the
+    loss is more than half of the first, which the last layers can do alone. Whatever signal there
+    seems to be."""
     first = history.first_losses
     if history.steps < 3 * PATIENCE_STEPS or not first or not history.marks:
         return False
     slow, stands = first_layers_update(history), min(history.recent_loss, history.loss)
     still = slow <= 10 * thresholds.starved_update and largest_update(history) >= 10 * slow
-    if not (still and stands >= STANDING * median(first) > 0):
-        return False
-    return max(mark.flow_ratio for mark in history.marks) <= thresholds.lost_gradient / 100
+    flow = max(mark.flow_ratio for mark in history.marks)
+    never = flow <= thresholds.lost_gradient / 1e4
+    least = median(first) * (HALF if never else STANDING)
+    return still and stands >= least > 0 and flow <= thresholds.lost_gradient / 100
 
 
 def shrinks(history: History, first: View, view: View) -> bool:

@@ -1,0 +1,43 @@
+"""How far the weights have come, relative to their size: the clock of the diagnosis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trainer.diagnosis.view import Array, matrices
+from trainer.record import StepRecord
+
+
+@dataclass
+class Way:
+    """Of each parameter, NaN for what is no matrix: biases start at zero and norms at one.
+
+    `paths` are the sums of update ratios, each at most 1, since a warm-up or a small rate takes its
+    time.
+    """
+
+    updates: Array = field(default_factory=lambda: np.zeros(0))  # the newest ratios
+    largest: Array = field(default_factory=lambda: np.zeros(0))  # since they were trained last
+    paths: Array = field(default_factory=lambda: np.zeros(0))
+    _ways: Array = field(default_factory=lambda: np.zeros(0))  # at the newest step
+    _come: dict[str, float] = field(default_factory=dict)  # paths when others were trained
+
+    def add(self, record: StepRecord, before: StepRecord | None) -> None:
+        """Goes on by a record; between two of them ratios count as their mean."""
+        self.updates = np.where(matrices(record.shapes), record.update_ratio, np.nan)
+        ways, self._ways = self._ways, np.minimum(self.updates, 1.0)
+        names, last = record.parameters, before or record
+        if last.parameters != names or before is None:  # layers may be trained in turns
+            self._come |= zip(last.parameters, self.paths.tolist(), strict=False)
+            self.paths = np.array([self._come.get(name, 0.0) for name in names])
+            ways, self.largest = self._ways, self.updates
+        self.largest = np.fmax(self.largest, self.updates)
+        both = np.fmax(ways + self._ways, 0.0)  # NaN, where there is no matrix, is no way
+        self.paths = self.paths + both * ((record.step - last.step) / 2)
+
+    @property
+    def path(self) -> float:
+        """That of the matrix that has come farthest."""
+        return max(self.paths.tolist(), default=0.0)
