@@ -23,7 +23,16 @@ ROWS = [
     ["layer_calls"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
-        *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),
+        *(
+            "plugin",
+            "devices",
+            "layers",
+            "patterns",
+            "time_steps",
+            "progress",
+            "signals",
+            "checkpoint",
+        ),
     ],
     ["plain", "tensor_file", "shards", "held"],
     ["callables", "summary", "memory"],

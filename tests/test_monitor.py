@@ -812,6 +812,41 @@ def test_wrong_keys() -> None:
             monitor.step(0, torch.ones(2))
 
 
+def test_mistakes_in_a_loop_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = mlp()
+    with Monitor(model) as monitor:
+        for step in (0, 1, 2, 0, 1):
+            model.zero_grad()
+            model(batch(step)[0]).sum().backward()
+            with monitor.step(step):
+                pass
+    assert [r.getMessage().partition(":")[0] for r in caplog.records] == [
+        "step 0 comes after step 2"
+    ]
+    caplog.clear()
+    with Monitor(model) as monitor:
+        for step in range(60):
+            monitor.step(step)
+        with monitor.step(100):
+            pass
+    assert [r.getMessage() for r in caplog.records] == [
+        "step 0 was not entered and is not recorded: write `with monitor.step(...):` around the "
+        "update"
+    ]
+
+
+def test_patterns_that_leave_nothing() -> None:
+    named = r"; its parameters are 0.weight, 0.bias, 2.weight, …$"
+    with pytest.raises(ValueError, match=r"^include: nothing .* called 'encoder\.\*'" + named):
+        Monitor(mlp(), include=["encoder.*"])
+    with pytest.raises(ValueError, match=r"^exclude: nothing .* left by '\*'" + named):
+        Monitor(mlp(), exclude=["*"])
+    with pytest.raises(ValueError, match=r"^include: nothing .* called an empty list" + named):
+        Monitor(mlp(), include=[])
+    Monitor(mlp(), include=["2"]).close()  # a layer
+    Monitor(nn.ReLU(), include=["x"]).close()  # there is nothing to leave
+
+
 class Loop:
     """The example of README, as text, so that what is printed there is what is run."""
 

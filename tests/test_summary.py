@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from records_by_hand import deep, record
 from standin import ENDED, SPIKE, VANISHING, WORSE
 from test_events import made
 
@@ -115,7 +116,20 @@ def test_of_many_layers_only_those_with_something_to_say() -> None:
     ill = [State(str(k), (WORSE,)) for k in range(SHOWN + 3)]
     shown = table([*ill, *well])
     assert len(shown) == SHOWN + 2
-    assert shown[SHOWN:] == ["  3 more     with findings", "  16 others  ok"]
+    assert shown[SHOWN:] == ["  3 more     not ok", "  16 others  ok"]
+
+
+def test_a_layer_that_no_gradient_ever_reached_is_not_ok() -> None:
+    made, some = Summary(), record(0, deep(2))
+    late = replace(some, gradients=record(0, deep(2)[2:]).gradients)
+    for one in (late, some, late):
+        made.add(one)
+    assert {str(state) for state in made.states([])} == {"ok"}
+    made = Summary()
+    made.add(late)
+    unreached = [state.layer for state in made.states([]) if str(state) == "no gradient"]
+    assert unreached and set(unreached) < {s.layer for s in made.states([])}
+    assert f"  {unreached[0]}  no gradient" in table(made.states([]))
 
 
 def test_many_findings_are_counted() -> None:

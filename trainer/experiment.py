@@ -17,6 +17,7 @@ from trainer.config.source import Document
 from trainer.data.batches import Batches
 from trainer.evaluation import Evaluator
 from trainer.losses import LossFunction
+from trainer.patterns import Patterns
 from trainer.schedules import Schedule
 
 T = TypeVar("T")
@@ -91,6 +92,7 @@ def build(config: Config, document: Document) -> Experiment:
     finally:
         torch.set_default_dtype(default)
     loss = _on_device(loss, device, dtype)
+    _attempt(document, "monitor", lambda: Patterns(model, config.monitor))
     sparse = _probe(model, loss, rows, config, document)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -108,9 +110,7 @@ def build(config: Config, document: Document) -> Experiment:
     batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed)
     threshold = losses.threshold(config.loss.name)
     on_rows = Evaluator(rows, loss, reduction, config.metrics, threshold)
-    on_kept = None
-    if kept is not None:
-        on_kept = Evaluator(kept, loss, reduction, config.metrics, threshold)
+    on_kept = None if kept is None else Evaluator(kept, loss, reduction, config.metrics, threshold)
     return Experiment(
         config, device, rows, batches, model, loss, optimizer, schedule, on_rows, on_kept
     )

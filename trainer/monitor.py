@@ -6,17 +6,16 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from trainer.activations import Activations
-from trainer.config.problem import did_you_mean, shown
+from trainer.config.arguments import section
+from trainer.config.problem import shown
 from trainer.config.schema import Monitor as Section
 from trainer.diagnosis import Diagnosis
 from trainer.events import Events
@@ -24,6 +23,7 @@ from trainer.finding import Finding
 from trainer.journal import Journal, log
 from trainer.leftover import Leftover
 from trainer.observation import Observation, Unobserved, told
+from trainer.patterns import Patterns, name_of
 from trainer.record import StepRecord
 from trainer.watched import Watched
 
@@ -36,6 +36,13 @@ logger = logging.getLogger("trainer")
 FIRST_STEPS = frozenset([*range(11), 20, 30, 40, 50, 100, 150])
 
 _UNOBSERVED = Unobserved()
+_RESTARTED = (
+    "step %d comes after step %d: count the updates on, through all epochs; what is found goes by "
+    "their number"
+)
+_NOT_ENTERED = (
+    "step %d was not entered and is not recorded: write `with monitor.step(...):` around the update"
+)
 
 
 def due(step: int, every_steps: int | None) -> bool:
@@ -67,8 +74,9 @@ class Monitor:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"Monitor watches a torch.nn.Module, got {shown(model)}")
-        self._section = section_of(keys)
+        self._section = section(Section, "Monitor", keys)
         self._model = model
+        self._wants = Patterns(model, self._section).wants
         self._events, self._sinks, self._found = None, list(sinks), [found]
         if log_dir is not None:
             self._events = Events(Path(log_dir))
@@ -76,11 +84,13 @@ class Monitor:
             self._found.insert(0, Journal(Path(log_dir), self._events).write)
         self._diagnosis = Diagnosis(configuration)
         self._diagnoses = self._section.diagnose
-        self._activations = Activations(model, self._wanted)
+        self._activations = Activations(model, self._wants)
         self._known: Watched | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
         self._is_bad = False  # the loss of the last step
+        self._latest: Observation | None = None
+        self._warned = set[str]()
         self.watch(0)
 
     @property
@@ -158,8 +168,12 @@ class Monitor:
         now, step_ms = time.perf_counter(), math.nan
         if self._previous is not None and step > self._previous[0]:
             step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
+        elif self._previous is not None:
+            self._warn(_RESTARTED, step, self._previous[0])
+        if self._latest is not None and not self._latest.entered:
+            self._warn(_NOT_ENTERED, self._latest.step)
         self._previous = step, now
-        return Observation(
+        self._latest = Observation(
             step=step,
             watched=self._watched(),
             activations=self._activations,
@@ -170,6 +184,7 @@ class Monitor:
             step_ms=step_ms,
             done=self._observed,
         )
+        return self._latest
 
     def close(self) -> None:
         """Writes what is waiting, closes the event file and leaves no hook on the model."""
@@ -208,42 +223,24 @@ class Monitor:
             for found in told:
                 found(finding)
 
+    def _warn(self, message: str, *numbers: int) -> None:
+        """Tells of a mistake in the loop, once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message, *numbers)
+
     def _watched(self) -> Watched:
         """The wanted parameters; asked for again while some have no shape yet (lazy modules)."""
         if self._known is not None:
             return self._known
-        named = [
-            (name.replace("_orig_mod.", ""), parameter)  # of a compiled model
-            for name, parameter in self._model.named_parameters()
-        ]
+        named = [(name_of(name), each) for name, each in self._model.named_parameters()]
         lazy = {name for name, each in named if isinstance(each, UninitializedParameter)}
-        watched = Watched([pair for pair in named if self._wanted(pair[0]) and pair[0] not in lazy])
+        watched = Watched([pair for pair in named if self._wants(pair[0]) and pair[0] not in lazy])
         if not lazy:
             self._known = watched
         return watched
-
-    def _wanted(self, name: str) -> bool:
-        section = self._section
-        return any(fnmatchcase(name, pattern) for pattern in section.include) and not any(
-            fnmatchcase(name, pattern) for pattern in section.exclude
-        )
 
 
 def _is_bad(loss: Tensor | float | None) -> bool:
     """Whether a number is not finite."""
     return loss is not None and not isinstance(loss, Tensor) and not math.isfinite(loss)
-
-
-def section_of(keys: dict[str, Any]) -> Section:
-    """The keys checked as those of a configuration's section `monitor`; ValueError otherwise."""
-    try:
-        return Section(**keys)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            raise ValueError(
-                f"Monitor has no key '{key}'{did_you_mean(key, Section.model_fields)}"
-            ) from None
-        got = shown(first["input"])
-        raise ValueError(f"Monitor: {key}: {first['msg'].lower()}, got {got}") from None

@@ -65,6 +65,7 @@ class Observation(Unobserved):
         done: Callable[[Observation], None],
     ) -> None:
         self.step = step
+        self.entered = False
         self.leftover: Leftover | None = None  # of the gradients, for the step after
         self._watched = watched
         self._activations = activations
@@ -82,7 +83,7 @@ class Observation(Unobserved):
         self._clip_coefficient = coefficient
 
     def __enter__(self) -> Self:
-        started = time.perf_counter()
+        started, self.entered = time.perf_counter(), True
         self._wall_time = time.time()
         self._layers = self._activations.watching
         self._activations.pause()

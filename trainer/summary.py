@@ -24,6 +24,7 @@ class State(NamedTuple):
 
     layer: str
     findings: tuple[Finding, ...]
+    is_reached: bool = True  # whether one of its parameters ever got a gradient, if it has any
 
     @property
     def level(self) -> str:
@@ -35,7 +36,7 @@ class State(NamedTuple):
         said = dict.fromkeys(
             f"{f.verdict} ({'resolved' if f.resolved else f.level})" for f in self.findings
         )
-        return ", ".join(said) or "ok"
+        return ", ".join(said) or ("ok" if self.is_reached else "no gradient")
 
 
 class Summary:
@@ -50,9 +51,10 @@ class Summary:
         self._losses: list[float] = []  # the first, and the latest
         self._executed: dict[str, None] = {}
         self._owners: dict[str, str] = {}  # the layer of each parameter
+        self._reached = dict[str, bool]()  # layers with parameters: whether one ever had a gradient
         # What the newest records named: nearly always the same.
         self._layers: tuple[tuple[str, ...], ...] = ()
-        self._parameters: tuple[str, ...] = ()
+        self._parameters: tuple[tuple[str, ...], ...] = ()
 
     def add(self, record: StepRecord) -> None:
         """Takes the next record."""
@@ -64,9 +66,12 @@ class Summary:
         if layers is not None and (layers.names, layers.kinds) != self._layers:
             self._layers = layers.names, layers.kinds
             self._executed |= dict.fromkeys(layers.names[row] for row in layers.rows)
-        if record.parameters != self._parameters:
-            self._parameters = record.parameters
+        if (record.parameters, record.gradients.names) != self._parameters:
+            self._parameters = record.parameters, record.gradients.names
             self._owners |= {name: owner(name) for name in record.parameters}
+            for name in record.parameters:
+                self._reached.setdefault(owner(name), False)
+            self._reached |= dict.fromkeys(map(owner, record.gradients.names), True)
 
     def states(self, findings: Iterable[Finding]) -> list[State]:
         """Each layer's state, and before them that of the whole model where something is wrong."""
@@ -78,7 +83,10 @@ class Summary:
             named.setdefault(place, []).append(finding)
         if not named[WHOLE_MODEL]:
             del named[WHOLE_MODEL]
-        return [State(layer, tuple(found)) for layer, found in named.items()]
+        return [
+            State(layer, tuple(found), self._reached.get(layer, True))
+            for layer, found in named.items()
+        ]
 
     def lines(self, findings: Sequence[Finding]) -> list[str]:
         """The report of a run: one line when nothing was found, else layers, then findings."""
@@ -135,11 +143,11 @@ def owner(parameter: str) -> str:
 
 def table(states: Sequence[State]) -> list[str]:
     """A line for each layer; of many, for those that have something to say."""
-    named = [state for state in states if state.findings]
+    named = [state for state in states if state.findings or not state.is_reached]
     shown = list(states if len(states) <= SHOWN else named[:SHOWN])
     rows = [(state.layer, str(state)) for state in shown]
     if len(named) > len(shown):
-        rows.append((f"{len(named) - len(shown)} more", "with findings"))
+        rows.append((f"{len(named) - len(shown)} more", "not ok"))
     if len(states) > SHOWN and len(states) > len(named):
         rows.append((f"{len(states) - len(named)} others", "ok"))
     width = max(len(layer) for layer, _ in rows)

@@ -117,7 +117,7 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
         "unused_parameter",
         "warning" if cut else "info",
         cut or unused[0],
-        "loop" if cut else "unused",
+        "detached" if cut else "unused",
         f"{len(unused)} of {len(record.parameters)} parameters get no gradient",
         {"parameters": len(unused)},
         sightings=3,

@@ -33,10 +33,10 @@ REMEDIES = {
     "defined (the form with logits; a small epsilon in log, sqrt and division)",
     "blocked": "take out what has no derivative: a softmax over one number is always 1, rounding "
     "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
-    "loop": "look at the training loop: zero_grad before each backward, no detach on the way, a "
-    "step of the optimizer after it",
-    "detached": "call backward on a loss that is made of the output by what has a derivative: no "
-    "argmax, no item, no new tensor, no detach in between",
+    "loop": "look at the training loop: zero_grad before each backward, a step of the optimizer "
+    "after it",
+    "detached": "make output and loss by what has a derivative, and call backward on that loss: no "
+    "detach, no argmax, no item, no new tensor on the way",
     "memory": "raise the bias of the forget gate, shorten the sequence, or let attention or a skip "
     "lead back to its start",
     "dropout": "lower the dropout",
