@@ -23,7 +23,10 @@ def train(name: str, *overrides: str) -> tuple[experiment.Experiment, loop.Resul
     config, document = load(CONFIGS / f"{name}.yaml", overrides, [experiment.check])
     built = experiment.build(config, document)
     monitor = Monitor(built.model, **config.monitor.model_dump())
-    return built, loop.run(built, monitor, Console(quiet=True))
+    result = loop.run(built, monitor, Console(quiet=True))
+    if not overrides:
+        assert not [finding for finding in monitor.findings if finding.alarm]
+    return built, result
 
 
 def coefficients(built: experiment.Experiment) -> dict[str, float]:
@@ -52,6 +55,12 @@ def test_the_first_update_is_the_posts() -> None:
     found = coefficients(built)
     assert found["weight"] == pytest.approx(1.6649098 - 0.01 * 12.376228, rel=1e-6)
     assert found["bias"] == pytest.approx(0.54648024 - 0.01 * 4.4175096, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["norris", "longley"])
+def test_a_regression_gets_no_alarm(name: str) -> None:
+    _, result = train(name)
+    assert result.reason == "steps"
 
 
 @pytest.mark.parametrize(("name", "digits"), [("norris", 10), ("longley", 6)])
