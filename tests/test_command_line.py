@@ -154,6 +154,9 @@ class Frozen(nn.Module):
     def forward(self, x): return x
 def rows(count=2): return torch.zeros(count, 1), torch.zeros(2, 1)
 def flat(): return torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2)
+class Flat(Small):
+    def forward(self, x): return self.inner(x)[:, 0]
+def distance(): return lambda prediction, target: (prediction - target).abs()
 def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean()
 """
 
@@ -197,6 +200,22 @@ def test_things_of_the_users_own(run: Run, override: str, message: str) -> None:
     Path("leaves.py").write_text("raise SystemExit(0)")
     sys.modules.pop("own", None)
     assert refused(run("--config", LINEAR, override)) == f"command line: {override}: {message}"
+
+
+@pytest.mark.parametrize("loss", ["mse", "own:distance", "poisson_nll"])
+def test_predictions_that_would_meet_the_targets_of_other_samples(run: Run, loss: str) -> None:
+    Path("own.py").write_text(MODULE)
+    sys.modules.pop("own", None)
+    keys = ("model={name: 'own:Flat', width: 1}", f"loss={{name: '{loss}'}}")
+    shapes = "it gives predictions of shape (2,) for targets of shape (2, 1)"
+    assert refused(run("--config", LINEAR, *keys)).endswith(f": model: {shapes}")
+
+
+def test_a_loss_of_its_own_may_broadcast_within_a_sample(run: Run) -> None:
+    Path("own.py").write_text(MODULE)
+    sys.modules.pop("own", None)
+    keys = ("model={name: 'own:Small', width: 3}", "loss={name: 'own:distance'}")
+    assert run("--config", LINEAR, "--check", *keys).status == 0
 
 
 def test_a_loss_that_is_always_zero(run: Run) -> None:

@@ -129,7 +129,7 @@ def misfit(name: str, prediction: Tensor, target: Tensor) -> str | None:
     shape, plain = tuple(prediction.shape), _plain(name)
     if (name == _OWN or plain in ELEMENTWISE) and shape != tuple(target.shape):
         # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
-        return f"it gives predictions of shape {shape} for targets of shape {tuple(target.shape)}"
+        return _shapes(prediction, target)
     positions = len(shape) == 3 and target.dim() == 2 and not target.is_floating_point()
     if plain == "crossentropy" and len(shape) > 1 and shape[2 if positions else 1] == 1:
         return (
@@ -137,6 +137,25 @@ def misfit(name: str, prediction: Tensor, target: Tensor) -> str | None:
             "bce_with_logits for two classes, mse for numbers"
         )
     return None
+
+
+def crossed(prediction: Tensor, target: Tensor, values: Tensor) -> str | None:
+    """Why the loss gives more values than there are predictions or targets; None where it does not.
+
+    Any loss may broadcast (B,) against (B, 1) to (B, B): every sample against all others.
+    """
+    try:
+        shape = torch.broadcast_shapes(prediction.shape, target.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return None
+    if values.shape == shape and values.numel() > max(prediction.numel(), target.numel()):
+        return _shapes(prediction, target)
+    return None
+
+
+def _shapes(prediction: Tensor, target: Tensor) -> str:
+    shapes = tuple(prediction.shape), tuple(target.shape)
+    return f"it gives predictions of shape {shapes[0]} for targets of shape {shapes[1]}"
 
 
 def threshold(name: str) -> float | None:

@@ -65,4 +65,7 @@ def probe(
         wanted = "one value per sample (reduction='none' inside; `loss.reduction` does the rest)"
         got = f"{len(x)} samples give shape {tuple(values.shape)}; expected {wanted}"
         raise fault(document, ("loss",), got)
+    crossed = losses.crossed(prediction, y, values)
+    if crossed is not None:
+        raise fault(document, ("model",), crossed)
     return any(getattr(module, "sparse", False) is True for module in model.modules())
