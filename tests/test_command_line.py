@@ -350,3 +350,20 @@ def test_as_a_program(tmp_path: Path) -> None:
     expected = f"command line: optimizer.lrr=1: {message}"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", expected)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["schema"], ["--config", str(LINEAR), "--print-config"], ["--config", str(LINEAR), "--check"]],
+    ids=["schema", "print", "check"],
+)
+def test_what_no_one_reads_on_ends_in_silence(tmp_path: Path, arguments: list[str]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "trainer", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, stdout=writes, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (0, "")
