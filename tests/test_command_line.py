@@ -1,9 +1,12 @@
 """Through the command line: status 2, one message and nothing left behind for each mistake."""
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from trainer import experiment, losses
-from trainer.__main__ import main
+from trainer.__main__ import NEEDED, main
 from trainer.config import dump, load, resolved
 from trainer.config.description import json_schema
 from trainer.config.source import Document
@@ -367,3 +370,38 @@ def test_what_no_one_reads_on_ends_in_silence(tmp_path: Path, arguments: list[st
     )
     os.close(writes)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+WITHOUT = (
+    "import sys; sys.modules[{!r}] = None; from trainer.__main__ import main; sys.exit(main())"
+)
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [("torch", ["--config", str(LINEAR)]), ("pydantic", ["schema"]), ("yaml", ["report", "."])],
+)
+def test_a_python_without_what_is_needed(
+    tmp_path: Path, missing: str, arguments: list[str]
+) -> None:
+    command = [sys.executable, "-c", WITHOUT.format(missing), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    told = f"{missing} is missing in {sys.executable}: use scripts/train, or .venv/bin/python -m "
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"{told}trainer, or install it: pip install -e .\n"
+
+
+def test_what_is_needed_is_what_the_project_declares() -> None:
+    project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["project"]
+    names = {re.split("[<>=]", needed)[0] for needed in project["dependencies"]}
+    imported = {"pyyaml": "yaml", "google-crc32c": "google_crc32c"}
+    assert {imported.get(name, name) for name in names} == NEEDED
+
+
+def test_a_module_of_the_users_own_that_is_missing_keeps_its_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "build", lambda *_: importlib.import_module("nowhere"))
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        run("--config", LINEAR, "--check")

@@ -20,9 +20,23 @@ COMMANDS = {  # loaded when asked for
     "sweep": "trainer.sweep",
 }
 
+NEEDED = {"google_crc32c", "numba", "numpy", "pydantic", "rich", "safetensors", "tensorboard",
+          "torch", "yaml"}  # fmt: skip
+INSTALL = "use scripts/train, or .venv/bin/python -m trainer, or install it: pip install -e ."
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command, by default that of this process; the result is the exit status."""
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        print(f"{error.name} is missing in {sys.executable}: {INSTALL}", file=sys.stderr)
+        return USAGE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     own = arguments is None
     if arguments is None:
         signals.outside_training()
