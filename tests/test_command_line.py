@@ -161,6 +161,14 @@ class Flat(Small):
     def forward(self, x): return self.inner(x)[:, 0]
 def distance(): return lambda prediction, target: (prediction - target).abs()
 def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean()
+class Broken(Small):
+    def __init__(self): super().__init__(1)
+    def forward(self, x): return {}["embedding"]
+class Misfit(nn.Linear):
+    def __init__(self): super().__init__(3, 1)
+    def forward(self, x): return super().forward(x)
+def corrupt(): raise ValueError("file 77 is corrupt")
+def numbers(): return list(map(lambda text: float(text), "abc"))
 """
 
 
@@ -170,8 +178,9 @@ def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean(
         ("model={name: 'absent:Thing'}", "model.name: cannot import 'absent'"
          " (ModuleNotFoundError: No module named 'absent')"),
         ("model={name: 'broken:Thing'}", "model.name: cannot import 'broken'"
-         " (ZeroDivisionError: division by zero)"),
-        ("model={name: 'leaves:Thing'}", "model.name: cannot import 'leaves' (SystemExit: 0)"),
+         " (broken.py:1: ZeroDivisionError: division by zero)"),
+        ("model={name: 'leaves:Thing'}", "model.name: cannot import 'leaves' (leaves.py:1:"
+         " SystemExit: 0)"),
         ("model={name: 'own:Smal'}", "model.name: module 'own' has no 'Smal'; did you mean"
          " 'Small'?"),
         ("model={name: 'own:limit'}", "model.name: 'own:limit' is a int, which cannot be called"),
@@ -182,7 +191,13 @@ def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean(
          " default"),
         ("model={name: 'own:Small', width: wide}", "model.width: expected int for this argument of"
          " Small, got 'wide'"),
-        ("model={name: 'own:Small', width: -1}", "model.width: below 0"),
+        ("model={name: 'own:Small', width: -1}", "model.width: own.py:10: ValueError: below 0"),
+        ("model={name: 'own:Broken'}", "model: own.py:23: KeyError: 'embedding'"),
+        ("model={name: 'own:Misfit'}", "model: own.py:26: RuntimeError: mat1 and mat2 shapes cannot"
+         " be multiplied (2x1 and 3x1)"),
+        ("data={name: 'own:corrupt'}", "data: own.py:27: ValueError: file 77 is corrupt"),
+        ("data={name: 'own:numbers'}", "data: own.py:28: ValueError: could not convert string to"
+         " float: 'a'"),
         ("model={name: 'own:Small', width: 2}", "model: it gives predictions of shape (2, 2) for"
          " targets of shape (2, 1)"),
         ("model={name: 'own:Frozen'}", "model: the model has no parameter that requires a"
@@ -203,6 +218,17 @@ def test_things_of_the_users_own(run: Run, override: str, message: str) -> None:
     Path("leaves.py").write_text("raise SystemExit(0)")
     sys.modules.pop("own", None)
     assert refused(run("--config", LINEAR, override)) == f"command line: {override}: {message}"
+
+
+def test_code_of_the_users_own_outside_the_working_folder(
+    run: Run, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path_factory.mktemp("elsewhere") / "far_away.py"
+    file.write_text("def rows():\n    raise AssertionError\n")
+    monkeypatch.syspath_prepend(str(file.parent))
+    override = "data={name: 'far_away:rows'}"
+    message = f"command line: {override}: data: {file}:2: AssertionError"
+    assert refused(run("--config", LINEAR, override)) == message
 
 
 @pytest.mark.parametrize("loss", ["mse", "own:distance", "poisson_nll"])
