@@ -127,7 +127,11 @@ CSV_CONFIG = "data={name: csv, file: data.csv, x: [a], y: [b]}"
     ("content", "message"),
     [
         ("a,c\n1,2\n", "data.y[0]: no column 'b' in {}; known: a, c"),
-        ("a,b\n1,2\n3,x\n", "data.file: {}:3: column 'b': expected a finite number, got 'x'"),
+        (
+            "a,b\n1,2\n3,x\n",
+            "data.file: {}:3: column 'b': expected a finite number, got 'x'; if the column holds "
+            "classes, set data.classes: true",
+        ),
         ("a,b\nnan,2\n", "data.file: {}:2: column 'a': expected a finite number, got 'nan'"),
         ("a,b\n1\n", "data.file: {}:2: 1 cell, but the header has 2"),
         (None, "data.file: no such file: {}"),
