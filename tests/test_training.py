@@ -267,6 +267,43 @@ def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
     assert f"{message}" in str(error.value), str(error.value)
 
 
+NUMBERS_CONFIG = """
+name: test
+data: {name: csv, file: numbers.csv, x: [a], y: [b]}
+model: {name: mlp, depth: 2, width: 4}
+loss: {name: mse}
+optimizer: {name: adam, lr: 1e-3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "message"),
+    [
+        ("0 0.5 1", ["bce_with_logits", "metrics=[r2]"],
+         "metrics[0]: r2 is for a loss of numbers, and bce_with_logits takes targets for classes;"
+         " use accuracy"),
+        ("0 0.5 1", ["mse", "metrics=[accuracy]"],
+         "metrics[0]: accuracy is for targets that are classes; the data give numbers"),
+        ("0 0.5 1", ["mse", "data.classes=true"],
+         "loss.name: mse is for targets that are numbers; the data give classes; use"
+         " cross_entropy, or give the targets as floating-point numbers"),
+        ("0 0.5 1", ["half_squared_error", "data.classes=true"],
+         "loss.name: half_squared_error is for targets that are numbers; the data give classes;"),
+        ("0 0.5 1", ["bce", "data.classes=true"],
+         "loss.name: bce is for targets that are numbers, or one of two classes for each sample;"
+         " the data give classes; use cross_entropy"),
+    ],
+)  # fmt: skip
+def test_targets_that_are_not_for_the_loss(
+    tmp_path: Path, values: str, overrides: list[str], message: str
+) -> None:
+    rows = "".join(f"{number},{value}\n" for number, value in enumerate(values.split()))
+    (tmp_path / "numbers.csv").write_text(f"a,b\n{rows}")
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, NUMBERS_CONFIG, f"loss.name={overrides[0]}", *overrides[1:])
+    assert f": {message}" in str(error.value), str(error.value)
+
+
 def test_patience_without_validation(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="stop.patience_steps: there is no validation loss to wai"

@@ -124,19 +124,28 @@ def make(name: str, arguments: dict[str, Any]) -> LossFunction:
     return of
 
 
-def misfit(name: str, prediction: Tensor, target: Tensor) -> str | None:
+def misfit(name: str, prediction: Tensor, target: Tensor) -> Problem | None:
     """Why the loss would take such predictions and say nothing of them; None where it does not."""
     shape, plain = tuple(prediction.shape), _plain(name)
     if (name == _OWN or plain in ELEMENTWISE) and shape != tuple(target.shape):
+        if not target.is_floating_point():
+            return Problem(("loss", "name"), _for_numbers(name))
         # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
-        return _shapes(prediction, target)
+        return Problem(("model",), _shapes(prediction, target))
     positions = len(shape) == 3 and target.dim() == 2 and not target.is_floating_point()
     if plain == "crossentropy" and len(shape) > 1 and shape[2 if positions else 1] == 1:
-        return (
+        message = (
             f"it gives one output, whose {name} is always 0: it would be the only class; use "
             "bce_with_logits for two classes, mse for numbers"
         )
+        return Problem(("model",), message)
     return None
+
+
+def _for_numbers(name: str) -> str:
+    two = ", or one of two classes for each sample" if _plain(name) in BINARY else ""
+    remedy = "use cross_entropy, or give the targets as floating-point numbers"
+    return f"{name} is for targets that are numbers{two}; the data give classes; {remedy}"
 
 
 def crossed(prediction: Tensor, target: Tensor, values: Tensor) -> str | None:

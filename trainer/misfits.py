@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import data, losses
-from trainer.config import Config
+from trainer.config import Config, located
 from trainer.config.source import Document
 from trainer.data import Rows
 from trainer.faults import attempt, fault
@@ -27,12 +27,18 @@ def check_table(table: data.Table, dtype: str, document: Document) -> None:
 
 
 def check_metrics(config: Config, rows: Rows, document: Document) -> None:
-    classes = rows.shape.classes or losses.threshold(config.loss.name) is not None
+    """Raises at a metric of classes for targets that are numbers, or the other way round."""
+    of_loss = losses.threshold(config.loss.name) is not None
     for index, metric in enumerate(config.metrics):
-        if (metric == "accuracy") != classes:
-            wanted = "classes" if metric == "accuracy" else "numbers"
-            got = "classes" if classes else "numbers"
-            message = f"{metric} is for targets that are {wanted}; the data give {got}"
+        message = None
+        if metric == "accuracy" and not (rows.shape.classes or of_loss):
+            message = f"{metric} is for targets that are classes; the data give numbers"
+        elif metric == "r2" and rows.shape.classes:
+            message = f"{metric} is for targets that are numbers; the data give classes"
+        elif metric == "r2" and of_loss:
+            takes = f"{config.loss.name} takes targets for classes"
+            message = f"{metric} is for a loss of numbers, and {takes}; use accuracy"
+        if message is not None:
             raise fault(document, ("metrics", index), message)
 
 
@@ -55,7 +61,7 @@ def probe(
             raise fault(document, ("model",), got)
         misfit = losses.misfit(config.loss.name, prediction, y)
         if misfit is not None:
-            raise fault(document, ("model",), misfit)
+            raise located(document, [misfit])
         values = attempt(document, "loss", lambda: loss(prediction, y))
     model.train(was_training)
     if not isinstance(values, Tensor):
