@@ -274,11 +274,23 @@ model: {name: mlp, depth: 2, width: 4}
 loss: {name: mse}
 optimizer: {name: adam, lr: 1e-3}
 """
+STANDARDIZED = "; they are standardized: set data.standardize to false"
 
 
 @pytest.mark.parametrize(
     ("values", "overrides", "message"),
     [
+        ("0.25 7 1", ["bce"], "loss.name: bce is for targets from 0 to 1; the data give 7"),
+        ("0 -0.5 1", ["bce_with_logits", "metrics=[r2]"],
+         "loss.name: bce_with_logits is for targets from 0 to 1; the data give -0.5"),
+        ("0 1 1", ["BCEWithLogitsLoss", "data.standardize=true"],
+         f"loss.name: BCEWithLogitsLoss is for targets from 0 to 1; the data give -1.41421"
+         f"{STANDARDIZED}"),
+        ("3 -1 2", ["poisson_nll"],
+         "loss.name: poisson_nll is for targets of 0 or more; the data give -1"),
+        ("3 1 2", ["poisson_nll", "data.standardize=true"],
+         f"loss.name: poisson_nll is for targets of 0 or more; the data give -1.22474"
+         f"{STANDARDIZED}"),
         ("0 0.5 1", ["bce_with_logits", "metrics=[r2]"],
          "metrics[0]: r2 is for a loss of numbers, and bce_with_logits takes targets for classes;"
          " use accuracy"),
@@ -302,6 +314,28 @@ def test_targets_that_are_not_for_the_loss(
     with pytest.raises(ConfigError) as error:
         built(tmp_path, NUMBERS_CONFIG, f"loss.name={overrides[0]}", *overrides[1:])
     assert f": {message}" in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize("name", ["bce_with_logits", "poisson_nll"])
+def test_targets_at_the_ends_of_their_range(tmp_path: Path, name: str) -> None:
+    (tmp_path / "numbers.csv").write_text("a,b\n1,0\n2,1\n3,0.5\n")
+    built(tmp_path, NUMBERS_CONFIG, f"loss.name={name}")
+
+
+def test_targets_of_the_validation_are_for_the_loss_too(tmp_path: Path) -> None:
+    values = [0.5] * 20
+    _, made = built(tmp_path, NUMBERS_CONFIG, *inline(values), "validation.fraction=0.2")
+    assert isinstance(made.rows, Table)
+    kept = sorted(set(range(20)) - {int(x) for x in made.rows.x.flatten()})
+    values[kept[0]] = 2.0
+    message = "loss.name: bce_with_logits is for targets from 0 to 1; the data give 2"
+    with pytest.raises(ConfigError, match=message):
+        built(tmp_path, NUMBERS_CONFIG, *inline(values), "validation.fraction=0.2")
+
+
+def inline(values: list[float]) -> list[str]:
+    x, y = [[float(number)] for number in range(len(values))], [[value] for value in values]
+    return [f"data={{name: points, x: {x}, y: {y}}}", "loss.name=bce_with_logits"]
 
 
 def test_patience_without_validation(tmp_path: Path) -> None:

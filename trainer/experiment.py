@@ -76,6 +76,9 @@ def build(config: Config, document: Document) -> Experiment:
     kept = kept and _as_loss_wants(kept.to(device, dtype), config)
     if isinstance(rows, data.Table):
         misfits.check_table(rows, config.dtype, document)
+    for table in (rows, kept):
+        if isinstance(table, data.Table):
+            misfits.check_targets(config, table, document)
     misfits.check_metrics(config, rows, document)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # start values are drawn in the type they are used in

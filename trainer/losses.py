@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,7 @@ _TORCH: dict[str, type[nn.Module]] = {
 _OWN = "half_squared_error"
 BINARY = {"bce": 0.5, "bcewithlogits": 0.0}  # the prediction from which on the class is 1
 ELEMENTWISE = {"mse", "l1", "smoothl1", "huber", "softmargin", *BINARY}
+LARGEST = {"poissonnll": math.inf, **dict.fromkeys(BINARY, 1.0)}  # targets; the smallest is 0
 
 
 def check(tree: dict[str, Any]) -> list[Problem]:
@@ -122,6 +124,18 @@ def make(name: str, arguments: dict[str, Any]) -> LossFunction:
         return found
 
     return of
+
+
+def outside(name: str, target: Tensor) -> str | None:
+    """Why numbers as targets are none of which the loss makes sense; None where they may be."""
+    most = LARGEST.get(_plain(name))
+    if most is None or not target.is_floating_point():
+        return None
+    low, high = float(target.min()), float(target.max())
+    if low >= 0 and high <= most:
+        return None
+    wanted = "from 0 to 1" if most == 1 else "of 0 or more"
+    return f"{name} is for targets {wanted}; the data give {low if low < 0 else high:.6g}"
 
 
 def misfit(name: str, prediction: Tensor, target: Tensor) -> Problem | None:

@@ -26,6 +26,15 @@ def check_table(table: data.Table, dtype: str, document: Document) -> None:
         raise fault(document, ("data", "weights"), message)
 
 
+def check_targets(config: Config, table: data.Table, document: Document) -> None:
+    """Raises where a target, as it is trained on, is no number that the loss is for."""
+    outside = losses.outside(config.loss.name, table.y)
+    if outside is not None:
+        if table.y_scale is not None:
+            outside += "; they are standardized: set data.standardize to false"
+        raise fault(document, ("loss", "name"), outside)
+
+
 def check_metrics(config: Config, rows: Rows, document: Document) -> None:
     """Raises at a metric of classes for targets that are numbers, or the other way round."""
     of_loss = losses.threshold(config.loss.name) is not None
