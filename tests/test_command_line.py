@@ -1,9 +1,12 @@
 """Through the command line: status 2, one message and nothing left behind for each mistake."""
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from trainer import experiment, losses
-from trainer.__main__ import main
+from trainer.__main__ import NEEDED, main
 from trainer.config import dump, load, resolved
 from trainer.config.description import json_schema
 from trainer.config.source import Document
@@ -124,7 +127,11 @@ CSV_CONFIG = "data={name: csv, file: data.csv, x: [a], y: [b]}"
     ("content", "message"),
     [
         ("a,c\n1,2\n", "data.y[0]: no column 'b' in {}; known: a, c"),
-        ("a,b\n1,2\n3,x\n", "data.file: {}:3: column 'b': expected a finite number, got 'x'"),
+        (
+            "a,b\n1,2\n3,x\n",
+            "data.file: {}:3: column 'b': expected a finite number, got 'x'; if the column holds "
+            "classes, set data.classes: true",
+        ),
         ("a,b\nnan,2\n", "data.file: {}:2: column 'a': expected a finite number, got 'nan'"),
         ("a,b\n1\n", "data.file: {}:2: 1 cell, but the header has 2"),
         (None, "data.file: no such file: {}"),
@@ -154,7 +161,18 @@ class Frozen(nn.Module):
     def forward(self, x): return x
 def rows(count=2): return torch.zeros(count, 1), torch.zeros(2, 1)
 def flat(): return torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2)
+class Flat(Small):
+    def forward(self, x): return self.inner(x)[:, 0]
+def distance(): return lambda prediction, target: (prediction - target).abs()
 def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean()
+class Broken(Small):
+    def __init__(self): super().__init__(1)
+    def forward(self, x): return {}["embedding"]
+class Misfit(nn.Linear):
+    def __init__(self): super().__init__(3, 1)
+    def forward(self, x): return super().forward(x)
+def corrupt(): raise ValueError("file 77 is corrupt")
+def numbers(): return list(map(lambda text: float(text), "abc"))
 """
 
 
@@ -164,8 +182,9 @@ def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean(
         ("model={name: 'absent:Thing'}", "model.name: cannot import 'absent'"
          " (ModuleNotFoundError: No module named 'absent')"),
         ("model={name: 'broken:Thing'}", "model.name: cannot import 'broken'"
-         " (ZeroDivisionError: division by zero)"),
-        ("model={name: 'leaves:Thing'}", "model.name: cannot import 'leaves' (SystemExit: 0)"),
+         " (broken.py:1: ZeroDivisionError: division by zero)"),
+        ("model={name: 'leaves:Thing'}", "model.name: cannot import 'leaves' (leaves.py:1:"
+         " SystemExit: 0)"),
         ("model={name: 'own:Smal'}", "model.name: module 'own' has no 'Smal'; did you mean"
          " 'Small'?"),
         ("model={name: 'own:limit'}", "model.name: 'own:limit' is a int, which cannot be called"),
@@ -176,7 +195,13 @@ def mean(): return lambda prediction, target: ((prediction - target) ** 2).mean(
          " default"),
         ("model={name: 'own:Small', width: wide}", "model.width: expected int for this argument of"
          " Small, got 'wide'"),
-        ("model={name: 'own:Small', width: -1}", "model.width: below 0"),
+        ("model={name: 'own:Small', width: -1}", "model.width: own.py:10: ValueError: below 0"),
+        ("model={name: 'own:Broken'}", "model: own.py:23: KeyError: 'embedding'"),
+        ("model={name: 'own:Misfit'}", "model: own.py:26: RuntimeError: mat1 and mat2 shapes cannot"
+         " be multiplied (2x1 and 3x1)"),
+        ("data={name: 'own:corrupt'}", "data: own.py:27: ValueError: file 77 is corrupt"),
+        ("data={name: 'own:numbers'}", "data: own.py:28: ValueError: could not convert string to"
+         " float: 'a'"),
         ("model={name: 'own:Small', width: 2}", "model: it gives predictions of shape (2, 2) for"
          " targets of shape (2, 1)"),
         ("model={name: 'own:Frozen'}", "model: the model has no parameter that requires a"
@@ -197,6 +222,33 @@ def test_things_of_the_users_own(run: Run, override: str, message: str) -> None:
     Path("leaves.py").write_text("raise SystemExit(0)")
     sys.modules.pop("own", None)
     assert refused(run("--config", LINEAR, override)) == f"command line: {override}: {message}"
+
+
+def test_code_of_the_users_own_outside_the_working_folder(
+    run: Run, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path_factory.mktemp("elsewhere") / "far_away.py"
+    file.write_text("def rows():\n    raise AssertionError\n")
+    monkeypatch.syspath_prepend(str(file.parent))
+    override = "data={name: 'far_away:rows'}"
+    message = f"command line: {override}: data: {file}:2: AssertionError"
+    assert refused(run("--config", LINEAR, override)) == message
+
+
+@pytest.mark.parametrize("loss", ["mse", "own:distance", "poisson_nll"])
+def test_predictions_that_would_meet_the_targets_of_other_samples(run: Run, loss: str) -> None:
+    Path("own.py").write_text(MODULE)
+    sys.modules.pop("own", None)
+    keys = ("model={name: 'own:Flat', width: 1}", f"loss={{name: '{loss}'}}")
+    shapes = "it gives predictions of shape (2,) for targets of shape (2, 1)"
+    assert refused(run("--config", LINEAR, *keys)).endswith(f": model: {shapes}")
+
+
+def test_a_loss_of_its_own_may_broadcast_within_a_sample(run: Run) -> None:
+    Path("own.py").write_text(MODULE)
+    sys.modules.pop("own", None)
+    keys = ("model={name: 'own:Small', width: 3}", "loss={name: 'own:distance'}")
+    assert run("--config", LINEAR, "--check", *keys).status == 0
 
 
 def test_a_loss_that_is_always_zero(run: Run) -> None:
@@ -331,3 +383,55 @@ def test_as_a_program(tmp_path: Path) -> None:
     expected = f"command line: optimizer.lrr=1: {message}"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", expected)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["schema"], ["--config", str(LINEAR), "--print-config"], ["--config", str(LINEAR), "--check"]],
+    ids=["schema", "print", "check"],
+)
+def test_what_no_one_reads_on_ends_in_silence(tmp_path: Path, arguments: list[str]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "trainer", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, stdout=writes, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+WITHOUT = (
+    "import sys; sys.modules[{!r}] = None; from trainer.__main__ import main; sys.exit(main())"
+)
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [("torch", ["--config", str(LINEAR)]), ("pydantic", ["schema"]), ("yaml", ["report", "."])],
+)
+def test_a_python_without_what_is_needed(
+    tmp_path: Path, missing: str, arguments: list[str]
+) -> None:
+    command = [sys.executable, "-c", WITHOUT.format(missing), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    told = f"{missing} is missing in {sys.executable}: use scripts/train, or .venv/bin/python -m "
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"{told}trainer, or install it: pip install -e .\n"
+
+
+def test_what_is_needed_is_what_the_project_declares() -> None:
+    project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())["project"]
+    names = {re.split("[<>=]", needed)[0] for needed in project["dependencies"]}
+    imported = {"pyyaml": "yaml", "google-crc32c": "google_crc32c"}
+    assert {imported.get(name, name) for name in names} == NEEDED
+
+
+def test_a_module_of_the_users_own_that_is_missing_keeps_its_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "build", lambda *_: importlib.import_module("nowhere"))
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        run("--config", LINEAR, "--check")

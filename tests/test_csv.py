@@ -82,8 +82,10 @@ def test_every_float_is_kept(
 
 
 CELL = "expected a finite number"
+CLASSES = "; if the column holds classes, set data.classes: true"
 MISTAKES = [
-    ("a,b\n1,2\n3,x\n", f"FILE:3: column 'b': {CELL}, got 'x'"),
+    ("a,b\n1,2\n3,x\n", f"FILE:3: column 'b': {CELL}, got 'x'{CLASSES}"),
+    ("a,b\nx,2\n", f"FILE:2: column 'a': {CELL}, got 'x'"),
     ("a,b\n\n1,2\n\n,4\n", f"FILE:5: column 'a': {CELL}, got ''"),
     ("a,b\n1,nan\n", f"FILE:2: column 'b': {CELL}, got 'nan'"),
     ("a,b\n1,.nan\n", f"FILE:2: column 'b': {CELL}, got '.nan'"),
@@ -107,7 +109,7 @@ MISTAKES = [
         "a,b\n" + "1" * 200_000 + ",2\n",
         "FILE:2: not CSV: field larger than field limit (131072)",
     ),
-    ("a,b\r1,2\r3,x\r", f"FILE:3: column 'b': {CELL}, got 'x'"),
+    ("a,b\r1,2\r3,x\r", f"FILE:3: column 'b': {CELL}, got 'x'{CLASSES}"),
     (b"a,b\r\n" + b"1,2\r\n" * 2000 + b"\xff", "FILE:2002: not UTF-8 (byte 0xff)"),
 ]
 ENDLESS = {
@@ -151,6 +153,11 @@ def test_missing_columns_are_told_together_where_they_are_named(file: Path) -> N
         (("data", "y", 0), "no column 'z' in FILE; known: alpha, b"),
         (("data", "weights"), "no column 'B' in FILE; did you mean 'b'?"),
     ]
+
+
+def test_one_of_several_targets_cannot_hold_classes(file: Path) -> None:
+    found = message(file, "a,b,c\n1,2,high\n", y=["b", "c"])
+    assert found == [(("data", "file"), f"FILE:2: column 'c': {CELL}, got 'high'")]
 
 
 def test_no_such_file_and_a_folder(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ ROWS = [
     ["checkpoints"],
     ["state"],
     ["experiment", "monitor", "run_dir"],
-    ["observation", "models", "evaluation"],
+    ["misfits", "observation", "models", "evaluation"],
     ["activations", "journal", "leftover", "losses", "schedules", "watched"],
     ["layer_calls"],
     [
@@ -36,6 +36,7 @@ ROWS = [
     ],
     ["plain", "tensor_file", "shards", "held"],
     ["callables", "summary", "memory"],
+    ["faults"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],
 ]

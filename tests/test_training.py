@@ -267,6 +267,77 @@ def test_mistakes(tmp_path: Path, override: str, message: str) -> None:
     assert f"{message}" in str(error.value), str(error.value)
 
 
+NUMBERS_CONFIG = """
+name: test
+data: {name: csv, file: numbers.csv, x: [a], y: [b]}
+model: {name: mlp, depth: 2, width: 4}
+loss: {name: mse}
+optimizer: {name: adam, lr: 1e-3}
+"""
+STANDARDIZED = "; they are standardized: set data.standardize to false"
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "message"),
+    [
+        ("0.25 7 1", ["bce"], "loss.name: bce is for targets from 0 to 1; the data give 7"),
+        ("0 -0.5 1", ["bce_with_logits", "metrics=[r2]"],
+         "loss.name: bce_with_logits is for targets from 0 to 1; the data give -0.5"),
+        ("0 1 1", ["BCEWithLogitsLoss", "data.standardize=true"],
+         f"loss.name: BCEWithLogitsLoss is for targets from 0 to 1; the data give -1.41421"
+         f"{STANDARDIZED}"),
+        ("3 -1 2", ["poisson_nll"],
+         "loss.name: poisson_nll is for targets of 0 or more; the data give -1"),
+        ("3 1 2", ["poisson_nll", "data.standardize=true"],
+         f"loss.name: poisson_nll is for targets of 0 or more; the data give -1.22474"
+         f"{STANDARDIZED}"),
+        ("0 0.5 1", ["bce_with_logits", "metrics=[r2]"],
+         "metrics[0]: r2 is for a loss of numbers, and bce_with_logits takes targets for classes;"
+         " use accuracy"),
+        ("0 0.5 1", ["mse", "metrics=[accuracy]"],
+         "metrics[0]: accuracy is for targets that are classes; the data give numbers"),
+        ("0 0.5 1", ["mse", "data.classes=true"],
+         "loss.name: mse is for targets that are numbers; the data give classes; use"
+         " cross_entropy, or give the targets as floating-point numbers"),
+        ("0 0.5 1", ["half_squared_error", "data.classes=true"],
+         "loss.name: half_squared_error is for targets that are numbers; the data give classes;"),
+        ("0 0.5 1", ["bce", "data.classes=true"],
+         "loss.name: bce is for targets that are numbers, or one of two classes for each sample;"
+         " the data give classes; use cross_entropy"),
+    ],
+)  # fmt: skip
+def test_targets_that_are_not_for_the_loss(
+    tmp_path: Path, values: str, overrides: list[str], message: str
+) -> None:
+    rows = "".join(f"{number},{value}\n" for number, value in enumerate(values.split()))
+    (tmp_path / "numbers.csv").write_text(f"a,b\n{rows}")
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, NUMBERS_CONFIG, f"loss.name={overrides[0]}", *overrides[1:])
+    assert f": {message}" in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize("name", ["bce_with_logits", "poisson_nll"])
+def test_targets_at_the_ends_of_their_range(tmp_path: Path, name: str) -> None:
+    (tmp_path / "numbers.csv").write_text("a,b\n1,0\n2,1\n3,0.5\n")
+    built(tmp_path, NUMBERS_CONFIG, f"loss.name={name}")
+
+
+def test_targets_of_the_validation_are_for_the_loss_too(tmp_path: Path) -> None:
+    values = [0.5] * 20
+    _, made = built(tmp_path, NUMBERS_CONFIG, *inline(values), "validation.fraction=0.2")
+    assert isinstance(made.rows, Table)
+    kept = sorted(set(range(20)) - {int(x) for x in made.rows.x.flatten()})
+    values[kept[0]] = 2.0
+    message = "loss.name: bce_with_logits is for targets from 0 to 1; the data give 2"
+    with pytest.raises(ConfigError, match=message):
+        built(tmp_path, NUMBERS_CONFIG, *inline(values), "validation.fraction=0.2")
+
+
+def inline(values: list[float]) -> list[str]:
+    x, y = [[float(number)] for number in range(len(values))], [[value] for value in values]
+    return [f"data={{name: points, x: {x}, y: {y}}}", "loss.name=bce_with_logits"]
+
+
 def test_patience_without_validation(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="stop.patience_steps: there is no validation loss to wai"

@@ -7,7 +7,8 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainer import signals
@@ -19,9 +20,23 @@ COMMANDS = {  # loaded when asked for
     "sweep": "trainer.sweep",
 }
 
+NEEDED = {"google_crc32c", "numba", "numpy", "pydantic", "rich", "safetensors", "tensorboard",
+          "torch", "yaml"}  # fmt: skip
+INSTALL = "use scripts/train, or .venv/bin/python -m trainer, or install it: pip install -e ."
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command, by default that of this process; the result is the exit status."""
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        print(f"{error.name} is missing in {sys.executable}: {INSTALL}", file=sys.stderr)
+        return USAGE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     own = arguments is None
     if arguments is None:
         signals.outside_training()
@@ -30,13 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, os.getcwd())
     if arguments and arguments[0] in COMMANDS:
         command = importlib.import_module(COMMANDS[arguments[0]])
-        try:
-            status = int(command.main(arguments[1:]))
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever reads has seen enough: `report RUN | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = DONE
-        return status
+        with _as_far_as_it_is_read():
+            return int(command.main(arguments[1:]))
+        return DONE
     parser = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train the model that a YAML file describes and watch its gradients.",
@@ -81,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.overrides == ["schema"] and given.config is None:
         from trainer.config.description import json_schema
 
-        print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+        with _as_far_as_it_is_read():
+            print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return DONE
     if given.config is None:
         parser.error("--config FILE is missing, for example --config configs/linear.yaml")
@@ -111,12 +123,14 @@ def train(given: argparse.Namespace) -> int:
 
     config, document = load(given.config, given.overrides, [experiment.check])
     if given.print_config:
-        print(dump(resolved(config)), end="")
+        with _as_far_as_it_is_read():
+            print(dump(resolved(config)), end="")
         return DONE
     if given.check:
         built = experiment.build(config, document)
         parameters = sum(p.numel() for p in built.model.parameters())
-        print(f"{given.config}: valid; {parameters:,} parameters, {len(built.rows):,} rows")
+        with _as_far_as_it_is_read():
+            print(f"{given.config}: valid; {parameters:,} parameters, {len(built.rows):,} rows")
         return DONE
 
     # Before the seed is set: some of what this imports draws a random number when it is loaded.
@@ -125,6 +139,16 @@ def train(given: argparse.Namespace) -> int:
     built = experiment.build(config, document)
     varied = [override.partition("=")[0] for override in given.overrides]
     return session.run(built, given.config, given.run_dir, varied, given.resume)
+
+
+@contextmanager
+def _as_far_as_it_is_read() -> Iterator[None]:
+    """Has what prints to stdout end in silence where no one reads on: `report RUN | head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import torch
 
 from trainer.config.problem import MAX_FOUND, Path, Problem, did_you_mean, shown, unknown_key
+from trainer.faults import raised
 
 MAX_REASON = 1000  # characters
 
@@ -22,7 +23,7 @@ def load(name: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises is theirs to read
-        reason = f"{type(error).__name__}: {error}"[:MAX_REASON]
+        reason = raised(error, str(error))[:MAX_REASON]
         raise ValueError(f"cannot import {shown(module_name)} ({reason})") from error
     if not hasattr(module, attribute):
         hint = did_you_mean(attribute, [n for n in vars(module) if not n.startswith("_")])

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trainer import callables, data, devices, losses, models, optimizers, schedules
-from trainer.config import Config, ConfigError, Problem, located, schema
+from trainer import callables, data, devices, losses, misfits, models, optimizers, schedules
+from trainer.config import Config, Problem, located, schema
 from trainer.config.source import Document
+from trainer.data import Rows
 from trainer.data.batches import Batches
 from trainer.evaluation import Evaluator
+from trainer.faults import attempt, fault
 from trainer.losses import LossFunction
 from trainer.patterns import Patterns
 from trainer.schedules import Schedule
-
-T = TypeVar("T")
-Rows = data.Table | data.Stream
 
 
 @dataclass(frozen=True)
@@ -78,34 +76,37 @@ def build(config: Config, document: Document) -> Experiment:
     rows = _as_loss_wants(rows.to(device, dtype), config)
     kept = kept and _as_loss_wants(kept.to(device, dtype), config)
     if isinstance(rows, data.Table):
-        _check_table(rows, config.dtype, document)
-    _check_metrics(config, rows, document)
+        misfits.check_table(rows, config.dtype, document)
+    for table in (rows, kept):
+        if isinstance(table, data.Table):
+            misfits.check_targets(config, table, document)
+    misfits.check_metrics(config, rows, document)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)  # start values are drawn in the type they are used in
     try:
-        model = _attempt(
+        model = attempt(
             document, "model", lambda: models.build(config.model, rows.shape).to(device, dtype)
         )
-        loss = _attempt(
+        loss = attempt(
             document, "loss", lambda: losses.make(config.loss.name, config.loss.arguments)
         )
     finally:
         torch.set_default_dtype(default)
     loss = _on_device(loss, device, dtype)
-    _attempt(document, "monitor", lambda: Patterns(model, config.monitor))
-    sparse = _probe(model, loss, rows, config, document)
+    attempt(document, "monitor", lambda: Patterns(model, config.monitor))
+    sparse = misfits.probe(model, loss, rows, config, document)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
-        raise _fault(document, ("model",), "the model has no parameter that requires a gradient")
-    optimizer = _attempt(
+        raise fault(document, ("model",), "the model has no parameter that requires a gradient")
+    optimizer = attempt(
         document, "optimizer", lambda: optimizers.build(config.optimizer, parameters)
     )
     if not sparse and isinstance(optimizer, torch.optim.SparseAdam):
         message = (
             "SparseAdam needs sparse gradients, and no layer of the model gives them; use Adam"
         )
-        raise _fault(document, ("optimizer", "name"), message)
-    schedule = _attempt(document, "schedule", lambda: Schedule(config.schedule, optimizer))
+        raise fault(document, ("optimizer", "name"), message)
+    schedule = attempt(document, "schedule", lambda: Schedule(config.schedule, optimizer))
     reduction, section = config.loss.reduction, config.data
     batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed)
     threshold = losses.threshold(config.loss.name)
@@ -153,7 +154,7 @@ def _rows(config: Config, document: Document) -> tuple[Rows, Rows | None]:
         # Both are scaled as the training rows are; those for validation tell nothing.
         return training.scaled(), kept.scaled(training)  # type: ignore[arg-type]
 
-    return _attempt(document, "data", read)
+    return attempt(document, "data", read)
 
 
 def _as_loss_wants(rows: Rows, config: Config) -> Rows:
@@ -164,29 +165,6 @@ def _as_loss_wants(rows: Rows, config: Config) -> Rows:
     return rows
 
 
-def _check_table(table: data.Table, dtype: str, document: Document) -> None:
-    """Raises where a value does not fit the type that it is used in, or where no row counts."""
-    for key, values in {"x": table.x, "y": table.y, "weights": table.weights}.items():
-        numbers = values if values is not None and values.is_floating_point() else torch.empty(0)
-        if not bool(torch.isfinite(numbers).all()):
-            message = f"{key} holds values that are not finite in {dtype}"
-            raise _fault(document, ("data", key), message)
-    weights = table.weights
-    if weights is not None and (bool((weights < 0).any()) or not bool((weights > 0).any())):
-        message = "expected sample weights of 0 or more, at least one of them above 0"
-        raise _fault(document, ("data", "weights"), message)
-
-
-def _check_metrics(config: Config, rows: Rows, document: Document) -> None:
-    classes = rows.shape.classes or losses.threshold(config.loss.name) is not None
-    for index, metric in enumerate(config.metrics):
-        if (metric == "accuracy") != classes:
-            wanted = "classes" if metric == "accuracy" else "numbers"
-            got = "classes" if classes else "numbers"
-            message = f"{metric} is for targets that are {wanted}; the data give {got}"
-            raise _fault(document, ("metrics", index), message)
-
-
 def _on_device(loss: LossFunction, device: torch.device, dtype: torch.dtype) -> LossFunction:
     """The loss with what it holds (class weights, say) where the data are."""
     if isinstance(loss, nn.Module):
@@ -195,55 +173,3 @@ def _on_device(loss: LossFunction, device: torch.device, dtype: torch.dtype) -> 
         if isinstance(cell.cell_contents, nn.Module):
             cell.cell_contents.to(device, dtype)
     return loss
-
-
-def _probe(
-    model: nn.Module, loss: LossFunction, rows: Rows, config: Config, document: Document
-) -> bool:
-    """Raises where two rows do not pass through model and loss; leaves no trace in the model.
-
-    Whether a layer says that its gradients are sparse.
-    """
-    device = rows.x.device if isinstance(rows, data.Table) else rows.device
-    first = [torch.arange(min(2, len(rows)), device=device)]
-    x, y, _ = _attempt(document, "data", lambda: next(iter(rows.parts(first))))
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), torch.random.fork_rng():
-        prediction = _attempt(document, "model", lambda: model(x))
-        if not isinstance(prediction, Tensor):
-            got = f"it gives a {type(prediction).__name__}, expected a tensor"
-            raise _fault(document, ("model",), got)
-        misfit = losses.misfit(config.loss.name, prediction, y)
-        if misfit is not None:
-            raise _fault(document, ("model",), misfit)
-        values = _attempt(document, "loss", lambda: loss(prediction, y))
-    model.train(was_training)
-    if not isinstance(values, Tensor):
-        got = f"it gives a {type(values).__name__}, expected a tensor"
-        raise _fault(document, ("loss",), got)
-    if values.dim() == 0 or values.shape[0] != len(x):
-        wanted = "one value per sample (reduction='none' inside; `loss.reduction` does the rest)"
-        got = f"{len(x)} samples give shape {tuple(values.shape)}; expected {wanted}"
-        raise _fault(document, ("loss",), got)
-    return any(getattr(module, "sparse", False) is True for module in model.modules())
-
-
-def _attempt(document: Document, key: str, make: Callable[[], T]) -> T:
-    """The result of a call into code that the configuration names; its errors become ours."""
-    try:
-        return make()
-    except ConfigError:
-        raise
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _fault(document, (key,), "takes more memory than there is") from error
-    except (Exception, SystemExit) as error:  # the user's code or arguments, whatever they raise
-        name = f"{type(error).__name__}: " if not isinstance(error, ValueError | TypeError) else ""
-        argument = str(error).partition(":")[0]
-        path = (key, argument) if argument in document.tree.get(key, {}) else (key,)
-        message = str(error).removeprefix(f"{argument}: ") if len(path) == 2 else str(error)
-        raise _fault(document, path, f"{name}{message}") from error
-
-
-def _fault(document: Document, path: tuple[str | int, ...], message: str) -> ConfigError:
-    return located(document, [Problem(path, message)])

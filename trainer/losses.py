@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,7 @@ _TORCH: dict[str, type[nn.Module]] = {
 _OWN = "half_squared_error"
 BINARY = {"bce": 0.5, "bcewithlogits": 0.0}  # the prediction from which on the class is 1
 ELEMENTWISE = {"mse", "l1", "smoothl1", "huber", "softmargin", *BINARY}
+LARGEST = {"poissonnll": math.inf, **dict.fromkeys(BINARY, 1.0)}  # targets; the smallest is 0
 
 
 def check(tree: dict[str, Any]) -> list[Problem]:
@@ -124,19 +126,59 @@ def make(name: str, arguments: dict[str, Any]) -> LossFunction:
     return of
 
 
-def misfit(name: str, prediction: Tensor, target: Tensor) -> str | None:
+def outside(name: str, target: Tensor) -> str | None:
+    """Why numbers as targets are none of which the loss makes sense; None where they may be."""
+    most = LARGEST.get(_plain(name))
+    if most is None or not target.is_floating_point():
+        return None
+    low, high = float(target.min()), float(target.max())
+    if low >= 0 and high <= most:
+        return None
+    wanted = "from 0 to 1" if most == 1 else "of 0 or more"
+    return f"{name} is for targets {wanted}; the data give {low if low < 0 else high:.6g}"
+
+
+def misfit(name: str, prediction: Tensor, target: Tensor) -> Problem | None:
     """Why the loss would take such predictions and say nothing of them; None where it does not."""
     shape, plain = tuple(prediction.shape), _plain(name)
     if (name == _OWN or plain in ELEMENTWISE) and shape != tuple(target.shape):
+        if not target.is_floating_point():
+            return Problem(("loss", "name"), _for_numbers(name))
         # Otherwise (B,) against (B, 1) would silently broadcast to (B, B).
-        return f"it gives predictions of shape {shape} for targets of shape {tuple(target.shape)}"
+        return Problem(("model",), _shapes(prediction, target))
     positions = len(shape) == 3 and target.dim() == 2 and not target.is_floating_point()
     if plain == "crossentropy" and len(shape) > 1 and shape[2 if positions else 1] == 1:
-        return (
+        message = (
             f"it gives one output, whose {name} is always 0: it would be the only class; use "
             "bce_with_logits for two classes, mse for numbers"
         )
+        return Problem(("model",), message)
     return None
+
+
+def _for_numbers(name: str) -> str:
+    two = ", or one of two classes for each sample" if _plain(name) in BINARY else ""
+    remedy = "use cross_entropy, or give the targets as floating-point numbers"
+    return f"{name} is for targets that are numbers{two}; the data give classes; {remedy}"
+
+
+def crossed(prediction: Tensor, target: Tensor, values: Tensor) -> str | None:
+    """Why the loss gives more values than there are predictions or targets; None where it does not.
+
+    Any loss may broadcast (B,) against (B, 1) to (B, B): every sample against all others.
+    """
+    try:
+        shape = torch.broadcast_shapes(prediction.shape, target.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return None
+    if values.shape == shape and values.numel() > max(prediction.numel(), target.numel()):
+        return _shapes(prediction, target)
+    return None
+
+
+def _shapes(prediction: Tensor, target: Tensor) -> str:
+    shapes = tuple(prediction.shape), tuple(target.shape)
+    return f"it gives predictions of shape {shapes[0]} for targets of shape {shapes[1]}"
 
 
 def threshold(name: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from types import NoneType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -108,11 +109,7 @@ def _problem(details: ErrorDetails) -> Problem:
         own = str(context["error"])
         return Problem(path, f"{own}, got {shown(value)}" if own.startswith("expected") else own)
     if kind == "literal_error" and field:
-        known = [str(word) for word in get_args(field.annotation)]
-        # Where all are like it, as float32 and float64 are like float16, each may be meant.
-        told = isinstance(value, str) and not all(nearest(value, [word]) for word in known)
-        hint = did_you_mean(value, known) if told else f"; known: {', '.join(known)}"
-        return Problem(path, f"unknown value {shown(value)}{hint}")
+        return Problem(path, f"unknown value {shown(value)}{_known(value, field.annotation)}")
     if kind in _EXPECTED:
         expected = _EXPECTED[kind].format(**context)
         return Problem(path, f"expected {expected}, got {shown(value)}{_remedy(kind, value)}")
@@ -120,6 +117,18 @@ def _problem(details: ErrorDetails) -> Problem:
         expected = PATTERNS[context["pattern"]]
         return Problem(path, f"expected {expected}, got {shown(value)}")
     return Problem(path, f"{details['msg'][:1].lower()}{details['msg'][1:]}, got {shown(value)}")
+
+
+def _known(value: Any, annotation: Any) -> str:
+    """The value of a `Literal`, or of one or null, that was probably meant; else all of them."""
+    members = get_args(annotation)
+    null = ["null"] if NoneType in members else []
+    words = sorted(word for member in members for word in (get_args(member) if null else [member]))
+    # Where all are like it, as float32 and float64 are like float16, each may be meant.
+    told = isinstance(value, str) and not all(nearest(value, [word]) for word in words)
+    if told and nearest(value, words):
+        return did_you_mean(value, words)
+    return f"; known: {', '.join(words + null)}"
 
 
 def _name_problem(path: Path, section: Any, known: list[str]) -> Problem:

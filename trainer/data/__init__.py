@@ -7,10 +7,12 @@ from trainer.data import csv, custom, memory, points, scikit, text
 from trainer.data.stream import Stream
 from trainer.data.table import DataError, Shape, Table
 
-__all__ = ["DataError", "Shape", "Stream", "Table", "read"]
+__all__ = ["DataError", "Rows", "Shape", "Stream", "Table", "read"]
+
+Rows = Table | Stream
 
 
-def read(section: sections.Data, seed: int) -> Table | Stream:
+def read(section: sections.Data, seed: int) -> Rows:
     """The rows of a section, in their own units; raises DataError with what is wrong and where.
 
     What a user's own function raises passes through.
@@ -24,7 +26,7 @@ def read(section: sections.Data, seed: int) -> Table | Stream:
     return rows.autoencoding()
 
 
-def _read(section: sections.Data, seed: int) -> Table | Stream:
+def _read(section: sections.Data, seed: int) -> Rows:
     match section:
         case sections.Points():
             return points.read(section)

@@ -24,6 +24,7 @@ from trainer.data.table import DataError, Table
 Row = tuple[int, list[str]]  # its line and its cells
 AT_ONCE = 1000  # rows
 MAX_TOLD = 20  # columns that are missing
+CLASSES = "; if the column holds classes, set data.classes: true"
 # What float() reads and no one means: 1_000, infinity, digits of other scripts.
 _ODD = re.compile(r"[^0-9eE+.\s-]")
 
@@ -42,7 +43,7 @@ def read(section: Csv) -> Table:
         columns = [header[name] for name in names]
         room = memory.available() // 32  # each value is copied, and brought to its type
         while batch := list(islice(rows, AT_ONCE)):
-            _read(section.file, header, batch, columns, values)
+            _read(section, header, batch, columns, values)
             if classes is not None:
                 classes.add(header[section.y[0]], batch)
             different = 0 if classes is None else len(classes)
@@ -105,7 +106,7 @@ def _header(section: Csv, line: int, cells: list[str]) -> dict[str, int]:
 
 
 def _read(
-    file: str, header: dict[str, int], rows: list[Row], columns: list[int], values: array[float]
+    section: Csv, header: dict[str, int], rows: list[Row], columns: list[int], values: array[float]
 ) -> None:
     """Adds the values of the columns; raises DataError at the first that is no finite number."""
     cells = [row[column] for _, row in rows if len(row) == len(header) for column in columns]
@@ -117,6 +118,7 @@ def _read(
         if all(map(math.isfinite, found)):
             values.extend(found)
             return
+    file = section.file
     for line, row in rows:
         if len(row) != len(header):
             got = f"{len(row)} cell{'s' if len(row) > 1 else ''}"
@@ -127,7 +129,9 @@ def _read(
             if not math.isfinite(value):
                 name = next(name for name, number in header.items() if number == column)
                 expected = f"column {shown(name)}: expected a finite number"
-                raise fault(f"{file}:{line}: {expected}, got {shown(row[column])}")
+                word = cell[:1].isalpha() and cell.lower() != "nan"  # that is a missing number
+                hint = CLASSES if word and section.y == [name] else ""
+                raise fault(f"{file}:{line}: {expected}, got {shown(row[column])}{hint}")
             values.append(value)
 
 
