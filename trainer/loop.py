@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer import optimizers
+from trainer import optimizers, state
 from trainer.autograd import gradients
 from trainer.console import Console
 from trainer.data.batches import Batch
@@ -144,9 +144,10 @@ def run(
             reason = told
             break
         if validates is not None and step % config.validation.every_steps == 0:
-            evaluation = validates(experiment.model)
+            with state.same_random_numbers(experiment):
+                evaluation = validates(experiment.model)
+            keeper.validated(progress, evaluation.cost)
             experiment.schedule.validated(evaluation.cost)
-            keeper.validated(step, evaluation.cost)
             if log is not None:
                 log(step, tagged(evaluation))
             if patience.ended_by(step, evaluation.cost):
@@ -191,7 +192,7 @@ def run(
         return Result(reason, steps, Evaluation(latest_cost), None, best, None, progress.skipped)
     if validates is not None:
         final = validates(experiment.model)
-        keeper.validated(steps, final.cost)
+        keeper.validated(progress, final.cost)
         if log is not None:
             log(steps, tagged(final))
         best = min(patience.best, final.cost)
