@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
 from trainer.events import Events
 from trainer.events.reader import records
+from trainer.progress import Progress
 from trainer.record import StepRecord
 from trainer.wire import encode
 
@@ -604,6 +606,31 @@ def test_a_signal_ends_a_run_in_good_order(number: signal.Signals) -> None:
     whole, broken = said("whole"), said("run")
     assert whole["records"] == broken["records"] and whole["scalars"] == broken["scalars"]
     assert whole["tensors"] == broken["tensors"]
+
+
+def test_the_command_to_go_on_works_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = checkpoints.Checkpoints.pause
+
+    def interrupted(kept: checkpoints.Checkpoints, progress: Progress) -> str | None:
+        if progress.step == 20:
+            signal.raise_signal(signal.SIGINT)
+        return pause(kept, progress)
+
+    given = ["model={name: mlp, activation: tanh, dropout: 0.1}", "optimizer.lr=1e-3", "name=tanh",
+             "model.width=8", "stop.steps=30", "optimizer.lr=5e-3"]  # fmt: skip
+    assert trained("whole", NETWORK, *given) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "pause", interrupted)
+        assert main(["--config", config(NETWORK, "my config.yaml"), *given]) == 130
+    (run,) = Path("runs/tanh").iterdir()
+    told = capsys.readouterr().err.splitlines()[-1]
+    command = shlex.split(told.removeprefix("to go on: "))
+    assert command == ["python", "-m", "trainer", "--config", "my config.yaml", *given,
+                       "--resume", str(run)]  # fmt: skip
+    assert main(command[3:]) == 0
+    assert said("whole") == said(str(run))
 
 
 @pytest.mark.usefixtures("small_bytes")

@@ -33,13 +33,13 @@ def run(
     experiment: Experiment,
     config_path: Path,
     wanted: Path | None,
-    varied: Sequence[str] = (),
+    replaced: Sequence[str] = (),
     going_on: str = "never",
 ) -> int:
     """Trains the experiment in its run folder; the exit status.
 
-    `varied` are the keys by which it is compared with other runs, besides the usual ones.
-    `going_on` is the `--resume` of the command line.
+    `replaced` are the overrides of the command line, whose keys it is compared with other runs by,
+    besides the usual ones; `going_on` is its `--resume`.
     """
     config, console, progress = experiment.config, Console(), Progress()
     folder, found = resume.run_folder(config, wanted, going_on), None
@@ -68,9 +68,10 @@ def run(
             console.say(f"{folder}: cannot be written: {error.strerror}")
             return 1
         console.say(f"writing to {folder}; watch with: {watch}")
-        session.begin(varied)
+        session.begin([override.partition("=")[0] for override in replaced])
         result = session.train()
-        return session.end(result, watch, config_path)
+        command = ["python", "-m", "trainer", "--config", str(config_path), *replaced]
+        return session.end(result, watch, shlex.join([*command, "--resume", str(folder)]))
 
 
 class Session:
@@ -164,8 +165,9 @@ class Session:
             events.close(failed)
         return result
 
-    def end(self, result: loop.Result, watch: str, config_path: Path) -> int:
-        """Keeps the result and tells of it; the exit status."""
+    def end(self, result: loop.Result, watch: str, again: str) -> int:
+        """Keeps the result and tells of it, and of the command `again` that goes on with what was
+        interrupted; the exit status."""
         console, experiment = self._console, self._experiment
         findings = self._monitor.findings
         interrupted = result.reason == "interrupted"
@@ -197,8 +199,7 @@ class Session:
         if experiment.config.monitor.diagnose:
             console.found(self._seen.lines(findings))
         if interrupted and kept:
-            run, path = shlex.quote(str(self._folder)), shlex.quote(str(config_path))
-            console.say(f"to go on: python -m trainer --config {path} --resume {run}")
+            console.say(f"to go on: {again}")
         return status
 
     def _tell(self, finding: Finding) -> None:
