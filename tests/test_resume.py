@@ -625,8 +625,10 @@ def test_the_command_to_go_on_works_as_it_is(
         patch.setattr(checkpoints.Checkpoints, "pause", interrupted)
         assert main(["--config", config(NETWORK, "my config.yaml"), *given]) == 130
     (run,) = Path("runs/tanh").iterdir()
-    told = capsys.readouterr().err.splitlines()[-1]
-    command = shlex.split(told.removeprefix("to go on: "))
+    told = capsys.readouterr().err.splitlines()
+    *_, cost = (line for line in told if line.startswith("cost "))
+    assert cost.rstrip().endswith(" at step 18"), "the latest that was looked at"
+    command = shlex.split(told[-1].removeprefix("to go on: "))
     assert command == ["python", "-m", "trainer", "--config", "my config.yaml", *given,
                        "--resume", str(run)]  # fmt: skip
     assert main(command[3:]) == 0

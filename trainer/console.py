@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.theme import Theme
 
+from trainer.record import StepRecord
+
 PLAIN_EVERY_SECONDS = 5.0
 BAR_EVERY_SECONDS = 0.1
 
@@ -92,10 +94,14 @@ class Console:
         """Whether it is time to show progress again."""
         return time.monotonic() >= self._next
 
-    def progress(self, step: int, cost: float, gradient_norm: float, skipped: int = 0) -> None:
-        """Shows how far training is, and how many of its steps were skipped."""
+    def progress(self, step: int, latest: StepRecord | None, skipped: int = 0) -> None:
+        """Shows how far training is, what the latest record says, which may be older, and how many
+        steps were skipped."""
         self._next = time.monotonic() + self._every
-        state = f"cost {cost:.6g}  gradient norm {gradient_norm:.3g}"
+        state = ""
+        if latest is not None:
+            state = f"cost {latest.loss:.6g}, gradient norm {latest.gradient_norm:.3g}"
+            state += f" at step {latest.step}"
         state += f"  skipped {skipped}" if skipped else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, state=state)

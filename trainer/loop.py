@@ -18,6 +18,7 @@ from trainer.experiment import Experiment
 from trainer.finding import Finding, Level
 from trainer.monitor import Monitor
 from trainer.progress import Keeper, Progress
+from trainer.record import StepRecord
 
 Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tags
 Probes = Callable[[], list[Tensor]]
@@ -29,11 +30,12 @@ class Result:
 
     reason: str  # "cost", "steps", "patience", "not finite", "finding" or "interrupted"
     steps: int  # at which it ended
-    training: Evaluation  # on the rows that were trained on
+    training: Evaluation  # on the rows that were trained on; interrupted, the cost last looked at
     validation: Evaluation | None  # on those kept apart
     best_validation_loss: float | None = None
     finding: Finding | None = None  # that ended it
     skipped: int = 0  # steps without an update
+    looked_at: int | None = None  # of an interrupted run, the step that the cost is of
 
 
 class Training:
@@ -137,7 +139,7 @@ def run(
     on_host = experiment.device.type == "cpu"  # where the monitor sees at once what is not finite
     experiment.model.train()
     reason, found = "steps", None
-    latest_cost = latest_norm = math.nan
+    latest: StepRecord | None = None
     for step in range(progress.step, config.stop.steps):
         progress.step = step
         if (told := keeper.pause(progress)) is not None:
@@ -156,7 +158,7 @@ def run(
         training.differentiate()
         cost: Tensor | float | None = None
         if stop_cost is not None:
-            cost = latest_cost = training.cost().item()  # what a stop at a cost needs
+            cost = training.cost().item()  # what a stop at a cost needs
             if cost <= stop_cost:
                 reason = "cost"
             elif not math.isfinite(cost) and not checks:
@@ -174,8 +176,8 @@ def run(
             progress.skipped += 1
         progress.step = step if last else step + 1
         if observation.record is not None:
-            latest_cost, latest_norm = observation.record.loss, observation.record.gradient_norm
-            if not (bad or math.isfinite(latest_cost) and math.isfinite(latest_norm)):
+            latest = observation.record
+            if not (bad or math.isfinite(latest.loss) and math.isfinite(latest.gradient_norm)):
                 reason, progress.step = "not finite", step
             found = fatal(monitor.findings, config.stop_on)
             if reason == "steps" and found is not None:
@@ -183,13 +185,14 @@ def run(
         if reason != "steps":
             break
         if console.due:
-            console.progress(step + 1, latest_cost, latest_norm, progress.skipped)
+            console.progress(step + 1, latest, progress.skipped)
     keeper.ended(progress, reason)
     steps, final = progress.step, None
     best = patience.best if validates is not None else None
     ended_by = found if reason == "finding" else None
     if reason == "interrupted":
-        return Result(reason, steps, Evaluation(latest_cost), None, best, None, progress.skipped)
+        cost, at = (latest.loss, latest.step) if latest is not None else (math.nan, None)
+        return Result(reason, steps, Evaluation(cost), None, best, None, progress.skipped, at)
     if validates is not None:
         final = validates(experiment.model)
         keeper.validated(progress, final.cost)

@@ -38,8 +38,9 @@ def outcome(result: loop.Result, findings: list[Finding]) -> dict[str, object]:
 
 
 def evaluated(result: loop.Result) -> list[tuple[str, str]]:
-    """The rows of the table about validation and metrics."""
-    rows = []
+    """The rows of the table about costs and metrics."""
+    at = "" if result.looked_at is None else f" at step {result.looked_at}"
+    rows = [("cost", f"{result.training.cost:.8g}{at}")]
     if result.validation is not None:
         rows.append(("validation loss", f"{result.validation.cost:.8g}"))
     on = result.validation or result.training

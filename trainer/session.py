@@ -186,7 +186,6 @@ class Session:
         console.table(
             [
                 *outcome.values(experiment),
-                ("cost", f"{result.training.cost:.8g}"),
                 *outcome.evaluated(result),
                 ("steps", str(result.steps)),
                 *([("skipped", f"{result.skipped} steps, not finite")] if result.skipped else []),
