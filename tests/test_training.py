@@ -215,8 +215,17 @@ def test_patience(tmp_path: Path) -> None:
     for parameter in made.model.parameters():
         parameter.requires_grad_(True)
         parameter.data.zero_()
-    result = train(made)
+    logged: list[int] = []
+    result = train(made, lambda step, values: logged.append(step))
     assert result.reason == "patience" and result.steps < 100
+    assert logged == [*range(0, result.steps + 1, 5)], "the last one once"
+
+
+def test_an_end_at_a_validation_is_logged_once(tmp_path: Path) -> None:
+    _, made = built(tmp_path, DIGITS, "stop.cost=1e9")
+    logged: list[int] = []
+    result = train(made, lambda step, values: logged.append(step))
+    assert (result.reason, result.steps, logged) == ("cost", 0, [0])
 
 
 def test_a_schedule_that_waits_for_the_validation(tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ def run(
     """Trains until one of the section `stop` holds, a number is not finite, or a finding of the
     level `stop_on` is there.
 
-    `log` is given the values of validations, at the step before whose update they hold. Training
-    goes on from `progress`; `keeper` is told of it and may end it.
+    `log` is given the values of validations, of each step once, at the step before whose update
+    they hold. Training goes on from `progress`; `keeper` is told of it and may end it.
     """
     config, optimizer = experiment.config, experiment.optimizer
     training, stop_cost = Training(experiment, monitor.probes), config.stop.cost
@@ -140,6 +140,7 @@ def run(
     experiment.model.train()
     reason, found = "steps", None
     latest: StepRecord | None = None
+    validated_at: int | None = None
     for step in range(progress.step, config.stop.steps):
         progress.step = step
         if (told := keeper.pause(progress)) is not None:
@@ -150,6 +151,7 @@ def run(
                 evaluation = validates(experiment.model)
             keeper.validated(progress, evaluation.cost)
             experiment.schedule.validated(evaluation.cost)
+            validated_at = step
             if log is not None:
                 log(step, tagged(evaluation))
             if patience.ended_by(step, evaluation.cost):
@@ -196,7 +198,7 @@ def run(
     if validates is not None:
         final = validates(experiment.model)
         keeper.validated(progress, final.cost)
-        if log is not None:
+        if log is not None and steps != validated_at:
             log(steps, tagged(final))
         best = min(patience.best, final.cost)
     on_rows = experiment.training(experiment.model)
