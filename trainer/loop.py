@@ -212,9 +212,12 @@ def fatal(findings: Iterable[Finding], level: Level | None) -> Finding | None:
 
 
 def tagged(evaluation: Evaluation) -> dict[str, float]:
-    """The values of a validation by their TensorBoard tags."""
+    """The values of a validation by their TensorBoard tags; the loss has the unit of
+    `loss/train`."""
     metrics = {f"{name}/validation": value for name, value in evaluation.metrics.items()}
-    return {"loss/validation": evaluation.cost, **metrics}
+    standardized = evaluation.standardized
+    cost = evaluation.cost if standardized is None else standardized
+    return {"loss/validation": cost, **metrics}
 
 
 def clipped(

@@ -24,7 +24,7 @@ from trainer.outcome import STATUS
 from trainer.progress import Progress
 from trainer.record import StepRecord
 from trainer.signals import Signals
-from trainer.summary import Summary, overrides
+from trainer.summary import Summary, loss_unit, overrides
 
 AT_ONCE_SECONDS = 1.0  # what is left for the curves where a run is interrupted at once
 
@@ -106,7 +106,8 @@ class Session:
         self._journal = Journal(folder, self._events)
         if self._mark is not None:
             self._journal.rewind(self._mark["findings"])
-        self._seen = Summary()
+        self._unit = loss_unit(resolved(config))
+        self._seen = Summary(self._unit)
         self._monitor = Monitor(
             experiment.model,
             sinks=[self._events.write, self._seen.add],
@@ -139,7 +140,7 @@ class Session:
         """Trains to the end, and has all that was left to threads written whatever happens."""
         console, events, checkpoints = self._console, self._events, self._checkpoints
         self._started = time.monotonic()
-        console.start(self._experiment.config.stop.steps)
+        console.start(self._experiment.config.stop.steps, self._unit)
         failed = True
         try:
             result = loop.run(
@@ -186,7 +187,7 @@ class Session:
         console.table(
             [
                 *outcome.values(experiment),
-                *outcome.evaluated(result),
+                *outcome.evaluated(result, experiment),
                 ("steps", str(result.steps)),
                 *([("skipped", f"{result.skipped} steps, not finite")] if result.skipped else []),
                 ("stopped", outcome.reason(result, experiment)),
