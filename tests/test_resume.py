@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
 from trainer.events import Events
 from trainer.events.reader import records
+from trainer.progress import Progress
 from trainer.record import StepRecord
 from trainer.wire import encode
 
@@ -384,6 +386,77 @@ def test_the_best_survives_a_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkpoint.read(path).step == checkpoint.step_of(path)
 
 
+OVERFIT = NETWORK.replace("checkpoint: {every_steps: 8}\n", "").replace("lr: 2e-3", "lr: 5e-2")
+OVERFIT = OVERFIT.replace("{steps: 60}", "{steps: 600, patience_steps: 50}")
+
+
+def best_by_the_curve(folder: str) -> tuple[int, float]:
+    """The step, and the loss, of the lowest point of a run's validations after step 0."""
+    read = EventAccumulator(folder, {"tensors": 0, "scalars": 0}).Reload()
+    points = [point for point in read.Scalars("loss/validation") if point.step]
+    lowest = min(points, key=lambda point: point.value)
+    return lowest.step, lowest.value
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_the_lowest_validation_loss_is_kept_where_no_checkpoint_is_due(keep: int) -> None:
+    assert trained("run", OVERFIT, f"checkpoint.keep={keep}") == 0
+    step, loss = best_by_the_curve("run")
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["reason"] == "patience" and result["steps"] == step + 50
+    path, named = checkpoints.best(Path("run/checkpoints"))
+    assert path is not None and checkpoint.read(path).step == step
+    assert named == result["best_validation_loss"] == pytest.approx(loss, rel=1e-6)
+    kept = {checkpoint.step_of(p) for p in checkpoint.complete(Path("run/checkpoints"))}
+    assert kept == {step, step + 50}
+    assert trained("none", OVERFIT, "checkpoint.keep=0") == 0
+    assert not Path("none/checkpoints").exists()
+
+
+def test_no_checkpoint_of_what_has_learnt_nothing() -> None:
+    assert trained("run", OVERFIT, "stop={steps: 15}", "checkpoint.keep=9") == 0
+    kept = [checkpoint.step_of(p) for p in checkpoint.complete(Path("run/checkpoints"))]
+    assert kept == [15, 10]
+
+
+@pytest.mark.parametrize(
+    "schedule", ["{name: ReduceLROnPlateau, patience: 0}", "{name: CosineAnnealingLR, T_max: 60}"]
+)
+def test_what_goes_on_from_the_best_is_what_never_stopped(schedule: str) -> None:
+    """It is written amid a validation, which is made again."""
+    text = OVERFIT.replace("{name: CosineAnnealingLR, T_max: 60, warmup_steps: 7}", schedule)
+    assert schedule in text and trained("whole", text) == 0
+    shutil.copytree("whole", "broken")
+    path, _ = checkpoints.best(Path("broken/checkpoints"))
+    assert path is not None and checkpoint.read(path).tree["ended"] is None
+    assert trained("broken", text, "--resume", str(path)) == 0
+    assert said("whole") == said("broken")
+    assert checkpoints.best(Path("whole/checkpoints"))[1:] == checkpoints.best(path.parent)[1:]
+
+
+NOISY = """
+import torch
+
+class Noisy(torch.utils.data.Dataset):
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        return torch.randn(3), torch.tensor([float(index % 3)])
+"""
+
+
+def test_validating_on_random_samples_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("noisy_samples.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    text = OVERFIT.replace("{name: digits,", "{name: 'noisy_samples:Noisy', workers: 0,")
+    text = text.replace("cross_entropy", "mse").replace("accuracy", "")
+    assert trained("whole", text) == 0
+    shutil.copytree("whole", "broken")
+    path, _ = checkpoints.best(Path("broken/checkpoints"))
+    assert trained("broken", text, "--resume", str(path)) == 0
+    assert said("whole") == said("broken")
+
+
 def test_a_best_that_cannot_be_named_is_said_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,7 +494,8 @@ def test_who_writes_a_small_checkpoint(
     monkeypatch.setattr(checkpoint, "write", noted)
     monkeypatch.setattr(checkpoints, "DURABLE_SECONDS", seconds)
     monkeypatch.setattr(Events, "mark", mark)
-    assert trained("run", NETWORK) == 0
+    text = NETWORK.replace("validation: {fraction: 0.2, every_steps: 10}\n", "")
+    assert trained("run", text) == 0
     at_once = {step for step, name in writers.items() if name == "MainThread"}
     first, last, all_steps = 8, 60, {*range(8, 60, 8), 60}
     assert writers.keys() == all_steps
@@ -532,6 +606,33 @@ def test_a_signal_ends_a_run_in_good_order(number: signal.Signals) -> None:
     whole, broken = said("whole"), said("run")
     assert whole["records"] == broken["records"] and whole["scalars"] == broken["scalars"]
     assert whole["tensors"] == broken["tensors"]
+
+
+def test_the_command_to_go_on_works_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = checkpoints.Checkpoints.pause
+
+    def interrupted(kept: checkpoints.Checkpoints, progress: Progress) -> str | None:
+        if progress.step == 20:
+            signal.raise_signal(signal.SIGINT)
+        return pause(kept, progress)
+
+    given = ["model={name: mlp, activation: tanh, dropout: 0.1}", "optimizer.lr=1e-3", "name=tanh",
+             "model.width=8", "stop.steps=30", "optimizer.lr=5e-3"]  # fmt: skip
+    assert trained("whole", NETWORK, *given) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "pause", interrupted)
+        assert main(["--config", config(NETWORK, "my config.yaml"), *given]) == 130
+    (run,) = Path("runs/tanh").iterdir()
+    told = capsys.readouterr().err.splitlines()
+    *_, cost = (line for line in told if line.startswith("cost "))
+    assert cost.rstrip().endswith(" at step 18"), "the latest that was looked at"
+    command = shlex.split(told[-1].removeprefix("to go on: "))
+    assert command == ["python", "-m", "trainer", "--config", "my config.yaml", *given,
+                       "--resume", str(run)]  # fmt: skip
+    assert main(command[3:]) == 0
+    assert said("whole") == said(str(run))
 
 
 @pytest.mark.usefixtures("small_bytes")

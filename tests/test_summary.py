@@ -12,7 +12,7 @@ from test_events import made
 from trainer.config.scalars import inline
 from trainer.config.source import Document
 from trainer.finding import Finding
-from trainer.summary import SHOWN, State, Summary, markdown, overrides, owner, table
+from trainer.summary import SHOWN, State, Summary, loss_unit, markdown, overrides, owner, table
 
 
 def summary(*steps: int) -> Summary:
@@ -28,6 +28,24 @@ def test_all_is_well_in_one_line() -> None:
         "diagnosis: nothing is wrong (4 steps looked at, from 0 to 50; loss 0.729 to 0.242)"
     ]
     assert Summary().lines([]) == ["diagnosis: no step was looked at"]
+
+
+def test_what_losses_are_of_is_said_where_results_are_in_another_unit() -> None:
+    standardized = " of standardized targets"
+    for data, unit in (
+        ({"name": "csv", "standardize": True, "classes": False}, standardized),
+        ({"name": "csv", "standardize": True, "classes": True}, ""),
+        ({"name": "diabetes", "standardize": True}, standardized),
+        ({"name": "diabetes", "standardize": False}, ""),
+        ({"name": "digits"}, ""),
+        ({"name": "mine:Rows", "standardize": True}, ""),
+    ):
+        assert loss_unit({"data": data}) == unit
+    assert loss_unit(None) == loss_unit({}) == ""
+    found = Summary(standardized)
+    for step in (0, 1, 2):
+        found.add(made(step))
+    assert found.lines([])[0].endswith(f"{standardized})")
 
 
 def test_a_loss_that_has_not_fallen_is_said() -> None:

@@ -188,6 +188,32 @@ def test_validation_and_metrics(tmp_path: Path) -> None:
     assert result.best_validation_loss == min(values["loss/validation"] for _, values in logged)
 
 
+DIABETES = """
+name: test
+data: {name: diabetes, batch_size: 64}
+model: {name: mlp, depth: 2, width: 16}
+loss: {name: mse, reduction: REDUCTION}
+optimizer: {name: adam, lr: 1e-4}
+validation: {fraction: 0.2, every_steps: 50}
+stop: {steps: 120}
+"""
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_curves_are_in_the_unit_that_is_trained_on(tmp_path: Path, reduction: str) -> None:
+    _, made = built(tmp_path, DIABETES.replace("REDUCTION", reduction))
+    logged: list[float] = []
+    result = train(made, lambda step, values: logged.append(values["loss/validation"]))
+    assert result.validation is not None and made.validation is not None
+    rows = made.validation.rows
+    assert isinstance(rows, Table) and rows.y_scale is not None
+    with torch.no_grad():
+        expected = nn.functional.mse_loss(made.model(rows.x), rows.y, reduction=reduction)
+    assert logged[-1] == pytest.approx(float(expected), rel=1e-5)
+    deviation = float(rows.y_scale.deviation)
+    assert result.validation.cost == pytest.approx(logged[-1] * deviation**2, rel=1e-5)
+
+
 def test_r2_is_scikit_learns() -> None:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
@@ -215,8 +241,17 @@ def test_patience(tmp_path: Path) -> None:
     for parameter in made.model.parameters():
         parameter.requires_grad_(True)
         parameter.data.zero_()
-    result = train(made)
+    logged: list[int] = []
+    result = train(made, lambda step, values: logged.append(step))
     assert result.reason == "patience" and result.steps < 100
+    assert logged == [*range(0, result.steps + 1, 5)], "the last one once"
+
+
+def test_an_end_at_a_validation_is_logged_once(tmp_path: Path) -> None:
+    _, made = built(tmp_path, DIGITS, "stop.cost=1e9")
+    logged: list[int] = []
+    result = train(made, lambda step, values: logged.append(step))
+    assert (result.reason, result.steps, logged) == ("cost", 0, [0])
 
 
 def test_a_schedule_that_waits_for_the_validation(tmp_path: Path) -> None:

@@ -137,8 +137,7 @@ def train(given: argparse.Namespace) -> int:
     from trainer import session
 
     built = experiment.build(config, document)
-    varied = [override.partition("=")[0] for override in given.overrides]
-    return session.run(built, given.config, given.run_dir, varied, given.resume)
+    return session.run(built, given.config, given.run_dir, given.overrides, given.resume)
 
 
 @contextmanager

@@ -25,16 +25,17 @@ CUT_SHORT = ("cost", "patience", "finding")  # ends after something that the nex
 
 
 class Checkpoints(Keeper):
-    """Writes checkpoints where they are due, at the end, and when a signal asks for one.
+    """Writes checkpoints where they are due, where the validation loss is the lowest so far, at the
+    end, and when a signal asks for one.
 
     Training waits while the state is kept, which `Snapshot.keep` says how, and goes on where one
     cannot be written. Where something is left to wait for, a thread does that and the rest; one is
     in hand at a time. A disk takes longer to be done than a file is written, so that of checkpoints
     that follow each other closely one in five seconds is waited for, and kept until another one is;
-    so are the last and those that a signal asks for. `LAST` and `BEST` hold the names of the newest
-    and of the one whose weights had the lowest validation loss, which is waited for as well; `BEST`
-    also has the loss. `mark` is told whether a power cut has to leave there what others write, up
-    to now, of what a run needs to go on.
+    so are the last, the best and those that a signal asks for. `LAST` and `BEST` hold the names of
+    the newest and of the one whose weights had the lowest validation loss; `BEST` also has the
+    loss. `mark` is told whether a power cut has to leave there what others write, up to now, of
+    what a run needs to go on.
     """
 
     def __init__(
@@ -82,9 +83,17 @@ class Checkpoints(Keeper):
         self._signals.taken()
         return "interrupted" if ends else None
 
-    def validated(self, step: int, loss: float) -> None:
-        """Has `BEST` name the checkpoint of this step if no other had a loss so low."""
-        if step == self._tried and math.isfinite(loss):
+    def validated(self, progress: Progress, loss: float) -> None:
+        """Has `BEST` name the checkpoint of this step, written now where there is none, if no other
+        had a loss so low; not of step 0, before which nothing was learnt."""
+        step = progress.step
+        if not math.isfinite(loss) or loss >= self._best[1]:
+            return
+        if step not in (0, self._tried):
+            self.wait()  # for one that may have been lower
+            if loss < self._best[1]:
+                self.save(progress, durable=True)
+        if step == self._tried:
             self._leave(self._name_best, step, loss)
 
     def ended(self, progress: Progress, reason: str) -> None:
@@ -93,9 +102,10 @@ class Checkpoints(Keeper):
         kept = reason in CUT_SHORT and self.saved == progress.step  # and can be gone on from
         if reason not in ("not finite", "interrupted") and not kept:
             self._tried, self._told = None, False
-            self.save(progress, reason)
+            self.save(progress, reason, durable=True)
+        self._tried = progress.step  # no other is written, however low its loss
 
-    def save(self, progress: Progress, ended: str | None = None) -> None:
+    def save(self, progress: Progress, ended: str | None = None, durable: bool = False) -> None:
         """Keeps the state, and writes the rest or leaves that to the thread, unless this step has a
         checkpoint."""
         step = progress.step
@@ -103,8 +113,7 @@ class Checkpoints(Keeper):
             return
         self._tried = step
         self.wait()
-        waited = time.monotonic() - self._durable_at
-        durable = ended is not None or waited >= DURABLE_SECONDS
+        durable = durable or time.monotonic() - self._durable_at >= DURABLE_SECONDS
         try:
             rest = self._mark(durable)  # others write meanwhile
             weights, tree = state.capture(self._experiment, progress)
@@ -185,6 +194,7 @@ class Checkpoints(Keeper):
             return
         self._told_of_best = False
         self._best = path, loss
+        self._prune(path)
 
     def _due(self, step: int) -> bool:
         section: Section = self._section

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.theme import Theme
 
+from trainer.record import StepRecord
+
 PLAIN_EVERY_SECONDS = 5.0
 BAR_EVERY_SECONDS = 0.1
 
@@ -59,7 +61,7 @@ class Console:
         self._bar: Progress | None = None
         self._next = float("inf")  # nothing is due before the start
         self._every = PLAIN_EVERY_SECONDS
-        self._steps = 0
+        self._steps, self._unit = 0, ""
 
     def say(self, message: str) -> None:
         """One plain line; long paths are not wrapped."""
@@ -70,8 +72,8 @@ class Console:
         for line in lines:
             self._terminal.print(escape(line), soft_wrap=True, highlight=True)
 
-    def start(self, steps: int) -> None:
-        """Begins to show progress towards `steps`."""
+    def start(self, steps: int, unit: str = "") -> None:
+        """Begins to show progress towards `steps`, with costs in a unit."""
         if self._terminal.is_terminal:
             self._every = BAR_EVERY_SECONDS
             self._bar = Progress(
@@ -84,7 +86,7 @@ class Console:
             )
             self._bar.add_task("", total=steps, state="")
             self._bar.start()
-        self._steps = steps
+        self._steps, self._unit = steps, unit
         self._next = time.monotonic() + self._every
 
     @property
@@ -92,10 +94,14 @@ class Console:
         """Whether it is time to show progress again."""
         return time.monotonic() >= self._next
 
-    def progress(self, step: int, cost: float, gradient_norm: float, skipped: int = 0) -> None:
-        """Shows how far training is, and how many of its steps were skipped."""
+    def progress(self, step: int, latest: StepRecord | None, skipped: int = 0) -> None:
+        """Shows how far training is, what the latest record says, which may be older, and how many
+        steps were skipped."""
         self._next = time.monotonic() + self._every
-        state = f"cost {cost:.6g}  gradient norm {gradient_norm:.3g}"
+        state = ""
+        if latest is not None:
+            state = f"cost {latest.loss:.6g}{self._unit}, gradient norm "
+            state += f"{latest.gradient_norm:.3g} at step {latest.step}"
         state += f"  skipped {skipped}" if skipped else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, state=state)

@@ -21,6 +21,7 @@ class Evaluation:
 
     cost: float
     metrics: dict[str, float] = field(default_factory=dict)
+    standardized: float | None = None  # the cost in the units trained on, where those are others
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Evaluator:
         """The cost (the weighted sum or mean of the losses) and the metrics of the model."""
         was_training = model.training
         model.eval()
-        cost = weight = 0.0
+        cost = weight = standardized = 0.0
         metrics = {name: METRICS[name](self.threshold) for name in self.metrics}
         scale = self.rows.y_scale if isinstance(self.rows, Table) else None
         device = self.rows.x.device if isinstance(self.rows, Table) else self.rows.device
@@ -46,19 +47,28 @@ class Evaluator:
             for x, y, weights in self.rows.parts(torch.split(numbers, ROWS_AT_ONCE)):
                 prediction = model(x)
                 if scale is not None:
+                    standardized += _sums(self.loss(prediction, y), weights)[0]
                     prediction, y = scale.undo(prediction), scale.undo(y)
-                losses = self.loss(prediction, y)
-                each = torch.ones_like(losses)
-                if weights is not None:
-                    each *= weights.reshape(-1, *[1] * (losses.dim() - 1))
-                cost += (losses * each).sum(dtype=torch.float64).item()
-                weight += each.sum(dtype=torch.float64).item()
+                of_part, weight_of_part = _sums(self.loss(prediction, y), weights)
+                cost, weight = cost + of_part, weight + weight_of_part
                 for metric in metrics.values():
                     metric.add(prediction, y)
         model.train(was_training)
         if self.reduction == "mean":
-            cost = cost / weight if weight else 0.0
-        return Evaluation(cost, {name: metric.value() for name, metric in metrics.items()})
+            cost, standardized = ((s / weight if weight else 0.0) for s in (cost, standardized))
+        found = {name: metric.value() for name, metric in metrics.items()}
+        return Evaluation(cost, found, None if scale is None else standardized)
+
+
+def _sums(losses: Tensor, weights: Tensor | None) -> tuple[float, float]:
+    """The sum of losses, each times the weight of its row, and that of the weights."""
+    each = torch.ones_like(losses)
+    if weights is not None:
+        each *= weights.reshape(-1, *[1] * (losses.dim() - 1))
+    return (
+        (losses * each).sum(dtype=torch.float64).item(),
+        each.sum(dtype=torch.float64).item(),
+    )
 
 
 class Accuracy:

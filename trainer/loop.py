@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer import optimizers
+from trainer import optimizers, state
 from trainer.autograd import gradients
 from trainer.console import Console
 from trainer.data.batches import Batch
@@ -18,6 +18,7 @@ from trainer.experiment import Experiment
 from trainer.finding import Finding, Level
 from trainer.monitor import Monitor
 from trainer.progress import Keeper, Progress
+from trainer.record import StepRecord
 
 Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tags
 Probes = Callable[[], list[Tensor]]
@@ -29,11 +30,12 @@ class Result:
 
     reason: str  # "cost", "steps", "patience", "not finite", "finding" or "interrupted"
     steps: int  # at which it ended
-    training: Evaluation  # on the rows that were trained on
+    training: Evaluation  # on the rows that were trained on; interrupted, the cost last looked at
     validation: Evaluation | None  # on those kept apart
     best_validation_loss: float | None = None
     finding: Finding | None = None  # that ended it
     skipped: int = 0  # steps without an update
+    looked_at: int | None = None  # of an interrupted run, the step that the cost is of
 
 
 class Training:
@@ -125,8 +127,8 @@ def run(
     """Trains until one of the section `stop` holds, a number is not finite, or a finding of the
     level `stop_on` is there.
 
-    `log` is given the values of validations, at the step before whose update they hold. Training
-    goes on from `progress`; `keeper` is told of it and may end it.
+    `log` is given the values of validations, of each step once, at the step before whose update
+    they hold. Training goes on from `progress`; `keeper` is told of it and may end it.
     """
     config, optimizer = experiment.config, experiment.optimizer
     training, stop_cost = Training(experiment, monitor.probes), config.stop.cost
@@ -137,16 +139,19 @@ def run(
     on_host = experiment.device.type == "cpu"  # where the monitor sees at once what is not finite
     experiment.model.train()
     reason, found = "steps", None
-    latest_cost = latest_norm = math.nan
+    latest: StepRecord | None = None
+    validated_at: int | None = None
     for step in range(progress.step, config.stop.steps):
         progress.step = step
         if (told := keeper.pause(progress)) is not None:
             reason = told
             break
         if validates is not None and step % config.validation.every_steps == 0:
-            evaluation = validates(experiment.model)
+            with state.same_random_numbers(experiment):
+                evaluation = validates(experiment.model)
+            keeper.validated(progress, evaluation.cost)
             experiment.schedule.validated(evaluation.cost)
-            keeper.validated(step, evaluation.cost)
+            validated_at = step
             if log is not None:
                 log(step, tagged(evaluation))
             if patience.ended_by(step, evaluation.cost):
@@ -155,7 +160,7 @@ def run(
         training.differentiate()
         cost: Tensor | float | None = None
         if stop_cost is not None:
-            cost = latest_cost = training.cost().item()  # what a stop at a cost needs
+            cost = training.cost().item()  # what a stop at a cost needs
             if cost <= stop_cost:
                 reason = "cost"
             elif not math.isfinite(cost) and not checks:
@@ -173,8 +178,8 @@ def run(
             progress.skipped += 1
         progress.step = step if last else step + 1
         if observation.record is not None:
-            latest_cost, latest_norm = observation.record.loss, observation.record.gradient_norm
-            if not (bad or math.isfinite(latest_cost) and math.isfinite(latest_norm)):
+            latest = observation.record
+            if not (bad or math.isfinite(latest.loss) and math.isfinite(latest.gradient_norm)):
                 reason, progress.step = "not finite", step
             found = fatal(monitor.findings, config.stop_on)
             if reason == "steps" and found is not None:
@@ -182,17 +187,18 @@ def run(
         if reason != "steps":
             break
         if console.due:
-            console.progress(step + 1, latest_cost, latest_norm, progress.skipped)
+            console.progress(step + 1, latest, progress.skipped)
     keeper.ended(progress, reason)
     steps, final = progress.step, None
     best = patience.best if validates is not None else None
     ended_by = found if reason == "finding" else None
     if reason == "interrupted":
-        return Result(reason, steps, Evaluation(latest_cost), None, best, None, progress.skipped)
+        cost, at = (latest.loss, latest.step) if latest is not None else (math.nan, None)
+        return Result(reason, steps, Evaluation(cost), None, best, None, progress.skipped, at)
     if validates is not None:
         final = validates(experiment.model)
-        keeper.validated(steps, final.cost)
-        if log is not None:
+        keeper.validated(progress, final.cost)
+        if log is not None and steps != validated_at:
             log(steps, tagged(final))
         best = min(patience.best, final.cost)
     on_rows = experiment.training(experiment.model)
@@ -206,9 +212,12 @@ def fatal(findings: Iterable[Finding], level: Level | None) -> Finding | None:
 
 
 def tagged(evaluation: Evaluation) -> dict[str, float]:
-    """The values of a validation by their TensorBoard tags."""
+    """The values of a validation by their TensorBoard tags; the loss has the unit of
+    `loss/train`."""
     metrics = {f"{name}/validation": value for name, value in evaluation.metrics.items()}
-    return {"loss/validation": evaluation.cost, **metrics}
+    standardized = evaluation.standardized
+    cost = evaluation.cost if standardized is None else standardized
+    return {"loss/validation": cost, **metrics}
 
 
 def clipped(

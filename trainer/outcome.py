@@ -12,6 +12,7 @@ from trainer.data.table import Table
 from trainer.experiment import Experiment
 from trainer.finding import Finding
 from trainer.models.linear import Linear
+from trainer.summary import loss_unit
 
 STATUS = {"cost": 0, "steps": 0, "patience": 0, "not finite": 3, "finding": 3}
 MAX_VALUES_SHOWN = 32
@@ -37,9 +38,12 @@ def outcome(result: loop.Result, findings: list[Finding]) -> dict[str, object]:
     }
 
 
-def evaluated(result: loop.Result) -> list[tuple[str, str]]:
-    """The rows of the table about validation and metrics."""
-    rows = []
+def evaluated(result: loop.Result, experiment: Experiment) -> list[tuple[str, str]]:
+    """The rows of the table about costs and metrics."""
+    at = ""
+    if result.looked_at is not None:
+        at = f"{loss_unit(resolved(experiment.config))} at step {result.looked_at}"
+    rows = [("cost", f"{result.training.cost:.8g}{at}")]
     if result.validation is not None:
         rows.append(("validation loss", f"{result.validation.cost:.8g}"))
     on = result.validation or result.training

@@ -49,8 +49,9 @@ class Keeper:
         """Called between two steps; why training has to end here, if it has to."""
         return None
 
-    def validated(self, step: int, loss: float) -> None:
-        """Called with the validation loss of the weights before a step."""
+    def validated(self, progress: Progress, loss: float) -> None:
+        """Called with the validation loss of the weights before a step, and before anything follows
+        from it: a run that goes on from here validates again."""
 
     def ended(self, progress: Progress, reason: str) -> None:
         """Called once, when training has ended."""

@@ -14,7 +14,7 @@ from trainer.config.file import read
 from trainer.diagnosis import Diagnosis
 from trainer.events.reader import event_files, records
 from trainer.record import StepRecord
-from trainer.summary import Summary
+from trainer.summary import Summary, loss_unit
 
 WANTED = "name the folder of one run"
 
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print it as JSON, nothing left out")
     given = parser.parse_args(arguments)
     try:
-        diagnosis, summary = Diagnosis(configuration(given.run)), Summary()
+        tree = configuration(given.run)
+        diagnosis, summary = Diagnosis(tree), Summary(loss_unit(tree))
         for record in logged(given.run):
             summary.add(record)
             diagnosis.add(record)
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{given.run}: cannot be read: {error.strerror}", file=sys.stderr)
         return 2
     if given.json:
-        tree = {"run": str(given.run), **summary.tree(diagnosis.findings)}
-        print(json.dumps(tree, indent=2, ensure_ascii=False))
+        said = {"run": str(given.run), **summary.tree(diagnosis.findings)}
+        print(json.dumps(said, indent=2, ensure_ascii=False))
     else:
         print("\n".join(summary.lines(diagnosis.findings)))
     return 0

@@ -24,7 +24,7 @@ from trainer.outcome import STATUS
 from trainer.progress import Progress
 from trainer.record import StepRecord
 from trainer.signals import Signals
-from trainer.summary import Summary, overrides
+from trainer.summary import Summary, loss_unit, overrides
 
 AT_ONCE_SECONDS = 1.0  # what is left for the curves where a run is interrupted at once
 
@@ -33,13 +33,13 @@ def run(
     experiment: Experiment,
     config_path: Path,
     wanted: Path | None,
-    varied: Sequence[str] = (),
+    replaced: Sequence[str] = (),
     going_on: str = "never",
 ) -> int:
     """Trains the experiment in its run folder; the exit status.
 
-    `varied` are the keys by which it is compared with other runs, besides the usual ones.
-    `going_on` is the `--resume` of the command line.
+    `replaced` are the overrides of the command line, whose keys it is compared with other runs by,
+    besides the usual ones; `going_on` is its `--resume`.
     """
     config, console, progress = experiment.config, Console(), Progress()
     folder, found = resume.run_folder(config, wanted, going_on), None
@@ -68,9 +68,10 @@ def run(
             console.say(f"{folder}: cannot be written: {error.strerror}")
             return 1
         console.say(f"writing to {folder}; watch with: {watch}")
-        session.begin(varied)
+        session.begin([override.partition("=")[0] for override in replaced])
         result = session.train()
-        return session.end(result, watch, config_path)
+        command = ["python", "-m", "trainer", "--config", str(config_path), *replaced]
+        return session.end(result, watch, shlex.join([*command, "--resume", str(folder)]))
 
 
 class Session:
@@ -105,7 +106,8 @@ class Session:
         self._journal = Journal(folder, self._events)
         if self._mark is not None:
             self._journal.rewind(self._mark["findings"])
-        self._seen = Summary()
+        self._unit = loss_unit(resolved(config))
+        self._seen = Summary(self._unit)
         self._monitor = Monitor(
             experiment.model,
             sinks=[self._events.write, self._seen.add],
@@ -138,7 +140,7 @@ class Session:
         """Trains to the end, and has all that was left to threads written whatever happens."""
         console, events, checkpoints = self._console, self._events, self._checkpoints
         self._started = time.monotonic()
-        console.start(self._experiment.config.stop.steps)
+        console.start(self._experiment.config.stop.steps, self._unit)
         failed = True
         try:
             result = loop.run(
@@ -164,8 +166,9 @@ class Session:
             events.close(failed)
         return result
 
-    def end(self, result: loop.Result, watch: str, config_path: Path) -> int:
-        """Keeps the result and tells of it; the exit status."""
+    def end(self, result: loop.Result, watch: str, again: str) -> int:
+        """Keeps the result and tells of it, and of the command `again` that goes on with what was
+        interrupted; the exit status."""
         console, experiment = self._console, self._experiment
         findings = self._monitor.findings
         interrupted = result.reason == "interrupted"
@@ -184,8 +187,7 @@ class Session:
         console.table(
             [
                 *outcome.values(experiment),
-                ("cost", f"{result.training.cost:.8g}"),
-                *outcome.evaluated(result),
+                *outcome.evaluated(result, experiment),
                 ("steps", str(result.steps)),
                 *([("skipped", f"{result.skipped} steps, not finite")] if result.skipped else []),
                 ("stopped", outcome.reason(result, experiment)),
@@ -197,8 +199,7 @@ class Session:
         if experiment.config.monitor.diagnose:
             console.found(self._seen.lines(findings))
         if interrupted and kept:
-            run, path = shlex.quote(str(self._folder)), shlex.quote(str(config_path))
-            console.say(f"to go on: python -m trainer --config {path} --resume {run}")
+            console.say(f"to go on: {again}")
         return status
 
     def _tell(self, finding: Finding) -> None:

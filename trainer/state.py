@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -75,6 +76,16 @@ def fingerprint(experiment: Experiment) -> list[int | str]:
                 digest.update(part.detach().cpu().contiguous().view(-1).numpy().data)
         found.append(digest.hexdigest())
     return found
+
+
+@contextmanager
+def same_random_numbers(experiment: Experiment) -> Iterator[None]:
+    """The context after which the random numbers go on as if nobody had drawn inside."""
+    before = _random_states(experiment)
+    try:
+        yield
+    finally:
+        _set_random_states(before)
 
 
 def _check_sizes(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

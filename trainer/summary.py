@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -45,9 +45,11 @@ class Summary:
     Layers come in order of execution, then those of which only parameters are known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "") -> None:
+        """`unit` is that of the losses, as `loss_unit` gives it."""
         self.records = 0
         self.steps: tuple[int, int] | None = None  # of the first and the last record
+        self._unit = unit
         self._losses: list[float] = []  # the first, and the latest
         self._executed: dict[str, None] = {}
         self._owners: dict[str, str] = {}  # the layer of each parameter
@@ -96,7 +98,7 @@ class Summary:
         looked = f"{self.records:,} steps looked at, from {first} to {last}"
         losses = self._first_and_last_loss()
         if losses is not None:
-            looked += f"; loss {losses[0]:.3g} to {losses[1]:.3g}"
+            looked += f"; loss {losses[0]:.3g} to {losses[1]:.3g}{self._unit}"
         if not findings:
             fell = losses is None or losses[1] < losses[0] - UNFALLEN * abs(losses[0])
             fell = fell or losses == (0, 0)  # there was nothing to learn
@@ -134,6 +136,13 @@ class Summary:
                 for s in self.states(findings)
             ],
         }
+
+
+def loss_unit(configuration: Mapping[str, Any] | None) -> str:
+    """What is said behind a loss that is trained on, where results are in another unit."""
+    data = (configuration or {}).get("data") or {}
+    scales = data.get("standardize") and ":" not in data["name"]  # where it may mean anything
+    return " of standardized targets" if scales and not data.get("classes") else ""
 
 
 def owner(parameter: str) -> str:
