@@ -145,7 +145,7 @@ def _as_far_as_it_is_read() -> Iterator[None]:
     """Has what prints to stdout end in silence where no one reads on: `report RUN | head`."""
     try:
         yield
-        sys.stdout.flush()
+        print(end="", flush=True)  # to nobody, where there is no stdout
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -12,7 +12,6 @@ from rich.console import Console as Terminal
 from rich.highlighter import RegexHighlighter
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.theme import Theme
 
 from trainer.record import StepRecord
@@ -115,10 +114,8 @@ class Console:
             self._bar = None
 
     def table(self, rows: Iterable[tuple[str, str]]) -> None:
-        """A table of two columns; what is too long for a line goes on in the next."""
-        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
+        """A table of two columns, a line for each row; long paths are not wrapped."""
+        rows = list(rows)
+        width = max(len(left) for left, _ in rows)
         for left, right in rows:
-            table.add_row(escape(left), escape(right))
-        self._terminal.print(table)
+            self.say(f"{left:{width}}  {right}")

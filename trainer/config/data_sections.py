@@ -90,7 +90,7 @@ class Csv(Encodable):
     """Name of the column of sample weights; null for equal weights."""
     standardize: Boolean = False
     """Whether x and y are shifted and scaled to mean 0 and standard deviation 1, learnt on the
-    training rows; undone in the parameters and costs that are reported. Classes stay."""
+    training rows; undone in all results, not in progress and curves of the loss. Classes stay."""
 
     @model_validator(mode="after")
     def _columns_once(self) -> Csv:

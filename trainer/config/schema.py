@@ -95,7 +95,8 @@ class Checkpoint(Section):
     """A checkpoint is written when the latest is so old; null for by the steps only."""
     keep: Annotated[Integer, Field(ge=0)] = 2
     """So many of the latest are kept, and the one with the lowest validation loss; one is also
-    written when a run ends or is interrupted; 0 for none at all."""
+    written at a validation whose loss is the lowest so far, and when a run ends or is interrupted;
+    0 for none at all."""
 
 
 class Monitor(Section):
