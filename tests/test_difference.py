@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def test_a_run_and_the_configuration_it_came_from(
     rows = cells(capsys.readouterr().out)
     assert rows[1] == ["result"]  # no key of the configuration differs
     assert ["steps", "–", "333"] in rows
+
+
+def test_what_was_found_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"verdict": "vanishing", "level": "critical", "where": "stem", "resolved": False}
+    ended = found | {"verdict": "diverging", "resolved": True}
+    for name, findings in (("sick", [found, ended]), ("cured", [])):
+        (tmp_path / name).mkdir()
+        shutil.copy(CONFIGS / "linear.yaml", tmp_path / name / "config.yaml")
+        (tmp_path / name / "result.json").write_text(json.dumps({"findings": findings}))
+    assert main(["diff", str(tmp_path / "sick"), str(tmp_path / "cured")]) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "findings" in line)
+    assert row.split(maxsplit=1)[1].split("  ")[0] == "vanishing (critical); diverging (resolved)"
+    assert row.endswith("none")
 
 
 def test_two_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,13 +113,15 @@ def test_a_killed_sweep_goes_on(killed: tuple[Path, str]) -> None:
     # One end may be missing: of a run that was killed between its result and its last word.
     assert len(noted(folder, "start")) > 12 and 11 <= len(noted(folder, "end")) <= 12
     header, *rows = [line.split() for line in out.replace("best validation", "best").splitlines()]
-    assert header == ["trial", "optimizer.lr", "data.note", "best", "loss", "r2", "steps", "ended"]
+    results = ["best", "loss", "r2", "steps", "ended", "alarms"]
+    assert header == ["trial", "optimizer.lr", "data.note", *results]
     assert sorted(row[0] for row in rows) == [f"{i:04d}" for i in range(12)]
     assert {(row[1], row[2]) for row in rows} == set(itertools.product(RATES, NOTES))
     losses = [float(row[3]) for row in rows[:-2]]
     assert losses == sorted(losses) and len(set(losses)) == 5  # the notes change nothing
     for row in rows[-2:]:
         assert row[1] == "1e9" and row[3] == "–" and row[6] == "diverged"
+        assert row[-1] == "non_finite"
     for row in rows[:-2]:
         (run,) = folder.glob(f"runs/tally/sweep-*/{row[0]}")
         result = json.loads((run / "result.json").read_text())

@@ -64,7 +64,14 @@ def side(path: Path) -> Side:
     tree = read(config, []).tree
     environment = _json(path / "environment.json")
     place = {key: value for key, value in environment.items() if key in PLACES}
-    return Side(tree, _json(path / "result.json"), place)
+    result = _json(path / "result.json")
+    if "findings" in result:
+        result["findings"] = "; ".join(map(_said, result["findings"])) or "none"
+    return Side(tree, result, place)
+
+
+def _said(finding: dict[str, Any]) -> str:
+    return f"{finding['verdict']} ({'resolved' if finding['resolved'] else finding['level']})"
 
 
 def table(first: Side, second: Side) -> list[tuple[str, str, str]]:

@@ -16,8 +16,9 @@ class Patience:
     best_step: int = 0
 
     def ended_by(self, step: int, loss: float) -> bool:
-        """Takes the loss of a step; whether it is too long since the best one."""
-        if loss < self.best:
+        """Takes the loss of a step; whether it is too long since the best one, which is not that of
+        step 0, of weights that nobody trained."""
+        if step and loss < self.best:
             self.best, self.best_step = loss, step
         return self.steps is not None and step - self.best_step >= self.steps
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from trainer import columns
 from trainer.sweep.storage import Storage, objective
@@ -25,7 +26,7 @@ def show(storage: Storage) -> bool:
         result = results[index]
         if result is None:
             why = _failure(storage.log(index), trial.user_attrs["status"])
-            cells += [ABSENT, *(ABSENT for _ in metrics), ABSENT, why]
+            cells += [ABSENT, *(ABSENT for _ in metrics), ABSENT, why, ABSENT]
             rows.append(((2, 0.0, index), cells))
             continue
         loss = objective(result)
@@ -35,11 +36,18 @@ def show(storage: Storage) -> bool:
             value = result["metrics"].get(name)
             cells.append(ABSENT if diverged or value is None else f"{value:.4g}")
         cells += [str(result["steps"]), "diverged" if diverged else result["reason"]]
+        cells.append(alarms(result["findings"]) or ABSENT)
         rows.append(((int(diverged), loss, index), cells))
     loss_title = "best validation loss" if validated else "cost"
-    header = ["trial", *keys, loss_title, *metrics, "steps", "ended"]
+    header = ["trial", *keys, loss_title, *metrics, "steps", "ended", "alarms"]
     columns.show(header, [cells for _, cells in sorted(rows)])
     return len(ended) == len(results)
+
+
+def alarms(findings: list[dict[str, Any]]) -> str:
+    """The verdicts of the findings that are alarms and have not ended, each once."""
+    lasting = (f for f in findings if f["level"] != "info" and not f["resolved"])
+    return ", ".join(dict.fromkeys(finding["verdict"] for finding in lasting))
 
 
 def _failure(log: Path, status: int) -> str:
