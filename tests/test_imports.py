@@ -34,7 +34,7 @@ ROWS = [
             "checkpoint",
         ),
     ],
-    ["plain", "tensor_file", "shards", "held"],
+    ["plain", "tensor_file", "shards", "held", "programs"],
     ["callables", "summary", "memory"],
     ["faults"],
     ["config", "diagnosis", "wire"],

@@ -27,6 +27,7 @@ from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
 from trainer.events import Events
 from trainer.events.reader import records
+from trainer.programs import called
 from trainer.progress import Progress
 from trainer.record import StepRecord
 from trainer.wire import encode
@@ -597,7 +598,7 @@ def test_a_signal_ends_a_run_in_good_order(number: signal.Signals) -> None:
     process.send_signal(number)
     _, told = process.communicate()
     assert process.returncode == 128 + number, told
-    assert "Traceback" not in told and "to go on: python -m trainer" in told
+    assert "Traceback" not in told and f"to go on: {called('python')} -m trainer" in told
     newest = checkpoint.complete(Path("run/checkpoints"))[0]
     steps = checkpoint.step_of(newest)
     assert Path("run/checkpoints/LAST").read_text() == f"{newest.name}\n"
@@ -629,7 +630,7 @@ def test_the_command_to_go_on_works_as_it_is(
     *_, cost = (line for line in told if line.startswith("cost "))
     assert cost.rstrip().endswith(" at step 18"), "the latest that was looked at"
     command = shlex.split(told[-1].removeprefix("to go on: "))
-    assert command == ["python", "-m", "trainer", "--config", "my config.yaml", *given,
+    assert command == [called("python"), "-m", "trainer", "--config", "my config.yaml", *given,
                        "--resume", str(run)]  # fmt: skip
     assert main(command[3:]) == 0
     assert said("whole") == said(str(run))

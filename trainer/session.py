@@ -21,6 +21,7 @@ from trainer.finding import Finding
 from trainer.journal import Journal
 from trainer.monitor import Monitor
 from trainer.outcome import STATUS
+from trainer.programs import called
 from trainer.progress import Progress
 from trainer.record import StepRecord
 from trainer.signals import Signals
@@ -61,7 +62,7 @@ def run(
         signals = held.enter_context(Signals())
         # All experiments share one view, unless the folder was chosen by hand.
         logdir = folder if wanted else folder.parent.parent
-        watch = f"tensorboard --logdir {shlex.quote(str(logdir))}"
+        watch = shlex.join([called("tensorboard"), "--logdir", str(logdir)])
         try:
             session = Session(experiment, folder, progress, console, signals, found)
         except OSError as error:
@@ -70,7 +71,7 @@ def run(
         console.say(f"writing to {folder}; watch with: {watch}")
         session.begin([override.partition("=")[0] for override in replaced])
         result = session.train()
-        command = ["python", "-m", "trainer", "--config", str(config_path), *replaced]
+        command = [called("python"), "-m", "trainer", "--config", str(config_path), *replaced]
         return session.end(result, watch, shlex.join([*command, "--resume", str(folder)]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from trainer.config import Config, ConfigError, dump, load
 from trainer.config.file import read
+from trainer.programs import called
 from trainer.sweep.axes import Axis, Range, combinations, one_by_one, parse, written
 
 NO_OPTUNA = "a sweep needs Optuna; install it with: pip install 'trainer[sweep]'"
@@ -104,8 +106,8 @@ def _run(asked: Plan, jobs: int) -> int:
     except OSError as error:
         raise ConfigError([f"{folder}: cannot make the folder: {error.strerror}"]) from None
     storage = Storage(folder, asked.axes, asked.sampler, asked.trials)
-    print(f"{asked.trials} trials in {folder}; watch with: tensorboard --logdir {folder}",
-          file=sys.stderr)  # fmt: skip
+    watch = shlex.join([called("tensorboard"), "--logdir", str(folder)])
+    print(f"{asked.trials} trials in {folder}; watch with: {watch}", file=sys.stderr)
     signal = workers.run(storage, jobs)
     if signal is not None:
         return 128 + signal
