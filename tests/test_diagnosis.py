@@ -152,10 +152,15 @@ class TestVanishing:
         """Whatever part of the output depends on the sample, under whatever optimizer."""
 
         def said(
-            flow: float, fall: float = 0.0, first: float = 5e-5, at: int = 0, last: float = 3e-3
+            flow: float,
+            fall: float = 0.0,
+            first: float = 5e-5,
+            at: int = 0,
+            last: float = 3e-3,
+            still: int = 8,
         ) -> set[str]:
             layers = deep(8, backward=flow ** (1 / 6))
-            layers = [replace(k, update=first if n < 8 else last) for n, k in enumerate(layers)]
+            layers = [replace(k, update=first if n < still else last) for n, k in enumerate(layers)]
             return alarms(
                 record(s, layers if s >= at else deep(8), loss=1 - fall * s, optimizer="Adam")
                 for s in STEPS if s <= 150
@@ -164,20 +169,29 @@ class TestVanishing:
         assert said(1e-5) == {"vanishing"}
         assert said(1e-3) == said(1e-5, fall=2e-3) == said(1e-5, first=1e-3) == set()
         assert said(1e-7, at=20) == set()
-        # A hundredth of that is enough where the last layers have learnt something of it, not all.
-        assert said(1e-7, fall=2e-3) == {"vanishing"}
-        assert said(1e-7, fall=4e-3) == said(1e-7, fall=2e-3, first=1e-3) == set()
+        # A hundredth of that is enough where the last layer has learnt something of it, not all.
+        assert said(1e-7, fall=2e-3, still=16) == {"vanishing"}
+        assert said(1e-7, fall=4e-3, still=16) == said(1e-7, fall=2e-3) == set()
+        assert said(1e-7, fall=2e-3, first=1e-3, still=16) == set()
         assert said(1e-7, last=6e-5) == set()  # nothing moves much
 
     def test_a_step_function_in_between(self) -> None:
         """Whose gradient is zero, not lost."""
         layers = [
-            replace(k, gradient=0.0, weight_gradient=0.0, update=0.0) if n < 8 else k
-            for n, k in enumerate(deep(8))
+            replace(k, gradient=0.0, weight_gradient=0.0, update=0.0) if n < 4 else k
+            for n, k in enumerate(deep(2))
         ]
         rows = [record(s, layers, loss=1 - s / 500) for s in STEPS if s <= 150]
         assert diagnosed(rows)["vanishing"].cause.startswith("blocked: ")
         assert alarms(rows) == {"vanishing"} and alarms(rows[:-1]) == set()
+        # What another layer than the last learns goes another way.
+        beside = [replace(k, update=1e-3) if n == 2 else k for n, k in enumerate(layers)]
+        assert alarms(record(s, beside, loss=1 - s / 500) for s in STEPS if s <= 150) == set()
+        # What becomes less and less is not cut off.
+        fades = [replace(k, gradient=10.0 ** (8 * (n - 4)) if n else 0.0)
+                 if n < 4 else k for n, k in enumerate(layers)]  # fmt: skip
+        found = diagnosed(record(s, fades, loss=1 - s / 500) for s in STEPS if s <= 150)
+        assert not found["vanishing"].cause.startswith("blocked: ")
 
     def test_not_while_the_signal_recovers(self) -> None:
         records = [
@@ -978,6 +992,8 @@ class TestExploding:
             then: float = 1e-5,
             fall: float = 0.4,
             optimizer: str = "SGD",
+            rate: float = 0.1,
+            one: float = 10.0,
         ) -> set[str]:
             rows = []
             for step in (s for s in STEPS if s <= 150):
@@ -985,13 +1001,18 @@ class TestExploding:
                 layers = deep(8, backward=1.0 if step else backward)
                 layers = [replace(k, update=update if n < 8 else 0.01)
                           for n, k in enumerate(layers)]  # fmt: skip
+                if not step:
+                    layers[0] = replace(layers[0], update=one)
                 loss = 1 - fall if step else 1.0
-                rows.append(record(step, layers, loss=loss, optimizer=optimizer))
+                rows.append(record(step, layers, loss=loss, optimizer=optimizer,
+                                   learning_rate=rate if step > 50 else 0.1))  # fmt: skip
             return alarms(rows)
 
         assert said() == {"exploding"}
         assert said(backward=1.0) == said(thrown=2.0) == said(then=1e-3) == set()
         assert said(fall=0.8) == said(optimizer="Adam") == set()
+        assert said(rate=0.01) == set()  # which is why
+        assert said(one=0.1) == set()
 
     def test_updates_that_nobody_saw(self) -> None:
         def said(times: float, loss: float, before: float = 1.0) -> set[str]:
@@ -1002,6 +1023,10 @@ class TestExploding:
         assert said(1e4, 3.0) == {"exploding"}
         assert said(30.0, 3.0) == said(1e4, 1.5) == set()
         assert said(1e4, 3.0, before=-1.0) == set()
+        # Weights that began near zero grow as much in the first steps.
+        for steps in ((0, 20), (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21)):
+            *rows, last = [record(s, deep(3), loss=3.0 if s == steps[-1] else 1.0) for s in steps]
+            assert alarms([*rows, replace(last, parameter_rms=last.parameter_rms * 1e4)]) == set()
 
     def test_what_an_adaptive_optimizer_begins_with_is_waited_for(self) -> None:
         def said(optimizer: str, until: int) -> set[str]:
@@ -1013,6 +1038,11 @@ class TestExploding:
 
         assert said("SGD", 10) == said("Adam", 30) - {"learning_rate_too_high"}
         assert said("SGD", 10) == {"exploding", "diverging"} and said("Adam", 10) == set()
+        # What led to numbers that are none is no longer in doubt.
+        grows = [record(s, deep(3, update=0.2, weight_gradient=3.0**s), loss=1.5**s,
+                        optimizer="Adam") for s in range(10)]  # fmt: skip
+        none = record(10, deep(3, weight_gradient=math.nan), loss=math.nan, optimizer="Adam")
+        assert alarms([*grows, none]) == {"exploding", "diverging", "non_finite"}
 
     def test_a_loss_that_falls_below_zero_without_end(self) -> None:
         """As in gradient ascent; not where neither output nor gradient grows with it."""

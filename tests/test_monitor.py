@@ -835,6 +835,12 @@ def test_mistakes_in_a_loop_are_told_once(caplog: pytest.LogCaptureFixture) -> N
     ]
 
 
+def test_a_step_that_was_not_entered_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    with Monitor(mlp()) as monitor:
+        monitor.step(0)
+    assert "step 0 was not entered" in caplog.text
+
+
 def test_patterns_that_leave_nothing() -> None:
     named = r"; its parameters are 0.weight, 0.bias, 2.weight, …$"
     with pytest.raises(ValueError, match=r"^include: nothing .* called 'encoder\.\*'" + named):
@@ -843,6 +849,11 @@ def test_patterns_that_leave_nothing() -> None:
         Monitor(mlp(), exclude=["*"])
     with pytest.raises(ValueError, match=r"^include: nothing .* called an empty list" + named):
         Monitor(mlp(), include=[])
+    for leaving_nothing in ({"exclude": ["?*"]}, {"include": ["encoder"]}):
+        encoder = nn.Sequential()
+        encoder.add_module("encoder", mlp())
+        with pytest.raises(ValueError, match=r"; its parameters are encoder.0.weight, "):
+            Monitor(encoder, **leaving_nothing)  # type: ignore[arg-type]
     Monitor(mlp(), include=["2"]).close()  # a layer
     Monitor(nn.ReLU(), include=["x"]).close()  # there is nothing to leave
 

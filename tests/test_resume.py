@@ -414,6 +414,24 @@ def test_the_lowest_validation_loss_is_kept_where_no_checkpoint_is_due(keep: int
     assert not Path("none/checkpoints").exists()
 
 
+def test_the_disk_is_not_waited_for_at_each_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But every five seconds, and in the end; until then the one before is kept as well."""
+    flush, flushed = checkpoint._flush, list[str]()
+
+    def counted(*paths: str) -> None:
+        flushed.extend(paths)
+        flush(*paths)
+
+    monkeypatch.setattr(checkpoint, "_flush", counted)
+    assert trained("run", OVERFIT, "validation.every_steps=1", "stop={steps: 200}") == 0
+    path, loss = checkpoints.best(Path("run/checkpoints"))
+    assert path is not None and loss < math.inf
+    named = [each for each in flushed if "BEST" in each]
+    assert 1 <= len(named) <= 3 and "BEST" in named[-1]
+    kept = [checkpoint.step_of(each) for each in checkpoint.complete(path.parent)]
+    assert len(kept) <= 3 and checkpoint.step_of(path) in kept
+
+
 def test_no_checkpoint_of_what_has_learnt_nothing() -> None:
     assert trained("run", OVERFIT, "stop={steps: 15}", "checkpoint.keep=9") == 0
     kept = [checkpoint.step_of(p) for p in checkpoint.complete(Path("run/checkpoints"))]

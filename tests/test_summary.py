@@ -148,6 +148,8 @@ def test_a_layer_that_no_gradient_ever_reached_is_not_ok() -> None:
     unreached = [state.layer for state in made.states([]) if str(state) == "no gradient"]
     assert unreached and set(unreached) < {s.layer for s in made.states([])}
     assert f"  {unreached[0]}  no gradient" in table(made.states([]))
+    told = {layer["layer"]: layer["state"] for layer in made.tree([])["layers"]}
+    assert told[unreached[0]] == "no gradient"
 
 
 def test_many_findings_are_counted() -> None:

@@ -32,10 +32,11 @@ class Checkpoints(Keeper):
     cannot be written. Where something is left to wait for, a thread does that and the rest; one is
     in hand at a time. A disk takes longer to be done than a file is written, so that of checkpoints
     that follow each other closely one in five seconds is waited for, and kept until another one is;
-    so are the last, the best and those that a signal asks for. `LAST` and `BEST` hold the names of
-    the newest and of the one whose weights had the lowest validation loss; `BEST` also has the
-    loss. `mark` is told whether a power cut has to leave there what others write, up to now, of
-    what a run needs to go on.
+    so are the last, those that a signal asks for and, when all has ended, the best. `LAST` and
+    `BEST` hold the names of the newest and of the one whose weights had the lowest validation loss;
+    `BEST` also has the loss, and what a power cut would leave of it is kept until it names a later
+    one for good. `mark` is told whether a power cut has to leave there what others write, up to
+    now, of what a run needs to go on.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Checkpoints(Keeper):
         self._told = False  # that none can be written
         self._told_of_best = False  # that it cannot be named
         self._best = best(self.folder)
+        self._durable_best = self._best[0]
         self._whole = checkpoint.complete(self.folder)  # listing them each time takes longer
         self._durable: Path | None = next(iter(self._whole), None)
         self._durable_at = -math.inf
@@ -92,9 +94,9 @@ class Checkpoints(Keeper):
         if step not in (0, self._tried):
             self.wait()  # for one that may have been lower
             if loss < self._best[1]:
-                self.save(progress, durable=True)
+                self.save(progress)
         if step == self._tried:
-            self._leave(self._name_best, step, loss)
+            self._leave(self._compare, step, loss)
 
     def ended(self, progress: Progress, reason: str) -> None:
         """Writes the last one, which has the final weights."""
@@ -135,8 +137,11 @@ class Checkpoints(Keeper):
             self._writing.popleft().result()
 
     def close(self) -> None:
-        """Waits likewise; nothing is written afterwards."""
+        """Waits likewise; the best is there for good then, and nothing is written afterwards."""
         self.wait()
+        path, loss = self._best
+        if path is not None and path != self._durable_best and not self._told:
+            self._name_best(path, loss, durable=True)
         self._thread.shutdown()
         checkpoint.clear(self.folder)
 
@@ -178,15 +183,16 @@ class Checkpoints(Keeper):
         what = "whose weights are lost" if ended else "training goes on without"
         self._say(f"no checkpoint at step {step}, {what}: {why}")
 
-    def _name_best(self, step: int, loss: float) -> None:
-        if step != self.saved or loss >= self._best[1]:
-            return
-        path = self.folder / f"step-{step:09d}"
+    def _compare(self, step: int, loss: float) -> None:
+        if step == self.saved and loss < self._best[1]:
+            self._name_best(self.folder / f"step-{step:09d}", loss)
+
+    def _name_best(self, path: Path, loss: float, durable: bool = False) -> None:
         try:
-            if path != self._durable:
+            if durable and path != self._durable:
                 checkpoint.sync(path)
-                self._durable, self._durable_at = path, time.monotonic()
-            checkpoint.point(self.folder, "BEST", f"{path.name} {loss!r}", durable=True)
+            durable = durable or path == self._durable
+            checkpoint.point(self.folder, "BEST", f"{path.name} {loss!r}", durable)
         except OSError as error:
             if not self._told_of_best:
                 self._say(f"{self.folder / 'BEST'}: cannot be written: {error.strerror}")
@@ -194,6 +200,8 @@ class Checkpoints(Keeper):
             return
         self._told_of_best = False
         self._best = path, loss
+        if durable:
+            self._durable_best = path
         self._prune(path)
 
     def _due(self, step: int) -> bool:
@@ -208,7 +216,7 @@ class Checkpoints(Keeper):
         if new not in self._whole:
             self._whole = sorted([*self._whole, new], key=checkpoint.step_of, reverse=True)
         for path in self._whole[self._section.keep :]:
-            if path not in (self._best[0], self._durable):
+            if path not in (self._best[0], self._durable_best, self._durable):
                 try:
                     checkpoint.retire(path)
                     self._whole.remove(path)

@@ -197,7 +197,8 @@ def run(
         return Result(reason, steps, Evaluation(cost), None, best, None, progress.skipped, at)
     if validates is not None:
         final = validates(experiment.model)
-        keeper.validated(progress, final.cost)
+        if reason != "not finite":  # whose last update is not in a checkpoint of that step
+            keeper.validated(progress, final.cost)
         if log is not None and steps != validated_at:
             log(steps, tagged(final))
         best = min(patience.best, final.cost)

@@ -170,8 +170,7 @@ class Monitor:
             step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
         elif self._previous is not None:
             self._warn(_RESTARTED, step, self._previous[0])
-        if self._latest is not None and not self._latest.entered:
-            self._warn(_NOT_ENTERED, self._latest.step)
+        self._warn_unless_entered()
         self._previous = step, now
         self._latest = Observation(
             step=step,
@@ -188,6 +187,7 @@ class Monitor:
 
     def close(self) -> None:
         """Writes what is waiting, closes the event file and leaves no hook on the model."""
+        self._warn_unless_entered()
         if self._leftover is not None:
             self._leftover.end()
         self._activations.release()
@@ -222,6 +222,10 @@ class Monitor:
         for finding in findings:
             for found in told:
                 found(finding)
+
+    def _warn_unless_entered(self) -> None:
+        if self._latest is not None and not self._latest.entered:
+            self._warn(_NOT_ENTERED, self._latest.step)
 
     def _warn(self, message: str, *numbers: int) -> None:
         """Tells of a mistake in the loop, once."""

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from trainer.config.schema import Monitor as Section
+from trainer.layers import layers
 
 SHOWN = 3  # names of a model's parameters in a message
 
@@ -20,7 +21,7 @@ class Patterns:
     def __init__(self, model: nn.Module, section: Section) -> None:
         self._include, self._exclude = section.include, section.exclude
         names = [name_of(name) for name, _ in model.named_parameters()]
-        both = [*names, *(name_of(name) for name, _ in model.named_modules())]
+        both = [*names, *(name for found in layers(model) for name, _ in found)]
         if not names or any(map(self.wants, both)):
             return
         wrong, patterns = "include: nothing of the model is called", self._include

@@ -28,15 +28,16 @@ class State(NamedTuple):
 
     @property
     def level(self) -> str:
-        """The highest level among the findings that have not ended; `ok` without any."""
+        """The highest level among the findings that have not ended; without any `ok`, or `no
+        gradient` where none ever came."""
         levels = [finding.level for finding in self.findings if not finding.resolved]
-        return max(levels, key=LEVELS.index, default="ok")
+        return max(levels, key=LEVELS.index, default="ok" if self.is_reached else "no gradient")
 
     def __str__(self) -> str:
         said = dict.fromkeys(
             f"{f.verdict} ({'resolved' if f.resolved else f.level})" for f in self.findings
         )
-        return ", ".join(said) or ("ok" if self.is_reached else "no gradient")
+        return ", ".join(said) or self.level
 
 
 class Summary:

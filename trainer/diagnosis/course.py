@@ -9,7 +9,7 @@ from statistics import fmean, median
 from trainer.diagnosis import blame, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.standstill import FALLS
-from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 RECENT = 8  # losses in which a trend is seen
@@ -85,7 +85,7 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
         return None
     least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEAR else 1)
-    if history.begins or not history.largest_update >= least:
+    if not history.largest_update >= least:
         return None
     rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:
@@ -97,6 +97,7 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
         "learning rate",
         f"the loss is {history.loss_rise:.3g} times that at the start and rises",
         {"loss_over_start": history.loss_rise, "rises": rising, "of": RECENT - 1},
+        sightings=UNCONFIRMED if history.begins else 2,
     )
 
 

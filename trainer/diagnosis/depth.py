@@ -76,7 +76,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         consequence = "the loss stays"
     found = blame.attenuation(view, history.record, first)
     thrown = history.largest_update >= thresholds.thrown_update
-    if left_behind and ratio == 0:  # not small: what has no derivative is in between
+    if left_behind and ratio == 0 and view.is_cut:
         found = replace(found, category="blocked")
     elif thrown and not recovery.lost(first, thresholds):
         found = replace(found, category="learning rate")

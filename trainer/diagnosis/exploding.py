@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame, overconfidence, recovery
+from trainer.diagnosis import blame, overconfidence
 from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -80,8 +80,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
     """The gradient grows towards the first layers or the first steps of a sequence, or its size
-    throws the weights away, or it has grown a hundredfold while the loss rose. Not what an adaptive
-    optimizer does at first, which many networks survive."""
+    throws the weights away, or it has grown a hundredfold while the loss rose."""
     return (
         _on_its_way(history, thresholds)
         or _in_one_update(history, thresholds)
@@ -149,9 +148,11 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def _between_records(history: History, thresholds: Thresholds) -> Symptom | None:
     """Updates that nobody looked at have made the weights a hundred times as large, and the loss
-    larger as well."""
+    larger as well; not those of the first steps, in which weights near zero grow as much."""
     before, record, losses = history.before, history.record, history.losses
     if before is None or before.parameters != record.parameters or len(losses) < 2:
+        return None
+    if record.step - before.step == 1 or before.step - history.first_step < JUDGED_FROM_STEP:
         return None
     known = ~np.isnan(history.updates)
     growth = record.parameter_rms[known] / before.parameter_rms[known]
@@ -176,11 +177,13 @@ def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None
         return None
     if not first.flow_ratio >= thresholds.grown_gradient:
         return None
-    if not recovery.first_layers_update(history) <= 10 * thresholds.starved_update:
-        return None
-    of_matrices = history.way.largest[~np.isnan(history.updates)]
-    largest = float(np.median(of_matrices[: max(1, len(of_matrices) // 2)]))
-    if not THROWN <= largest < math.inf:
+    if history.record.learning_rate <= LEFT * history.first_rate:
+        return None  # which is why
+    known = ~np.isnan(history.updates)
+    half = max(1, int(known.sum()) // 2)
+    largest = float(history.way.largest[known][:half].min(initial=math.inf))
+    still = 10 * thresholds.starved_update
+    if not (THROWN <= largest < math.inf and max(history.known[:half]) <= still):
         return None
     if not min(history.recent_loss, history.loss) >= LEFT * losses[0] > 0:
         return None
@@ -213,8 +216,7 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
     if not before > 0:
         return None  # beside nothing anything has grown
     falls = norm >= 10 * before and _falls_without_end(history, thresholds)
-    grown = norm >= thresholds.grown_norm * before and not history.begins
-    rises = grown and history.loss_rise >= thresholds.risen_loss
+    rises = norm >= thresholds.grown_norm * before and history.loss_rise >= thresholds.risen_loss
     if not (rises or falls):
         return None
     way, category = ("rises", "learning rate") if rises else ("falls without end", "objective")
@@ -222,7 +224,7 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
         "exploding", "critical", _largest_growth(history), category,
         f"the gradient's norm is {norm / before:.1g} times what it was while the loss {way}",
         {"gradient_norm": norm, "before": before, "loss_over_start": history.loss_rise},
-        sightings=2 if rises else 1,
+        sightings=UNCONFIRMED if history.begins else 2 if rises else 1,
     )  # fmt: skip
 
 

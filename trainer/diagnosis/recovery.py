@@ -170,16 +170,17 @@ def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
 
 def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     """Whether a hundredth of a gradient that is lost was the most that ever came to the first
-    layers, which stand still, and the loss has hardly fallen; or a ten thousandth of it, and the
-    loss is more than half of the first, which the last layers can do alone. Whatever signal there
-    seems to be."""
+    layers, which stand still, and the loss has hardly fallen; or a ten thousandth of it, and only
+    the last matrix moves, which cannot make the loss less than half of the first. Whatever signal
+    there seems to be."""
     first = history.first_losses
     if history.steps < 3 * PATIENCE_STEPS or not first or not history.marks:
         return False
     slow, stands = first_layers_update(history), min(history.recent_loss, history.loss)
     still = slow <= 10 * thresholds.starved_update and largest_update(history) >= 10 * slow
     flow = max(mark.flow_ratio for mark in history.marks)
-    never = flow <= thresholds.lost_gradient / 1e4
+    alone = max(history.known[:-1], default=math.inf) <= 10 * thresholds.starved_update
+    never = alone and flow <= thresholds.lost_gradient / 1e4
     least = median(first) * (HALF if never else STANDING)
     return still and stands >= least > 0 and flow <= thresholds.lost_gradient / 100
 

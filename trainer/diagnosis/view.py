@@ -15,6 +15,7 @@ from trainer.record import LayerTable, StepRecord
 
 Array = NDArray[np.float64]
 
+CUT = 1e-6  # of the largest gradient: far from the smallest number that a type holds
 NO_MOMENTS = np.full((1, 7), np.nan)
 
 
@@ -205,6 +206,12 @@ class View:
         """The first layer whose output gets a gradient that is not zero throughout."""
         alive = np.flatnonzero(~np.isnan(self.gradient_rms) & ~self.gradient_lost)
         return int(alive[0]) if len(alive) else None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the gradient ends from one layer to the next, not by becoming less and less."""
+        row, rms = self.barrier, self.gradient_rms
+        return row is not None and bool(rms[row] >= CUT * np.nanmax(rms))
 
     @property
     def normalised(self) -> bool:
