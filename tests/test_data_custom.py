@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset
 from trainer import data
 from trainer.config import ConfigError, load
 from trainer.config.data_sections import CustomData
-from trainer.data import DataError, Shape, Stream, Table
+from trainer.data import DataError, Shape, Stream, Table, workers
 from trainer.data.batches import Batches
 from trainer.experiment import build, check
 
@@ -274,4 +274,14 @@ def test_a_worker_that_fails_ends_the_run(tmp_path: Path, fault: str, said: str)
     )
     assert ended.returncode == 1
     assert ended.stderr.rstrip().endswith(said)
-    assert ("Traceback" in ended.stderr) == ("row 150" in said)
+    assert ("Traceback" in ended.stderr) == ("row 150" in said), ended.stderr
+
+
+def test_a_worker_on_which_the_trainer_hangs_up_says_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for error in (ConnectionResetError(104, "reset"), EOFError()):
+        workers._unless_unanswered(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    workers._unless_unanswered(OSError, OSError("disk"), None)
+    assert "disk" in capsys.readouterr().err

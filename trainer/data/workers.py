@@ -6,6 +6,7 @@ import atexit
 import multiprocessing
 import multiprocessing.connection
 import signal
+import sys
 import weakref
 from collections.abc import Generator
 from multiprocessing.process import BaseProcess
@@ -43,6 +44,7 @@ def lost() -> str | None:
     workers = list(_WORKERS)
     if not workers:
         return None
+    _tell_nothing_of_children()
     multiprocessing.connection.wait([each.sentinel for each in workers], DYING_SECONDS)
     for worker in workers:
         code = worker.exitcode
@@ -68,6 +70,20 @@ def outlive_signals(worker: int) -> None:
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    sys.excepthook = _unless_unanswered
+
+
+def _unless_unanswered(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Python's own telling of an error, but in silence where the trainer has hung up on the thread
+    that hands tensors over: it ends the run, and tells why."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _tell_nothing_of_children() -> None:
+    """Takes away torch's handler, which raises wherever the trainer is when a worker dies."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @atexit.register
@@ -75,8 +91,7 @@ def _close() -> None:
     """Python's own ending of child processes is one SIGTERM and an endless wait."""
     for parts in list(_READING):
         parts.close()
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own handler would complain
+    _tell_nothing_of_children()
     for worker in list(_WORKERS):  # where an error has kept what read them from its end
         if worker.is_alive():
             worker.kill()
