@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -833,6 +834,18 @@ def test_mistakes_in_a_loop_are_told_once(caplog: pytest.LogCaptureFixture) -> N
         "step 0 was not entered and is not recorded: write `with monitor.step(...):` around the "
         "update"
     ]
+
+
+def test_no_gradient_is_kept_alive_by_a_step_that_failed() -> None:
+    """Whoever catches an error for want of memory needs what it took."""
+    model = mlp()
+    with Monitor(model) as monitor:
+        model(batch(0)[0]).sum().backward()
+        gradients = [weakref.ref(parameter.grad) for parameter in model.parameters()]
+        with pytest.raises(RuntimeError, match="mine"), monitor.step(0):
+            raise RuntimeError("mine")
+        model.zero_grad()
+        assert not any(gradient() is not None for gradient in gradients)
 
 
 def test_a_step_that_was_not_entered_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:

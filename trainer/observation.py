@@ -121,10 +121,11 @@ class Observation(Unobserved):
             self._hook.remove()
         if kind is None:
             self.record = self._made()
-            self._gradients = []  # a loop may keep its last observation
-            self._done(self)
         else:
             self._activations.release()
+        self._gradients = []  # the monitor, and maybe the loop, keeps its last observation
+        if self.record is not None:
+            self._done(self)
 
     def _made(self) -> StepRecord:
         started = time.perf_counter()

@@ -12,7 +12,8 @@ from trainer.record import StepRecord
 
 @dataclass
 class Way:
-    """Of each parameter, NaN for what is no matrix: biases start at zero and norms at one.
+    """Of each parameter, in the order of the newest record; of what is no matrix the ratios are NaN
+    and the paths 0, since biases start at zero and norms at one.
 
     `paths` are the sums of update ratios, each at most 1, since a warm-up or a small rate takes its
     time.
