@@ -1013,6 +1013,10 @@ class TestExploding:
         assert said(fall=0.8) == said(optimizer="Adam") == set()
         assert said(rate=0.01) == set()  # which is why
         assert said(one=0.1) == set()
+        # While they move the loss has to have stayed, and one that was not thrown is no comfort.
+        assert said(then=1e-3, fall=0.1) == said(then=1e-3, fall=0.1, one=0.1) == {"exploding"}
+        assert said(backward=1.0, then=1e-3, fall=0.1) == set()
+        assert said(thrown=2.0, then=1e-3, fall=0.1) == set()
 
     def test_updates_that_nobody_saw(self) -> None:
         def said(times: float, loss: float, before: float = 1.0) -> set[str]:

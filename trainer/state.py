@@ -100,11 +100,14 @@ def _check_sizes(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> 
 
 
 def _random_states(experiment: Experiment) -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state()
+    drawn: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]
     version, numbers, spare = random.getstate()
     states: dict[str, Any] = {
         "python": (version, _tensor(numbers), spare),
-        "numpy": (kind, torch.from_numpy(keys), *rest),
+        "numpy": (
+            drawn["bit_generator"], torch.from_numpy(drawn["state"]["key"]), drawn["state"]["pos"],
+            drawn["has_gauss"], drawn["gauss"],
+        ),
         "torch": torch.get_rng_state(),
     }
     if experiment.device.type == "cuda":

@@ -12,7 +12,7 @@ from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSE
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
-STANDING = 0.9  # of the loss at the start: it has not fallen
+STANDING = 0.9  # of the first loss, or of that at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
@@ -170,32 +170,32 @@ def _between_records(history: History, thresholds: Thresholds) -> Symptom | None
 
 
 def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None:
-    """A gradient that grew towards the first layers has thrown them away, and where they are now
-    they stand still. The loss may have fallen by what the last ones learn of what is left."""
+    """A gradient that grew towards the first layers has thrown them away, and since then they stand
+    still, whatever little the last ones learn of what is left, or the loss has not fallen."""
     first, losses = history.first_view, history.first_losses
     if history.adaptive or history.steps < 2 * PATIENCE_STEPS or first is None or not losses:
         return None
-    if not first.flow_ratio >= thresholds.grown_gradient:
+    fallen = history.record.learning_rate <= LEFT * history.first_rate  # which would be why
+    if fallen or not first.flow_ratio >= thresholds.grown_gradient:
         return None
-    if history.record.learning_rate <= LEFT * history.first_rate:
-        return None  # which is why
-    known = ~np.isnan(history.updates)
-    half = max(1, int(known.sum()) // 2)
-    largest = float(history.way.largest[known][:half].min(initial=math.inf))
-    still = 10 * thresholds.starved_update
-    if not (THROWN <= largest < math.inf and max(history.known[:half]) <= still):
-        return None
-    if not min(history.recent_loss, history.loss) >= LEFT * losses[0] > 0:
+    half = max(1, len(history.known) // 2)
+    thrown = history.way.largest[~np.isnan(history.updates)][:half].tolist() or [math.inf]
+    stands = min(history.recent_loss, history.loss)
+    still = max(history.known[:half], default=math.inf) <= 10 * thresholds.starved_update
+    still = still and stands >= LEFT * losses[0] > 0
+    idle = stands >= STANDING * losses[0] > 0
+    largest = min(thrown) if still else median(thrown) if idle else math.inf
+    if not THROWN <= largest < math.inf:
         return None
     found = blame.amplification(first, history.record)
-    where, category = found.where, found.category
-    if first.recurrent is not None and first.largest_time_ratio >= thresholds.grown_gradient:
-        where, category = first.recurrent, "recurrence"
+    recurrent = first.recurrent if first.largest_time_ratio >= thresholds.grown_gradient else None
+    where, category = recurrent or found.where, "recurrence" if recurrent else found.category
     return Symptom(
         "exploding", "critical", where, category,
         f"an update has changed the weights of the first layers by {largest:.1g} times their size, "
-        "and since then they stand still",
+        f"and since then {'they stand still' if still else 'the loss has not fallen'}",
         {"largest_update_ratio": largest, "flow_first_over_last": first.flow_ratio},
+        sightings=2 if still else 1,
     )  # fmt: skip
 
 
