@@ -700,6 +700,30 @@ class TestOverTime:
         assert alarms(falls) == set()
         assert alarms(self.layers(1e-5, 1.0, step) for step in STEPS) == set()
 
+    def test_not_at_the_look_at_which_the_loss_falls(self) -> None:
+        """The median of the latest lags behind."""
+
+        def said(kind: str, last: float) -> set[str]:
+            steps = [step for step in STEPS if step <= 150]
+            losses = [*[1.0] * (len(steps) - 1), last]
+            pairs = zip(steps, losses, strict=True)
+            return alarms(self.layers(1e-12, loss, step, kind=kind) for step, loss in pairs)
+
+        for kind in ("RNN", "LSTM"):
+            assert said(kind, 0.5) == set() and said(kind, 0.8) == {"vanishing"}
+
+    def test_no_alarm_where_a_classifier_has_learnt_without_the_first_steps(self) -> None:
+        def found(loss: float) -> Finding:
+            """What is left of the loss is far below that of a guess for this gradient, or at it."""
+            losses = np.geomspace(1.0, loss, 8).tolist()
+            losses += [loss] * (len(STEPS) - len(losses))
+            made = [
+                self.layers(1e-12, each, step) for each, step in zip(losses, STEPS, strict=True)
+            ]
+            return diagnosed(made)["vanishing"]
+
+        assert found(0.6).level == "info" and found(0.8).level == "warning"
+
     def test_a_loss_that_falls_is_no_comfort_where_the_output_is_much_the_same_for_all(
         self,
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,8 @@ def test_r2_is_scikit_learns() -> None:
     with torch.no_grad():
         expected = sklearn_metrics.r2_score(rows.y.double(), model(rows.x).double())
     assert found.metrics["r2"] == pytest.approx(expected, rel=1e-6)
+    one = Table(rows.x[:1], rows.y[:1])  # whose targets do not vary
+    assert math.isnan(Evaluator(one, losses.make("mse", {}), "mean", ["r2"])(model).metrics["r2"])
 
 
 def test_evaluating_leaves_the_training_bit_identical(tmp_path: Path) -> None:

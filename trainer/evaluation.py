@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -108,7 +109,8 @@ class R2:
     def value(self) -> float:
         """R² so far; NaN where the targets do not vary."""
         targets = torch.cat(self._targets)
-        return float((1 - self._residual / (targets - targets.mean(0)).square().sum(0)).mean())
+        total = (targets - targets.mean(0)).square().sum(0)
+        return float((1 - self._residual / total.where(total > 0, math.nan)).mean())
 
 
 METRICS: dict[str, Callable[[float | None], Accuracy | R2]] = {"accuracy": Accuracy, "r2": R2}

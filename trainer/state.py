@@ -105,8 +105,11 @@ def _random_states(experiment: Experiment) -> dict[str, Any]:
     states: dict[str, Any] = {
         "python": (version, _tensor(numbers), spare),
         "numpy": (
-            drawn["bit_generator"], torch.from_numpy(drawn["state"]["key"]), drawn["state"]["pos"],
-            drawn["has_gauss"], drawn["gauss"],
+            drawn["bit_generator"],
+            torch.from_numpy(drawn["state"]["key"]),
+            drawn["state"]["pos"],
+            drawn["has_gauss"],
+            drawn["gauss"],
         ),
         "torch": torch.get_rng_state(),
     }

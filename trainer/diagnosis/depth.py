@@ -150,7 +150,7 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
     """The first steps of a sequence get no gradient, and the loss does not fall, or does while the
-    output stays much the same for all samples.
+    output stays much the same for all samples. No alarm of what a classifier learns all the same.
 
     Gated networks that learn begin with a millionth and less, and may take hundreds of steps; what
     has no gates is given up where the loss stays among the first ones or the output says nothing.
@@ -163,7 +163,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     now, then = history.mark, history.half_way
     # A loss falls for a while whatever the sequences are: the output learns the targets' mean.
     idle = now.signal <= min(then.signal, 10 * thresholds.lost_signal)
-    fell = now.loss < 0.85 * then.loss and not idle
+    fell = (now.loss < 0.85 * then.loss or standstill.falls(history)) and not idle
     enough = thresholds.moved_path if history.stays else 2 * thresholds.moved_path
     early = history.steps < 3 * PATIENCE_STEPS or history.path < enough
     # What has no gates does not open them; some way is to show that it is not the rate.
@@ -171,22 +171,22 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         not view.order.gated
         and history.steps >= 4 * PATIENCE_STEPS
         and history.path >= thresholds.moved_path / 3
-        and (history.flat or idle)
+        and (history.flat and not fell or idle)
     )
     # Nor do those of steps that shrink with the gradient, where the loss has stayed for so long.
     shut = view.order.gated and not history.adaptive and history.stays
-    hopeless |= shut and history.path >= thresholds.moved_path and not opens
+    hopeless |= shut and history.path >= thresholds.moved_path and not (opens or fell)
     if not view.time_ratio <= thresholds.lost_in_time * (UNGATED if hopeless else 1):
         return None
     if (fell or early or opens) and not (raised or hopeless):
         return None
     consequence = "output hardly depends on the sample" if idle else "loss does not fall"
     category = "memory" if view.order.gated else "recurrence"
-    if view.order.gated and history.largest_update >= 1:
-        category = "learning rate"  # whose updates have shut them
+    if view.order.gated and history.largest_update >= 1:  # updates that have shut them
+        category = "learning rate"
     return Symptom(
         "vanishing",
-        "warning",
+        "info" if not (idle or history.stuck) and standstill.has_learnt(history) else "warning",
         view.recurrent,
         category,
         f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"
