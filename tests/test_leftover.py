@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from trainer import Monitor
+from trainer import Monitor, leftover
 from trainer.record import StepRecord
 
 Clear = Callable[[torch.optim.Optimizer], None]
@@ -89,8 +90,23 @@ def test_forgotten_among_several_passes(passes: int, scale: bool) -> None:
     assert np.isnan(first) and others == [4, 4, 4]
 
 
-def test_passes_are_counted_from_one_observed_step_to_the_next() -> None:
+def test_passes_are_counted_from_one_observed_step_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """No hook is left on a parameter whose next step is not looked at, nor after the end."""
+    hooks: list[leftover.Passes] = []
+
+    class Hooked(leftover.Passes):
+        def __init__(self, parameter: Tensor) -> None:
+            super().__init__(parameter)
+            hooks.append(self)
+
+        def end(self) -> None:
+            super().end()
+            if self in hooks:
+                hooks.remove(self)
+
+    monkeypatch.setattr(leftover, "Passes", Hooked)
     model = nn.Linear(3, 2)
     monitor = Monitor(model, every_steps=2)
     seen = []
@@ -98,10 +114,33 @@ def test_passes_are_counted_from_one_observed_step_to_the_next() -> None:
         model(torch.ones(1, 3)).sum().backward()
         with monitor.step(step):
             torch.optim.SGD(model.parameters(), 0.1).step()
-        seen.append(sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()))
+        seen.append(len(hooks))
     monitor.close()
-    seen.append(sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()))
-    assert seen == [1, 0, 1, 0, 0]
+    assert [*seen, len(hooks)] == [1, 0, 1, 0, 0]
+    for wrong in ("raises", "not entered", "wrong loss"):
+        monitor = Monitor(model, every_steps=1)
+        for step in range(3):
+            model(torch.ones(1, 3)).sum().backward()
+            with suppress(ValueError):
+                made = monitor.step(step, torch.ones(2) if wrong == "wrong loss" else None)
+                if wrong != "not entered":
+                    with made:
+                        torch.optim.SGD(model.parameters(), 0.1).step()
+                        if wrong == "raises":
+                            raise ValueError
+        monitor.close()
+        assert hooks == []
+
+
+def test_cleared_through_data_which_has_no_version() -> None:
+    def through_data(optimizer: torch.optim.Optimizer) -> None:
+        for parameter in optimizer.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                parameter.grad.data.zero_()
+
+    for passes in (1, 2):
+        first, *others = train(through_data, micro_batches=passes)
+        assert np.isnan(first) and others == [0, 0, 0]
 
 
 def test_unknown_where_the_step_before_was_not_observed() -> None:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from trainer import Monitor
-from trainer.monitor import FIRST_STEPS
+from trainer.cadence import FIRST_STEPS
 from trainer.record import StepRecord, is_told
 
 EVERYTHING = {"every_steps": 1, "histogram_every_steps": 1, "activation_every_steps": 1}

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from trainer import statistics, time_steps
-from trainer.held import Held
-from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
-from trainer.layers import dtype_name, first_tensor, layers
-from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
+from trainer import time_steps
+from trainer.layers import first_tensor, is_in_memory, is_traced, kind, layers
+from trainer.measured import Measured
+from trainer.record import INPUT, TIME_STEPS, LayerTable
 from trainer.time_steps import ENDS
 
+logger = logging.getLogger("trainer")
+
+MOST_OUTPUTS = 1 << 17  # of one step
 _INPUT = ""  # where layers have their names: no module inside another has this one
+_FAILED = "looking at the layers failed and is off from here on; training goes on"
+_TOO_MANY = (
+    f"more than {MOST_OUTPUTS:,} outputs of layers since the last step: forward passes that no "
+    "step follows belong under torch.no_grad()"
+)
 
 
 class Activations:
@@ -30,28 +37,29 @@ class Activations:
     What a layer is `layers` says; its output is the first floating-point tensor it returns. The
     gradient is taken by a hook on the edge that the output has when it is made: a later operation
     in place does not change what is measured. The input is the first such tensor among the
-    arguments of the layer that is executed first.
+    arguments of the layer that is executed first. What goes wrong in here ends the measuring for
+    good; the model goes on as if nobody had looked.
     """
 
     def __init__(self, model: nn.Module, wanted: Callable[[str], bool]) -> None:
-        self._model = model
-        self._all, holders = layers(model)
-        self._layers = [(n, m) for n, m in self._all if wanted(n)]
-        self._holders = [(n, m, wanted(n)) for n, m in holders]
+        self._model, self._wanted = model, wanted
         self._entered = 0  # layers so far
         self._hooks: list[RemovableHandle] = []  # on the modules
         self._edges: list[RemovableHandle] = []  # on the graph of a step
-        self._order: dict[str, int] = {}  # of first execution; the input is _INPUT
-        self._kinds: list[str] = []  # in that order
-        self._dtypes: list[str] = []
         self._begins = False  # whether the next layer is the first of a forward pass
+        self._inside = False  # whether a forward pass of the model, which trains, goes on
         self._pass = 0  # the number of the forward pass
-        self._passes: list[int] = []  # of each output of a layer with weights; else -1
-        self._calls: list[int] = []  # of each gradient, the number of the output that it is of
-        self._histograms = False
         self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
         self.probes: list[Tensor] = []  # inputs that have a gradient only to be looked at
+        self.learn()
+
+    def learn(self) -> None:
+        """Finds out which layers the model has now; ends what was attached to those before."""
+        self.release()
+        self._all, holders = layers(self._model)
+        self._layers = [(n, m) for n, m in self._all if self._wanted(n)]
+        self._holders = [(n, m, self._wanted(n)) for n, m in holders]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What hooks belong to in a copy of the model, or in a file of it: nobody looks there."""
@@ -59,188 +67,184 @@ class Activations:
 
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
-        self.pause()
-        self.probes = []
-        self._order, self._kinds, self._dtypes = {}, [], []
-        self._histograms, self._begins = histograms, True
-        self._pass, self._passes, self._calls = 0, [], []
-        self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
-        self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
+        self._end()
+        self._begins, self._inside, self._pass = True, False, 0
+        self._measured = Measured(histograms)
         self.watching, self.seconds = bool(self._layers or self._holders), 0.0
         if self.watching and not self._hooks:
-            self._hooks.append(self._model.register_forward_pre_hook(self._model_called))
-            for _, module in self._all:
-                hook = module.register_forward_pre_hook(self._calling, with_kwargs=True)
-                self._hooks.append(hook)
-            for name, module in self._layers:
-                if isinstance(module, nn.RNNBase):
-                    ahead = partial(self._sequence_enters, name)
-                    self._hooks.append(module.register_forward_pre_hook(ahead))
-                hook = module.register_forward_hook(
-                    partial(self._called, name, bool(module._parameters))
-                )
-                self._hooks.append(hook)
-            for name, module, wanted in self._holders:
-                before: list[int] = []  # layers entered, where this one was
-                entering = partial(self._entering, before)
-                left = partial(self._left, name if wanted else None, before)
-                self._hooks.append(module.register_forward_pre_hook(entering))
-                self._hooks.append(module.register_forward_hook(left, with_kwargs=True))
+            self._attach()
 
     def pause(self) -> None:
         """Ends the measuring of a step; hooks on modules stay, as it may go on with the next."""
         if self.watching:
-            self.watching = False
-            for handle in self._edges:
-                handle.remove()
-            self._edges, self.probes = [], []
-            self._outputs.measure()
-            self._gradients.measure()
+            self._measured.end()
+        self._end()
 
     def release(self) -> None:
-        """Removes every hook."""
-        self.pause()
+        """Removes every hook; what was not measured by now is lost."""
+        self._end()
         for handle in self._hooks:
             handle.remove()
         self._hooks = []
 
+    def _end(self) -> None:
+        for handle in self._edges:
+            handle.remove()
+        self._edges, self.probes, self.watching = [], [], False
+
     def results(self) -> list[Tensor]:
         """What was measured, on its devices; `table` takes the same back as arrays."""
-        groups = [*zip(*self._outputs.measured, strict=True)]
-        groups += zip(*self._gradients.measured, strict=True)
-        return [part for group in groups for part in group if part is not None]
+        return self._measured.results()
 
     def table(self, results: list[NDArray[Any]]) -> LayerTable:
-        """The statistics by layer; those of a layer that was called several times are merged."""
-        outputs, gradients = len(self._outputs.measured), len(self._gradients.measured)
-        signals = joined(results[:outputs], SIGNALS, np.float64)
-        moments = joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
-        counts = None
-        if self._histograms:
-            counts = joined(results[outputs + gradients :], BINS, np.int64)
-        called, reached = self._outputs.layers, np.array(self._gradients.layers, np.intp)
-        rows = [*zip((n or "input" for n in self._order), self._kinds, self._dtypes, strict=True)]
-        if len(called) > len(rows):
-            loops, layers = ends(called, self._passes), len(rows)
-            rows = with_ends(rows, loops)
-            numbers, row = spread(called, layers, loops)
-            sizes = np.array(self._outputs.sizes, np.float64)[numbers]
-            signals = mean(signals[numbers], sizes, row, len(rows))
-            numbers, reached = spread(reached.tolist(), layers, answers(loops, self._calls))
-            moments, counts = moments[numbers], None if counts is None else counts[numbers]
-        names, kinds, dtypes = zip(*rows, strict=True) if rows else ((), (), ())
-        table = merged(names, reached, moments, counts)
-        rms, zeros, fraction, dead = signals.T
-        return LayerTable(names, kinds, dtypes, rms, zeros, fraction, dead, table)
+        """The statistics by layer."""
+        return self._measured.table(results)
 
-    def _model_called(self, module: nn.Module, args: Any) -> None:
+    def _attach(self) -> None:
+        def before(module: nn.Module, hook: Callable[..., Any]) -> None:
+            guarded = partial(self._guarded, hook)
+            self._hooks.append(module.register_forward_pre_hook(guarded, with_kwargs=True))
+
+        def after(module: nn.Module, hook: Callable[..., Any]) -> None:
+            guarded = partial(self._guarded, hook)
+            self._hooks.append(module.register_forward_hook(guarded, with_kwargs=True))
+
+        before(self._model, self._model_called)
+        after(self._model, self._model_left)
+        for name, module in self._all:
+            before(module, partial(self._calling, name))
+        for name, module in self._layers:
+            if isinstance(module, nn.RNNBase):
+                before(module, partial(self._sequence_enters, name))
+            after(module, partial(self._called, name, bool(module._parameters)))
+        for name, module, wanted in self._holders:
+            entered: list[int] = []  # layers, where this one was entered
+            before(module, partial(self._entering, entered))
+            after(module, partial(self._left, name, wanted, entered))
+
+    def _guarded(self, hook: Callable[..., Any], *given: Any) -> Any:
+        try:
+            return hook(*given)
+        except Exception:
+            self._layers, self._holders, self.watching = [], [], False
+            logger.warning(_FAILED, exc_info=True)
+            return None
+
+    def _model_called(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.watching and _is_training() and not _in_backward():
-            self._begins = True
+            self._begins = self._inside = True
             self._pass += 1
 
-    def _entering(self, before: list[int], module: nn.Module, args: Any) -> None:
+    def _model_left(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self.watching and not is_traced():
+            self._inside = False
+
+    def _entering(self, entered: list[int], module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.watching and _is_training():
-            before[:] = [self._entered]
+            entered[:] = [self._entered]
 
     def _left(
-        self, name: str | None, before: list[int],
+        self, name: str, wanted: bool, entered: list[int],
         module: nn.Module, args: Any, kwargs: Any, output: Any,
     ) -> None:  # fmt: skip
         """Of a module that has called none of its layers and still made something new."""
-        if not (self.watching and _is_training()) or before != [self._entered]:
+        if not (self.watching and _is_training()) or entered != [self._entered]:
             return
         made, given = first_tensor(output), first_tensor((args, kwargs))
         if made is None or made is given or not made.requires_grad:
             return  # it was skipped
-        self._calling(module, args, kwargs)
-        if name is not None:
-            self._called(name, True, module, args, output)
+        self._calling(name, module, args, kwargs)
+        if wanted:
+            self._called(name, True, module, args, kwargs, output)
 
-    def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _calling(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         # A number that changes while a model is compiled would have it compiled anew.
-        if not (self.watching and _is_training()):
+        if not self.watching or is_traced():
+            return
+        # Checkpointing may call layers without a graph, and again for the backward pass.
+        if not (self._inside or torch.is_grad_enabled()):
             return
         self._entered += 1
+        if _in_backward() and self._pass:
+            return
+        started = time.perf_counter()
+        self._measured.enter(name)
         if self._begins:
-            started = time.perf_counter()
             self._begins = False
             tensor = first_tensor((args, kwargs))
-            if tensor is not None and (not self._order or _INPUT in self._order):
-                self._add(_INPUT, INPUT, tensor)
-            self.seconds += time.perf_counter() - started
+            is_first = not self._measured.outputs or self._measured.row(_INPUT) is not None
+            if tensor is not None and tensor.numel() and is_first:
+                self._measured.output(_INPUT, INPUT, tensor)
+        self.seconds += time.perf_counter() - started
 
-    def _sequence_enters(self, name: str, module: nn.Module, args: Any) -> Any:
+    def _sequence_enters(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Has the gradient of a sequence, or of a copy that wants one, measured at both ends."""
-        places = time_steps.ends(module, args[0] if args else None)
-        if not places or not (self.watching and _is_training()) or _in_backward():
+        if not (self.watching and _is_training()) or _in_backward():
+            return None
+        sequence = args[0] if args else None
+        places = time_steps.ends(module, sequence)
+        if not places or not isinstance(sequence, Tensor) or not is_in_memory(sequence):
             return None
         started = time.perf_counter()
-        sequence: Tensor = args[0]
         if not sequence.requires_grad:
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                return None  # what it puts out has no gradient either
             sequence = sequence.detach().requires_grad_()
             self.probes.append(sequence)
         rows = [
-            (self._add(f"{name}.{end}", TIME_STEPS, sequence[place]), place)
+            (self._measured.output(f"{name}.{end}", TIME_STEPS, sequence[place])[0], place)
             for end, place in places.items()
         ]
 
         def received(gradient: Tensor) -> None:
-            for row, place in rows:
-                self._gradients.add(row, gradient[place].detach(), copy=True)
-                self._calls.append(-1)
+            if is_in_memory(gradient):
+                for row, place in rows:
+                    self._measured.gradient(row, gradient[place], copy=True)
 
-        self._edges.append(sequence.register_hook(received))  # type: ignore[no-untyped-call]
+        hook = sequence.register_hook(partial(self._guarded, received))  # type: ignore[no-untyped-call]
+        self._edges.append(hook)
         self.seconds += time.perf_counter() - started
-        return (sequence, *args[1:])
+        return (sequence, *args[1:]), kwargs
 
-    def _called(self, name: str, weighted: bool, module: nn.Module, args: Any, output: Any) -> None:
+    def _called(
+        self, name: str, weighted: bool,
+        module: nn.Module, args: Any, kwargs: Any, output: Any,
+    ) -> None:  # fmt: skip
         if not (self.watching and _is_training()):
             return
         started = time.perf_counter()
         tensor = first_tensor(output)
-        if tensor is None:
+        if tensor is None or not tensor.numel():
             return
-        row, call = self._order.get(name), -1
+        measured = self._measured
+        if measured.outputs >= MOST_OUTPUTS:
+            raise OverflowError(_TOO_MANY)
+        row, call = measured.row(name), -1
         # Checkpointing calls the layer again during the backward pass: the same output.
         if row is None or not _in_backward():
-            steps = weighted and f"{name}.{ENDS[0]}" not in self._order
-            call = len(self._passes)
-            row = self._add(name, type(module).__name__, tensor, self._pass if steps else -1)
+            in_loop = weighted and measured.row(f"{name}.{ENDS[0]}") is None
+            forward = self._pass if in_loop else -1
+            row, call = measured.output(name, kind(module), tensor, forward)
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
         if node is not None:
-            self._edges.append(node.register_prehook(partial(self._received, row, number, call)))
+            received = partial(self._received, row, number, call)
+            self._edges.append(node.register_prehook(partial(self._guarded, received)))
         self.seconds += time.perf_counter() - started
-
-    def _add(self, name: str, kind: str, tensor: Tensor, forward: int = -1) -> int:
-        """Takes what a layer puts out now, since what follows may work in place; its row."""
-        row = self._order.get(name)
-        if row is None:
-            row = self._order[name] = len(self._order)
-            self._kinds.append(kind)
-            self._dtypes.append(dtype_name(tensor.dtype))
-        seen = tensor.detach()
-        if kind.endswith("1d") and seen.dim() == 3:  # (batch, channels, length), as images are
-            seen = seen.unsqueeze(-1)
-        self._outputs.add(row, seen, copy=True)
-        self._passes.append(forward)
-        return row
 
     def _received(
         self, row: int, number: int, call: int, gradients: tuple[Tensor | None, ...]
     ) -> None:
         gradient = gradients[number]
-        if gradient is not None:  # while it is held autograd does not use its memory again
-            self._gradients.add(row, gradient.detach(), copy=False)
-            self._calls.append(call)
+        # While it is held autograd does not use its memory again.
+        if gradient is not None and is_in_memory(gradient):
+            self._measured.gradient(row, gradient, call)
 
 
 def _is_training() -> bool:
-    """Whether what runs now belongs to a step: a validation pass does not, nor does what only asks
-    for the model's code."""
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
-    return torch.is_grad_enabled() and not (torch.compiler.is_compiling() or tracing)
+    """Whether what runs now belongs to a step: a validation pass does not."""
+    return torch.is_grad_enabled() and not is_traced()
 
 
 def _in_backward() -> bool:

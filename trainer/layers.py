@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from trainer.shards import is_stand_in
 
 Named = list[tuple[str, nn.Module]]
+
+_OF_WEIGHTS = "parametrizations"  # where torch.nn.utils.parametrize keeps what computes them
 
 
 def layers(model: nn.Module) -> tuple[Named, Named]:
@@ -19,20 +22,21 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
     A layer is a module without children or with parameters of its own; a model that is one itself
     is `model`. One that holds others is one where it uses their weights and calls none of them.
     What is inside a compiled module is left out, and what holds one is no layer: compiled code
-    calls no hooks.
+    calls no hooks. Nor is what only computes the weights of a layer (parametrizations) one.
     """
     found: Named = []
     holders: Named = []
+    root = "(model)" if "model" in model._modules else "model"
 
     def visit(name: str, module: nn.Module) -> None:
         if _is_compiled(module):
             return
-        children = list(module.named_children())
+        children = [pair for pair in module.named_children() if pair[0] != _OF_WEIGHTS]
         if not children or any(True for _ in module.parameters(recurse=False)):
-            found.append((name or "model", module))
+            found.append((name or root, module))
         elif type(module) is not nn.Sequential and any(True for _ in module.parameters()):
             if not any(map(_is_compiled, module.modules())):
-                holders.append((name or "model", module))
+                holders.append((name or root, module))
         for child_name, child in children:
             if all(child is not other for _, other in (*found, *holders)):  # under two names
                 visit(f"{name}.{child_name}" if name else child_name, child)
@@ -44,6 +48,11 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
 def _is_compiled(module: nn.Module) -> bool:
     kept = module._compiled_call_impl is not None or isinstance(module, torch.jit.ScriptModule)
     return kept or type(module).__name__ == "OptimizedModule"
+
+
+def kind(module: nn.Module) -> str:
+    """The name of a layer's class."""
+    return type_before_parametrizations(module).__name__
 
 
 @cache
@@ -59,7 +68,7 @@ def first_tensor(output: Any) -> Tensor | None:
     """
     if isinstance(output, Tensor):
         numbers = output.is_floating_point() or output.is_complex()
-        return output if numbers and _is_in_memory(output) else None
+        return output if numbers and is_in_memory(output) else None
     if isinstance(output, dict):
         output = tuple(output.values())
     if isinstance(output, tuple | list):
@@ -70,11 +79,19 @@ def first_tensor(output: Any) -> Tensor | None:
     return None
 
 
-def _is_in_memory(tensor: Tensor) -> bool:
-    """Not so inside torch.func's transforms, such as vmap, nor of meta, fake and other tensors that
-    stand for something else."""
+def is_in_memory(tensor: Tensor) -> bool:
+    """Not so inside torch.func's transforms, such as vmap, nor of nested, meta, fake and other
+    tensors that stand for something else."""
     return not (
         tensor.is_meta
+        or tensor.is_nested
         or is_stand_in(tensor)
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        or torch._C._functorch.is_legacy_batchedtensor(tensor)
     )
+
+
+def is_traced() -> bool:
+    """Whether a model runs only because somebody asks for its code."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+    return torch.compiler.is_compiling() or tracing

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+
+from trainer.shards import here
 
 
 class Passes:
@@ -14,10 +18,15 @@ class Passes:
 
     def __init__(self, parameter: Tensor) -> None:
         self.count = 0
-        hook: Any = parameter.register_post_accumulate_grad_hook  # which has no types
-        self._hook = hook(self._add)
+        self.found: Tensor | None = None  # so many values were not zero that the first one met
+        self._parameter = parameter
+        self._node = get_gradient_edge(parameter).node  # which adds to `.grad`; kept alive
+        self._hook = self._node.register_prehook(self._add)
 
-    def _add(self, _: Tensor) -> None:
+    def _add(self, _: object) -> None:
+        left = self._parameter.grad
+        if self.count == 0 and left is not None and left.layout is torch.strided:
+            self.found = torch.count_nonzero(here([left])[0])
         self.count += 1
 
     def end(self) -> None:
@@ -38,7 +47,8 @@ class Leftover(NamedTuple):
 
         A backward pass raises the version of a gradient that is there by one, as clearing in place
         does; cleared to None, or not accumulated at all, a gradient is a new tensor. Of several
-        passes only those are known that reached the probe.
+        passes only those are known that reached the probe. `.data` has no version: whether somebody
+        cleared through that, `found` tells.
         """
         self.end()
         times = 1 if self.passes is None else max(1, self.passes.count)
@@ -48,6 +58,12 @@ class Leftover(NamedTuple):
             for left, now in zip(self.gradients, gradients, strict=True)
         ]  # fmt: skip
         return sum(added) if times == 1 or added[self.probe] else 0
+
+    @property
+    def found(self) -> Tensor | None:
+        """How many values of the probe's gradient were not zero when the next backward pass came;
+        None where nobody saw."""
+        return None if self.passes is None else self.passes.found
 
     def end(self) -> None:
         """Looks at it no more."""
@@ -60,9 +76,9 @@ def leftover(
 ) -> Leftover:
     """What the gradients of the parameters are now; to be called when the optimizer begins."""
     left = [None if each is None else (weakref.ref(each), each._version) for each in gradients]
-    trained = (
-        row for row, each in enumerate(left) if each is not None and parameters[row].requires_grad
-    )
+    # The last one is near the loss: it hardly has a gradient that is zero throughout.
+    rows = range(len(left) - 1, -1, -1)
+    trained = (row for row in rows if left[row] is not None and parameters[row].requires_grad)
     probe = next(trained, None)
     if probe is None:
         return Leftover(step, left)

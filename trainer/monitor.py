@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from trainer.activations import Activations
+from trainer.cadence import due
 from trainer.config.arguments import section
 from trainer.config.problem import shown
 from trainer.config.schema import Monitor as Section
@@ -22,20 +24,18 @@ from trainer.events import Events
 from trainer.finding import Finding
 from trainer.journal import Journal, log
 from trainer.leftover import Leftover
-from trainer.observation import Observation, Unobserved, told
-from trainer.patterns import Patterns, name_of
+from trainer.observation import UNOBSERVED, Observation, Unobserved
+from trainer.patterns import Patterns
 from trainer.record import StepRecord
-from trainer.watched import Watched
+from trainer.step_loss import check, is_bad, told
+from trainer.structure import Structure
+from trainer.watched import Watched, watched
 
 Sink = Callable[[StepRecord], None]
 Found = Callable[[Finding], None]
 
 logger = logging.getLogger("trainer")
 
-# Where problems start: these steps are looked at whatever the cadence.
-FIRST_STEPS = frozenset([*range(11), 20, 30, 40, 50, 100, 150])
-
-_UNOBSERVED = Unobserved()
 _RESTARTED = (
     "step %d comes after step %d: count the updates on, through all epochs; what is found goes by "
     "their number"
@@ -43,11 +43,6 @@ _RESTARTED = (
 _NOT_ENTERED = (
     "step %d was not entered and is not recorded: write `with monitor.step(...):` around the update"
 )
-
-
-def due(step: int, every_steps: int | None) -> bool:
-    """Whether a cadence falls on this step; None is never."""
-    return every_steps is not None and (step % every_steps == 0 or step in FIRST_STEPS)
 
 
 class Monitor:
@@ -82,15 +77,17 @@ class Monitor:
             self._events = Events(Path(log_dir))
             self._sinks.insert(0, self._events.write)
             self._found.insert(0, Journal(Path(log_dir), self._events).write)
-        self._diagnosis = Diagnosis(configuration)
-        self._diagnoses = self._section.diagnose
+        self._diagnosis, self._diagnoses = Diagnosis(configuration), self._section.diagnose
+        self._structure = Structure(model)
         self._activations = Activations(model, self._wants)
         self._known: Watched | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
-        self._is_bad = False  # the loss of the last step
+        self._is_bad = self._is_off = False  # the loss of the last step; the monitor, for good
         self._latest: Observation | None = None
         self._warned = set[str]()
+        # Who lets go of the monitor without closing it is not watched for ever.
+        weakref.finalize(self, self._activations.release).atexit = False
         self.watch(0)
 
     @property
@@ -152,19 +149,22 @@ class Monitor:
         in the host's memory that is no finite number when that of the step before was one. The
         context's `record` is there at its end; None if the step is not observed.
         """
-        loss = told(loss)
-        was_bad, self._is_bad = self._is_bad, _is_bad(loss)
+        step, loss = operator.index(step), told(loss)
+        if self._is_off:
+            return UNOBSERVED
+        was_bad, self._is_bad = self._is_bad, is_bad(loss)
         observed = always or self.observes(step) or self._is_bad and not was_bad
+        if observed:
+            check(loss)
+            if not self._structure.is_same():
+                self._learn()
         left, self._leftover = self._leftover, None
         if left is not None and not (observed and left.step == step - 1):
             left.end()
             left = None
         if not observed:
             self.watch(step + 1)
-            return _UNOBSERVED
-        if isinstance(loss, Tensor) and loss.numel() != 1:
-            shape = tuple(loss.shape)
-            raise ValueError(f"step: loss is the cost, one number; got a tensor of shape {shape}")
+            return UNOBSERVED
         now, step_ms = time.perf_counter(), math.nan
         if self._previous is not None and step > self._previous[0]:
             step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
@@ -191,6 +191,7 @@ class Monitor:
         if self._leftover is not None:
             self._leftover.end()
         self._activations.release()
+        self._is_off = True
         if self._events is not None:
             self._events.close()
 
@@ -202,7 +203,9 @@ class Monitor:
 
     def _observed(self, observation: Observation) -> None:
         self._leftover = observation.leftover
-        assert observation.record is not None
+        if observation.record is None:
+            self._is_off = True
+            return
         try:
             for sink in self._sinks:
                 sink(observation.record)
@@ -225,6 +228,7 @@ class Monitor:
 
     def _warn_unless_entered(self) -> None:
         if self._latest is not None and not self._latest.entered:
+            self._latest.drop()
             self._warn(_NOT_ENTERED, self._latest.step)
 
     def _warn(self, message: str, *numbers: int) -> None:
@@ -233,18 +237,14 @@ class Monitor:
             self._warned.add(message)
             logger.warning(message, *numbers)
 
+    def _learn(self) -> None:
+        """Looks at a model again whose layers or parameters are others than before."""
+        self._activations.learn()
+        if self._leftover is not None:
+            self._leftover.end()
+        self._structure, self._known, self._leftover = Structure(self._model), None, None
+
     def _watched(self) -> Watched:
-        """The wanted parameters; asked for again while some have no shape yet (lazy modules)."""
-        if self._known is not None:
-            return self._known
-        named = [(name_of(name), each) for name, each in self._model.named_parameters()]
-        lazy = {name for name, each in named if isinstance(each, UninitializedParameter)}
-        watched = Watched([pair for pair in named if self._wants(pair[0]) and pair[0] not in lazy])
-        if not lazy:
-            self._known = watched
-        return watched
-
-
-def _is_bad(loss: Tensor | float | None) -> bool:
-    """Whether a number is not finite."""
-    return loss is not None and not isinstance(loss, Tensor) and not math.isfinite(loss)
+        if self._known is None or not self._known.is_complete:
+            self._known = watched(self._model, self._wants)
+        return self._known

@@ -106,7 +106,8 @@ class LayerTable:
     """The outputs of layers, one row each in order of execution, and d(loss)/d(output).
 
     Before them stands what the first layer was given, unless that is no floating-point tensor: a
-    row named `input` of the kind `Input`.
+    row named `input` of the kind `Input`. Several calls of a layer in a step, and several backward
+    passes through one, are taken for one with the values of all.
     """
 
     names: tuple[str, ...]
@@ -165,3 +166,9 @@ class StepRecord:
     update_ratio: NDArray[np.float64]  # (P,) RMS(after - before) / RMS(before)
     unchanged_fraction: NDArray[np.float64]  # (P,) of the values that the update left as they were
     layers: LayerTable | None = None  # at the steps whose activations are observed
+
+
+def owner(parameter: str) -> str:
+    """The layer that has the parameter; a model that is one layer itself is `model`."""
+    layer, computed, _ = f".{parameter}".partition(".parametrizations.")
+    return (layer if computed else layer.rpartition(".")[0])[1:] or "model"

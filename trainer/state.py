@@ -100,7 +100,7 @@ def _check_sizes(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> 
 
 
 def _random_states(experiment: Experiment) -> dict[str, Any]:
-    drawn: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]
+    drawn: dict[str, Any] = np.random.get_state(legacy=False)
     version, numbers, spare = random.getstate()
     states: dict[str, Any] = {
         "python": (version, _tensor(numbers), spare),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from trainer.config.scalars import inline
 from trainer.finding import LEVELS, Finding
-from trainer.record import StepRecord
+from trainer.record import StepRecord, owner
 
 WHOLE_MODEL = "(whole model)"
 LATEST = 5  # losses whose median is the last
@@ -144,11 +144,6 @@ def loss_unit(configuration: Mapping[str, Any] | None) -> str:
     data = (configuration or {}).get("data") or {}
     scales = data.get("standardize") and ":" not in data["name"]  # where it may mean anything
     return " of standardized targets" if scales and not data.get("classes") else ""
-
-
-def owner(parameter: str) -> str:
-    """The layer that has the parameter; a model that is one layer itself is `model`."""
-    return parameter.rpartition(".")[0] or "model"
 
 
 def table(states: Sequence[State]) -> list[str]:

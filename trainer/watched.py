@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.optim import Optimizer
 
 from trainer import statistics
 from trainer.layers import dtype_name
+from trainer.patterns import name_of
 from trainer.shards import here
 
 _GRADIENT, _TRAINED = attrgetter("grad"), attrgetter("requires_grad")
@@ -20,15 +23,25 @@ class Watched:
     """Named parameters; those of them that are trained have rows in a record."""
 
     def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self.is_complete = True  # whether no parameter of the model has yet to get its shape
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         self.snapshot = statistics.Snapshot()  # of those that are trained
+        self._ids: set[int] | None = None
         self._is_trained: list[bool] | None = None
         self._forms: list[object] | None = None
 
     def gradients(self) -> list[Tensor | None]:
         """What is in `.grad` of each parameter."""
         return [*map(_GRADIENT, self.parameters)]
+
+    def has_any(self, optimizer: Optimizer) -> bool:
+        """Whether an optimizer updates any of them."""
+        if self._ids is None:
+            self._ids = {*map(id, self.parameters)}
+        return any(
+            id(each) in self._ids for group in optimizer.param_groups for each in group["params"]
+        )
 
     def look(self) -> None:
         """Finds out which parameters are trained now, in what form they are, and their values that
@@ -48,3 +61,12 @@ class Watched:
             self.sizes = np.array(sizes, dtype=np.float64)  # so that no values have an RMS of 0
             self.shapes = tuple(tuple(each.shape) for each in self.trained)
             self.dtypes = tuple(dtype_name(each.dtype) for each in self.trained)
+
+
+def watched(model: nn.Module, wanted: Callable[[str], bool]) -> Watched:
+    """The wanted parameters of a model; without those that have no shape yet (lazy modules)."""
+    named = [(name_of(name), each) for name, each in model.named_parameters()]
+    known = [pair for pair in named if not isinstance(pair[1], UninitializedParameter)]
+    found = Watched([pair for pair in known if wanted(pair[0])])
+    found.is_complete = len(known) == len(named)
+    return found

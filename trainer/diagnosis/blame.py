@@ -14,7 +14,7 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, DROPOUTS, RECTIFIERS, RECURRENT, SATURATING
 from trainer.diagnosis.recovery import LEFT
 from trainer.diagnosis.view import View
-from trainer.record import StepRecord
+from trainer.record import StepRecord, owner
 
 DOMINANT = 0.4  # share of the whole from which one layer is named alone
 # By how much a rectifier that passes half of the values lowers the gradient's RMS; He's start
@@ -200,7 +200,7 @@ def _place(view: View, record: StepRecord, sizes: np.ndarray) -> int:
     row = int(np.argmax(sizes))
     if sizes[row] >= DOMINANT * total:
         return row
-    owners = {name.rpartition(".")[0] for name in record.parameters}
+    owners = {*map(owner, record.parameters)}
     return next((row for row, name in enumerate(view.names) if name in owners), row)
 
 

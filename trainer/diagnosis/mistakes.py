@@ -12,6 +12,7 @@ from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.record import owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
 CUT = 0.01  # of the gradient that clipping leaves
@@ -131,7 +132,7 @@ def _cut_off(history: History, unused: set[str]) -> str | None:
         return None
     last = None
     for name in view.names:
-        own = {p for p in history.record.parameters if p.rpartition(".")[0] == name}
+        own = {p for p in history.record.parameters if owner(p) == name}
         if own and own <= unused:
             last = name
         elif own:

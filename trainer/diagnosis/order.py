@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.record import INPUT, TIME_STEPS, LayerTable
+from trainer.record import INPUT, TIME_STEPS, LayerTable, owner
 
 RECTIFIERS = frozenset({"ReLU", "ReLU6", "Threshold"})
 EXPONENTIALS = frozenset({"Exponential", "Exp"})
@@ -105,7 +105,7 @@ class Order:
     def last_with_parameters(self) -> int | None:
         """The last layer that has parameters of its own; the last one where none has, as where
         they are used without a module."""
-        owners = {name.rpartition(".")[0] for name in self.parameters}
+        owners = {*map(owner, self.parameters)}
         rows = reversed(range(len(self.names)))
         last = len(self.names) - 1 if self.names and self.parameters else None
         return next((row for row in rows if self.names[row] in owners), last)

@@ -1,0 +1,124 @@
+"""What was measured of the layers in one step, and the table that it makes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainer import statistics
+from trainer.held import Held
+from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
+from trainer.layers import dtype_name
+from trainer.record import BINS, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
+
+
+class Measured:
+    """The outputs of layers and the gradients that came back to them, as they arrive.
+
+    From several threads, as nn.DataParallel makes them, they may arrive at once.
+    """
+
+    def __init__(self, histograms: bool) -> None:
+        self._histograms = histograms  # whether the gradients get one
+        self._rows: dict[str, int] = {}  # of each layer, in order of arrival
+        self._kinds: list[str] = []  # in that order
+        self._dtypes: list[str] = []
+        self._entered: dict[str, int] = {}  # the layers in order of execution
+        self._passes: list[int] = []  # of each output the forward pass; -1 for no such call
+        self._calls: list[int] = []  # of each gradient, the number of the output that it is of
+        self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
+        self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
+        self._lock = threading.RLock()
+
+    @property
+    def outputs(self) -> int:
+        """How many there are so far."""
+        return len(self._passes)
+
+    def row(self, name: str) -> int | None:
+        """The row of a layer; None as long as nothing of it was measured."""
+        return self._rows.get(name)
+
+    def enter(self, name: str) -> None:
+        """A layer is executed; what it puts out may be seen in another order, as where it is
+        computed once more for the backward pass."""
+        self._entered.setdefault(name, len(self._entered))
+
+    def output(self, name: str, kind: str, tensor: Tensor, forward: int = -1) -> tuple[int, int]:
+        """Takes what a layer puts out now, since what follows may work in place; its row and the
+        number of the output."""
+        seen = tensor.detach()
+        if kind.endswith("1d") and seen.dim() == 3:  # (batch, channels, length), as images are
+            seen = seen.unsqueeze(-1)
+        with self._lock:
+            if (row := self._rows.get(name)) is None:
+                row = self._rows[name] = len(self._rows)
+                self._kinds.append(kind)
+                self._dtypes.append(dtype_name(tensor.dtype))
+            self._outputs.add(row, seen, copy=True)
+            self._passes.append(forward)
+            return row, len(self._passes) - 1
+
+    def gradient(self, row: int, gradient: Tensor, call: int = -1, copy: bool = False) -> None:
+        """Takes the gradient of an output of this row, which is the output of this number."""
+        with self._lock:
+            self._gradients.add(row, gradient.detach(), copy)
+            self._calls.append(call)
+
+    def end(self) -> None:
+        """Measures what is held; nothing arrives any more."""
+        with self._lock:
+            self._outputs.measure()
+            self._gradients.measure()
+
+    def results(self) -> list[Tensor]:
+        """What was measured, on its devices; `table` takes the same back as arrays."""
+        groups = [*zip(*self._outputs.measured, strict=True)]
+        groups += zip(*self._gradients.measured, strict=True)
+        return [part for group in groups for part in group if part is not None]
+
+    def table(self, results: list[NDArray[Any]]) -> LayerTable:
+        """The statistics by layer; those of a layer that was called several times are merged."""
+        outputs, gradients = len(self._outputs.measured), len(self._gradients.measured)
+        signals = joined(results[:outputs], SIGNALS, np.float64)
+        moments = joined(results[outputs : outputs + gradients], MOMENTS, np.float64)
+        counts = None
+        if self._histograms:
+            counts = joined(results[outputs + gradients :], BINS, np.int64)
+        called, reached = self._outputs.layers, np.array(self._gradients.layers, np.intp)
+        rows = [*zip((n or "input" for n in self._rows), self._kinds, self._dtypes, strict=True)]
+        order = self._order()
+        if order != sorted(order):
+            place = np.argsort(order)  # of each row
+            rows = [rows[row] for row in order]
+            reached, called = place[reached], place[called].tolist()
+            if len(called) == len(rows):
+                signals = signals[np.argsort(called)]
+        if len(called) > len(rows):
+            loops, layers = ends(called, self._passes), len(rows)
+            rows = with_ends(rows, loops)
+            numbers, row = spread(called, layers, loops)
+            sizes = np.array(self._outputs.sizes, np.float64)[numbers]
+            signals = mean(signals[numbers], sizes, row, len(rows))
+            numbers, reached = spread(reached.tolist(), layers, answers(loops, self._calls))
+            moments, counts = moments[numbers], None if counts is None else counts[numbers]
+        names, kinds, dtypes = zip(*rows, strict=True) if rows else ((), (), ())
+        table = merged(names, reached, moments, counts)
+        rms, zeros, fraction, dead = signals.T
+        return LayerTable(names, kinds, dtypes, rms, zeros, fraction, dead, table)
+
+    def _order(self) -> list[int]:
+        """The rows in order of execution; the ends of a sequence stand before its layer."""
+        last = len(self._entered)
+
+        def entered(row: int) -> int:
+            name = names[row]
+            layer = name.rpartition(".")[0] if self._kinds[row] == TIME_STEPS else name
+            return self._entered.get(layer, last if name else -1)
+
+        names = [*self._rows]
+        return sorted(range(len(names)), key=entered)
