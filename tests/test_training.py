@@ -149,6 +149,74 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+class Weighted(Dataset[Any]):
+    """Seven samples that weigh 0 to 12, the first three nothing; targets by sample or position."""
+
+    def __init__(self, positions: bool, whole: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randint(3, (7, 5), generator=generator)
+        self.y = self.x.flip(1) if positions else self.x[:, :1] / 2
+        self.weights = torch.tensor([0.0, 0, 0, 1, 9, 2, 12])
+        self.weights = self.weights.long() if whole else self.weights / 3
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.x[row], self.y[row], self.weights[row]
+
+
+ACCUMULATED = """
+name: test
+data: {name: 'test_training:Weighted', shuffle: false}
+model: {name: rnn, hidden_size: 4}
+loss: {name: mse}
+optimizer: {name: sgd, lr: 0.1}
+dtype: float64
+"""
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("workers", ["null", "0"])
+@pytest.mark.parametrize(("positions", "whole"), [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_accumulated_samples_weigh_what_they_do_in_one_batch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reduction: str,
+    workers: str,
+    positions: bool,
+    whole: bool,
+    size: int,
+) -> None:
+    """A mean of the batches' means would weigh the samples of a light batch too much."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    loss = "cross_entropy" if positions else "mse"
+    keys = (f"data.positions={positions}", f"data.whole={whole}", f"data.workers={workers}")
+    keys = (*keys, f"loss.name={loss}", f"loss.reduction={reduction}")
+    parts_of = (f"data.batch_size={size}", f"accumulate_steps={-(-7 // size)}")
+    found = []
+    for more in (parts_of, ("data.batch_size=7",)):
+        _, made = built(tmp_path, ACCUMULATED, *map(str.lower, keys), *more)
+        training = loop.Training(made)
+        training.differentiate()
+        found.append([training.cost(), *(p.grad for p in made.model.parameters())])
+    torch.testing.assert_close(found[0], found[1])
+    assert float(found[0][0]) > 0
+
+
+def test_accumulated_samples_of_no_weight_count_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    keys = ("data.positions=false", "data.whole=true", "data.batch_size=1", "accumulate_steps=3")
+    _, made = built(tmp_path, ACCUMULATED, *keys)
+    training = loop.Training(made)
+    training.differentiate()
+    assert float(training.cost()) == 0
+    assert all(not bool(p.grad.any()) for p in made.model.parameters())
+
+
 @pytest.mark.parametrize(("norm", "value"), [(0.5, None), (None, 0.1), (0.5, 0.1)])
 def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
     ours = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5))]

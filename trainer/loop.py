@@ -63,13 +63,15 @@ class Training:
 
     def _differentiate(self) -> None:
         self._losses = []
-        rows = sum(len(batch.x) for batch in self._current) if self._accumulates > 1 else 0
+        shared = self._means and self._accumulates > 1
+        total = sum(batch.weight for batch in self._current) if shared else 1
         for number, batch in enumerate(self._current):
             losses = self.loss(self.model(batch.x), batch.y)  # (B,) or (B, outputs) or (B, time)
             weights = batch.grad_losses(losses)
-            if rows and self._means and weights is not None:
-                # The mean over all batches together; the last of a pass may be smaller.
-                weights = weights * (len(batch.x) / rows)
+            if shared and weights is not None:
+                # The mean over all batches together: the last of a pass may be smaller, and the
+                # samples of one may weigh more.
+                weights = weights * batch.weight / total
             # What is only looked at is differentiated by the same call.
             found = gradients(losses, [*self.parameters, *self._probes()], weights)
             for parameter, gradient in zip(self.parameters, found, strict=False):
