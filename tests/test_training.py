@@ -236,6 +236,30 @@ def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
     assert float(coefficient) == pytest.approx(float(after / before), rel=1e-5)
 
 
+class Detached(nn.Linear):
+    """A layer whose parameters get no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1)).detach()
+
+
+@pytest.mark.parametrize("clip", ["{}", "{max_grad_norm: 1, max_grad_value: 1}"])
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip", "raise"])
+def test_no_gradient_at_all_is_found_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_nonfinite: str, clip: str
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    keys = ("model={name: 'test_training:Detached'}", f"clip={clip}", "stop.steps=12")
+    _, made = built(tmp_path, DIGITS, *keys, f"on_nonfinite={on_nonfinite}")
+    monitor = Monitor(made.model, found=lambda finding: None)
+    result = loop.run(made, monitor, Console(quiet=True))
+    assert (result.reason, result.skipped) == ("steps", 0)
+    assert [finding.verdict for finding in monitor.findings] == ["unused_parameter"]
+
+
 def test_validation_and_metrics(tmp_path: Path) -> None:
     _, made = built(tmp_path, DIGITS)
     logged: list[tuple[int, dict[str, float]]] = []
