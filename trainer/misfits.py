@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer import data, losses
-from trainer.config import Config, located
+from trainer import data, losses, optimizers
+from trainer.config import Config, Problem, located
 from trainer.config.source import Document
 from trainer.data import Rows
 from trainer.faults import attempt, fault
@@ -49,6 +49,17 @@ def check_metrics(config: Config, rows: Rows, document: Document) -> None:
             message = f"{metric} is for a loss of numbers, and {takes}; use accuracy"
         if message is not None:
             raise fault(document, ("metrics", index), message)
+
+
+def check_clip(config: Config, optimizer: torch.optim.Optimizer, document: Document) -> None:
+    """Raises where gradients are to be clipped of which the optimizer would not see any."""
+    wanted = [key for key, bound in config.clip if bound is not None]
+    if wanted and optimizers.needs_closure(optimizer):
+        message = (
+            f"optimizer.name is {config.optimizer.name}, which computes the gradient anew within "
+            "its step, unclipped; leave this out, or use another optimizer"
+        )
+        raise located(document, [Problem(("clip", key), message) for key in wanted])
 
 
 def probe(
