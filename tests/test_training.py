@@ -236,6 +236,53 @@ def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
     assert float(coefficient) == pytest.approx(float(after / before), rel=1e-5)
 
 
+class Lookup(nn.Module):
+    """The mean of rows of a table, for each of its tokens one, with a linear layer after it."""
+
+    def __init__(self, sparse: bool = True, frozen: bool = False, tied: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Embedding(3, 5, sparse=sparse).requires_grad_(not frozen)
+        self.last = nn.Linear(5, 3)
+        if tied:
+            self.last.weight = self.table.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.table(x).mean(1))[:, :1]
+
+
+NORM, VALUE, ADAM = "clip.max_grad_norm=1", "clip.max_grad_value=1", "optimizer.name=adam"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([NORM], "and torch clips none of those; leave out this, or sparse=True"),
+        ([VALUE], "and torch clips none of those; leave out this, or sparse=True"),
+        ([ADAM], "Adam does not support sparse gradients, please consider SparseAdam instead"),
+        ([], None),
+        (["optimizer.momentum=0.9"], None),
+        (["optimizer.name=adagrad"], None),
+        ([NORM, VALUE, ADAM, "model.sparse=false"], None),
+        ([NORM, VALUE, ADAM, "model.frozen=true"], None),
+        ([NORM, VALUE, ADAM, "model.tied=true"], None),
+    ],
+)
+def test_what_sparse_gradients_are_not_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str | None
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    keys = ("data={name: 'test_training:Weighted', positions: false, whole: false}",)
+    keys = (*keys, "model={name: 'test_training:Lookup'}", "stop.steps=3", *overrides)
+    if message is None:
+        assert train(built(tmp_path, ACCUMULATED, *keys)[1]).steps == 3
+        return
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, ACCUMULATED, *keys)
+    key, told = overrides[0].partition("=")[0], str(error.value)
+    assert f": {key}: the gradients of the model's layer table are sparse" in told
+    assert told.endswith(message)
+
+
 class Detached(nn.Linear):
     """A layer whose parameters get no gradient."""
 

@@ -106,7 +106,7 @@ def build(config: Config, document: Document) -> Experiment:
             "SparseAdam needs sparse gradients, and no layer of the model gives them; use Adam"
         )
         raise fault(document, ("optimizer", "name"), message)
-    misfits.check_clip(config, optimizer, document)
+    misfits.check_gradients(config, model, optimizer, document)
     schedule = attempt(document, "schedule", lambda: Schedule(config.schedule, optimizer))
     reduction, section = config.loss.reduction, config.data
     batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed)
