@@ -130,6 +130,57 @@ def test_schedules_are_torchs(name: str, arguments: dict[str, Any]) -> None:
     assert warm[:5] == pytest.approx([full * (k + 1) / 5 for k in range(5)])
 
 
+CYCLE = "name: onecyclelr, max_lr: 0.1"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("name: steplr, step_size: 0", ".step_size: StepLR refuses 0: "),
+        ("name: cosineannealinglr, T_max: 0", ".T_max: CosineAnnealingLR refuses 0: "),
+        ("name: cycliclr, base_lr: 0.1, max_lr: 1, step_size_up: 0",
+         ".step_size_up: CyclicLR refuses 0: "),
+        ("name: cosineannealingwarmrestarts, T_0: 0",
+         ".T_0: CosineAnnealingWarmRestarts refuses 0: Expected positive integer T_0, but got 0"),
+        ("name: onecyclelr, max_lr: [0.1, 0.2], total_steps: 120",
+         ": OneCycleLR refuses these arguments: max_lr must have the same length as "),
+        (f"{CYCLE}, total_steps: 119",
+         ".total_steps: OneCycleLR refuses 119 where stop.steps is 120: Tried to step 120 times. "),
+        (f"{CYCLE}, total_steps: 99, warmup_steps: 20",
+         ".total_steps: OneCycleLR refuses 99 where stop.steps is 120: Tried to step 100 times. "),
+        (f"{CYCLE}, epochs: 2, steps_per_epoch: 3", ".epochs: OneCycleLR refuses 2 where "),
+        (f"{CYCLE}, total_steps: 120, pct_start: 1.0",
+         ": OneCycleLR refuses these arguments where stop.steps is 120: "),
+    ],
+)  # fmt: skip
+def test_schedules_that_would_fail_later(tmp_path: Path, schedule: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, DIGITS, f"schedule={{{schedule}}}")
+    told = f"schedule={{{schedule}}}: schedule{message}"
+    assert told in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "name: steplr, step_size: 2",
+        "name: reducelronplateau",
+        f"{CYCLE}, total_steps: 6",
+        f"{CYCLE}, total_steps: 4, warmup_steps: 2",
+        f"{CYCLE}, total_steps: 1, warmup_steps: 6",
+        "name: cycliclr, base_lr: 0.1, max_lr: 1, step_size_up: 2",
+    ],
+)
+def test_schedules_that_last_are_as_if_never_tried(tmp_path: Path, schedule: str) -> None:
+    keys = (f"schedule={{{schedule}}}", "stop.steps=6", "optimizer={name: sgd, lr: 0.1}")
+    _, made = built(tmp_path, DIGITS, *keys, "optimizer.momentum=0.8")
+    alone = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.8)
+    Schedule(made.config.schedule, alone)
+    kept, bare = ({**o.param_groups[0], "params": 0} for o in (made.optimizer, alone))
+    assert kept == bare
+    assert train(made).steps == 6
+
+
 def test_a_constant_rate_after_the_warm_up() -> None:
     assert rates(6, warmup_steps=3) == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
 

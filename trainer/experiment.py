@@ -107,7 +107,11 @@ def build(config: Config, document: Document) -> Experiment:
         )
         raise fault(document, ("optimizer", "name"), message)
     misfits.check_gradients(config, model, optimizer, document)
-    schedule = attempt(document, "schedule", lambda: Schedule(config.schedule, optimizer))
+    schedule = attempt(
+        document,
+        "schedule",
+        lambda: schedules.build(config.schedule, optimizer, config.stop.steps),
+    )
     reduction, section = config.loss.reduction, config.data
     batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed)
     threshold = losses.threshold(config.loss.name)
