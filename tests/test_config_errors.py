@@ -221,6 +221,20 @@ def test_lengths_that_disagree_are_told_at_the_section(overrides: list[str], mes
     assert errors(LINEAR, *overrides) == [told(LINEAR, LINEAR.index("{name: points"), message)]
 
 
+def test_clipping_for_an_optimizer_that_computes_its_gradients_itself() -> None:
+    lbfgs = "optimizer={name: lbfgs, lr: 0.1}"
+    clip = ["clip.max_grad_norm=1", "clip.max_grad_value=0.5"]
+    message = (
+        "optimizer.name is lbfgs, which computes the gradient anew within its step, unclipped; "
+        "leave this out, or use another optimizer"
+    )
+    for keys in (clip[:1], clip):
+        assert errors(LINEAR, lbfgs, *keys) == [
+            f"command line: {key}: {key.partition('=')[0]}: {message}" for key in keys
+        ]
+    assert errors(LINEAR, lbfgs) == errors(LINEAR, *clip) == []
+
+
 @pytest.mark.parametrize(
     ("key", "message"),
     [

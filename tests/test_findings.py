@@ -14,6 +14,7 @@ import torch
 from standin import ENDED, SPIKE, VANISHING, WORSE, Told, tell
 from test_events import values
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from trainer import Monitor
 from trainer.__main__ import main
@@ -83,6 +84,49 @@ def test_in_somebody_elses_loop(
     assert told[-2:] == [("WARNING", str(WORSE)), ("INFO", str(ENDED))]
     assert all("loss_spike" not in message for _, message in told), "info is no alarm"
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_second_run_in_one_folder_is_warned_of_and_deletes_nothing(
+    tell: Tell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell({3: [VANISHING]})
+    model, earlier = nn.Linear(1, 1), [VANISHING.to_json()]
+    with Monitor(model, tmp_path, found=lambda finding: None) as monitor:
+        train(monitor, model)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    tell({4: [SPIKE]})
+    message = (
+        f"{tmp_path} holds what another run has written, which stays there: TensorBoard shows both "
+        "as one, findings.jsonl has the findings of both; give each run a new folder"
+    )
+    with pytest.warns(UserWarning) as warned:
+        monitor = Monitor(model, tmp_path, found=lambda finding: None)
+    assert [(str(w.message), w.filename) for w in warned] == [(message, __file__)]
+    with monitor:
+        train(monitor, model, 5)
+    assert written(tmp_path) == [*earlier, SPIKE.to_json()]
+    for path, content in files.items():
+        assert path.name == "findings.jsonl" or path.read_bytes() == content
+    assert main(["report", "--json", str(tmp_path)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["steps"] == [0, 4], "of the newer run"
+    assert [found["verdict"] for found in report["findings"]] == ["loss_spike"]
+
+
+@pytest.mark.parametrize("left", ["findings.jsonl", "events"])
+def test_either_of_what_a_run_has_written_is_warned_of(tmp_path: Path, left: str) -> None:
+    if left == "events":
+        Monitor(nn.Linear(1, 1), tmp_path).close()
+    else:
+        (tmp_path / left).write_text("")
+    with pytest.warns(UserWarning, match="holds what another run has written"):
+        Monitor(nn.Linear(1, 1), tmp_path).close()
+
+
+def test_event_files_of_others_are_not_warned_of(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_scalar("mine", 1.0, 0)
+        Monitor(nn.Linear(1, 1), tmp_path).close()
 
 
 def test_a_callback_takes_the_place_of_logging(tell: Tell, caplog: Any) -> None:

@@ -131,6 +131,57 @@ def test_schedules_are_torchs(name: str, arguments: dict[str, Any]) -> None:
     assert warm[:5] == pytest.approx([full * (k + 1) / 5 for k in range(5)])
 
 
+CYCLE = "name: onecyclelr, max_lr: 0.1"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("name: steplr, step_size: 0", ".step_size: StepLR refuses 0: "),
+        ("name: cosineannealinglr, T_max: 0", ".T_max: CosineAnnealingLR refuses 0: "),
+        ("name: cycliclr, base_lr: 0.1, max_lr: 1, step_size_up: 0",
+         ".step_size_up: CyclicLR refuses 0: "),
+        ("name: cosineannealingwarmrestarts, T_0: 0",
+         ".T_0: CosineAnnealingWarmRestarts refuses 0: Expected positive integer T_0, but got 0"),
+        ("name: onecyclelr, max_lr: [0.1, 0.2], total_steps: 120",
+         ": OneCycleLR refuses these arguments: max_lr must have the same length as "),
+        (f"{CYCLE}, total_steps: 119",
+         ".total_steps: OneCycleLR refuses 119 where stop.steps is 120: Tried to step 120 times. "),
+        (f"{CYCLE}, total_steps: 99, warmup_steps: 20",
+         ".total_steps: OneCycleLR refuses 99 where stop.steps is 120: Tried to step 100 times. "),
+        (f"{CYCLE}, epochs: 2, steps_per_epoch: 3", ".epochs: OneCycleLR refuses 2 where "),
+        (f"{CYCLE}, total_steps: 120, pct_start: 1.0",
+         ": OneCycleLR refuses these arguments where stop.steps is 120: "),
+    ],
+)  # fmt: skip
+def test_schedules_that_would_fail_later(tmp_path: Path, schedule: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, DIGITS, f"schedule={{{schedule}}}")
+    told = f"schedule={{{schedule}}}: schedule{message}"
+    assert told in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "name: steplr, step_size: 2",
+        "name: reducelronplateau",
+        f"{CYCLE}, total_steps: 6",
+        f"{CYCLE}, total_steps: 4, warmup_steps: 2",
+        f"{CYCLE}, total_steps: 1, warmup_steps: 6",
+        "name: cycliclr, base_lr: 0.1, max_lr: 1, step_size_up: 2",
+    ],
+)
+def test_schedules_that_last_are_as_if_never_tried(tmp_path: Path, schedule: str) -> None:
+    keys = (f"schedule={{{schedule}}}", "stop.steps=6", "optimizer={name: sgd, lr: 0.1}")
+    _, made = built(tmp_path, DIGITS, *keys, "optimizer.momentum=0.8")
+    alone = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.8)
+    Schedule(made.config.schedule, alone)
+    kept, bare = ({**o.param_groups[0], "params": 0} for o in (made.optimizer, alone))
+    assert kept == bare
+    assert train(made).steps == 6
+
+
 def test_a_constant_rate_after_the_warm_up() -> None:
     assert rates(6, warmup_steps=3) == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
 
@@ -150,6 +201,74 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+class Weighted(Dataset[Any]):
+    """Seven samples that weigh 0 to 12, the first three nothing; targets by sample or position."""
+
+    def __init__(self, positions: bool, whole: bool) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randint(3, (7, 5), generator=generator)
+        self.y = self.x.flip(1) if positions else self.x[:, :1] / 2
+        self.weights = torch.tensor([0.0, 0, 0, 1, 9, 2, 12])
+        self.weights = self.weights.long() if whole else self.weights / 3
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.x[row], self.y[row], self.weights[row]
+
+
+ACCUMULATED = """
+name: test
+data: {name: 'test_training:Weighted', shuffle: false}
+model: {name: rnn, hidden_size: 4}
+loss: {name: mse}
+optimizer: {name: sgd, lr: 0.1}
+dtype: float64
+"""
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("workers", ["null", "0"])
+@pytest.mark.parametrize(("positions", "whole"), [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_accumulated_samples_weigh_what_they_do_in_one_batch(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reduction: str,
+    workers: str,
+    positions: bool,
+    whole: bool,
+    size: int,
+) -> None:
+    """A mean of the batches' means would weigh the samples of a light batch too much."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    loss = "cross_entropy" if positions else "mse"
+    keys = (f"data.positions={positions}", f"data.whole={whole}", f"data.workers={workers}")
+    keys = (*keys, f"loss.name={loss}", f"loss.reduction={reduction}")
+    parts_of = (f"data.batch_size={size}", f"accumulate_steps={-(-7 // size)}")
+    found = []
+    for more in (parts_of, ("data.batch_size=7",)):
+        _, made = built(tmp_path, ACCUMULATED, *map(str.lower, keys), *more)
+        training = loop.Training(made)
+        training.differentiate()
+        found.append([training.cost(), *(p.grad for p in made.model.parameters())])
+    torch.testing.assert_close(found[0], found[1])
+    assert float(found[0][0]) > 0
+
+
+def test_accumulated_samples_of_no_weight_count_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    keys = ("data.positions=false", "data.whole=true", "data.batch_size=1", "accumulate_steps=3")
+    _, made = built(tmp_path, ACCUMULATED, *keys)
+    training = loop.Training(made)
+    training.differentiate()
+    assert float(training.cost()) == 0
+    assert all(not bool(p.grad.any()) for p in made.model.parameters())
+
+
 @pytest.mark.parametrize(("norm", "value"), [(0.5, None), (None, 0.1), (0.5, 0.1)])
 def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
     ours = [nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5))]
@@ -167,6 +286,77 @@ def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
         torch.testing.assert_close(one.grad, other.grad)
     after = nn.utils.get_total_norm([p.grad for p in theirs])
     assert float(coefficient) == pytest.approx(float(after / before), rel=1e-5)
+
+
+class Lookup(nn.Module):
+    """The mean of rows of a table, for each of its tokens one, with a linear layer after it."""
+
+    def __init__(self, sparse: bool = True, frozen: bool = False, tied: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Embedding(3, 5, sparse=sparse).requires_grad_(not frozen)
+        self.last = nn.Linear(5, 3)
+        if tied:
+            self.last.weight = self.table.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.table(x).mean(1))[:, :1]
+
+
+NORM, VALUE, ADAM = "clip.max_grad_norm=1", "clip.max_grad_value=1", "optimizer.name=adam"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([NORM], "and torch clips none of those; leave out this, or sparse=True"),
+        ([VALUE], "and torch clips none of those; leave out this, or sparse=True"),
+        ([ADAM], "Adam does not support sparse gradients, please consider SparseAdam instead"),
+        ([], None),
+        (["optimizer.momentum=0.9"], None),
+        (["optimizer.name=adagrad"], None),
+        ([NORM, VALUE, ADAM, "model.sparse=false"], None),
+        ([NORM, VALUE, ADAM, "model.frozen=true"], None),
+        ([NORM, VALUE, ADAM, "model.tied=true"], None),
+    ],
+)
+def test_what_sparse_gradients_are_not_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str | None
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    keys = ("data={name: 'test_training:Weighted', positions: false, whole: false}",)
+    keys = (*keys, "model={name: 'test_training:Lookup'}", "stop.steps=3", *overrides)
+    if message is None:
+        assert train(built(tmp_path, ACCUMULATED, *keys)[1]).steps == 3
+        return
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, ACCUMULATED, *keys)
+    key, told = overrides[0].partition("=")[0], str(error.value)
+    assert f": {key}: the gradients of the model's layer table are sparse" in told
+    assert told.endswith(message)
+
+
+class Detached(nn.Linear):
+    """A layer whose parameters get no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1)).detach()
+
+
+@pytest.mark.parametrize("clip", ["{}", "{max_grad_norm: 1, max_grad_value: 1}"])
+@pytest.mark.parametrize("on_nonfinite", ["stop", "skip", "raise"])
+def test_no_gradient_at_all_is_found_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_nonfinite: str, clip: str
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    keys = ("model={name: 'test_training:Detached'}", f"clip={clip}", "stop.steps=12")
+    _, made = built(tmp_path, DIGITS, *keys, f"on_nonfinite={on_nonfinite}")
+    monitor = Monitor(made.model, found=lambda finding: None)
+    result = loop.run(made, monitor, Console(quiet=True))
+    assert (result.reason, result.skipped) == ("steps", 0)
+    assert [finding.verdict for finding in monitor.findings] == ["unused_parameter"]
 
 
 def test_validation_and_metrics(tmp_path: Path) -> None:

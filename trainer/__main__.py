@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainer import signals
 
-DONE, FAILED, USAGE, NOT_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {  # loaded when asked for
     "diff": "trainer.difference",
     "report": "trainer.report",

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
@@ -17,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from trainer import time_steps
 from trainer.layers import first_tensor, is_in_memory, is_traced, kind, layers
 from trainer.measured import Measured
-from trainer.record import INPUT, TIME_STEPS, LayerTable
+from trainer.record import INPUT, TIME_STEPS
 from trainer.time_steps import ENDS
 
 logger = logging.getLogger("trainer")
@@ -69,7 +68,7 @@ class Activations:
         """Attaches the hooks; `histograms` adds those of the gradients."""
         self._end()
         self._begins, self._inside, self._pass = True, False, 0
-        self._measured = Measured(histograms)
+        self.measured = Measured(histograms)
         self.watching, self.seconds = bool(self._layers or self._holders), 0.0
         if self.watching and not self._hooks:
             self._attach()
@@ -77,7 +76,7 @@ class Activations:
     def pause(self) -> None:
         """Ends the measuring of a step; hooks on modules stay, as it may go on with the next."""
         if self.watching:
-            self._measured.end()
+            self.measured.end()
         self._end()
 
     def release(self) -> None:
@@ -91,14 +90,6 @@ class Activations:
         for handle in self._edges:
             handle.remove()
         self._edges, self.probes, self.watching = [], [], False
-
-    def results(self) -> list[Tensor]:
-        """What was measured, on its devices; `table` takes the same back as arrays."""
-        return self._measured.results()
-
-    def table(self, results: list[NDArray[Any]]) -> LayerTable:
-        """The statistics by layer."""
-        return self._measured.table(results)
 
     def _attach(self) -> None:
         def before(module: nn.Module, hook: Callable[..., Any]) -> None:
@@ -168,13 +159,13 @@ class Activations:
         if _in_backward() and self._pass:
             return
         started = time.perf_counter()
-        self._measured.enter(name)
+        self.measured.enter(name)
         if self._begins:
             self._begins = False
             tensor = first_tensor((args, kwargs))
-            is_first = not self._measured.outputs or self._measured.row(_INPUT) is not None
+            is_first = not self.measured.outputs or self.measured.row(_INPUT) is not None
             if tensor is not None and tensor.numel() and is_first:
-                self._measured.output(_INPUT, INPUT, tensor)
+                self.measured.output(_INPUT, INPUT, tensor)
         self.seconds += time.perf_counter() - started
 
     def _sequence_enters(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -192,14 +183,14 @@ class Activations:
             sequence = sequence.detach().requires_grad_()
             self.probes.append(sequence)
         rows = [
-            (self._measured.output(f"{name}.{end}", TIME_STEPS, sequence[place])[0], place)
+            (self.measured.output(f"{name}.{end}", TIME_STEPS, sequence[place])[0], place)
             for end, place in places.items()
         ]
 
         def received(gradient: Tensor) -> None:
             if is_in_memory(gradient):
                 for row, place in rows:
-                    self._measured.gradient(row, gradient[place], copy=True)
+                    self.measured.gradient(row, gradient[place], copy=True)
 
         hook = sequence.register_hook(partial(self._guarded, received))  # type: ignore[no-untyped-call]
         self._edges.append(hook)
@@ -216,7 +207,7 @@ class Activations:
         tensor = first_tensor(output)
         if tensor is None or not tensor.numel():
             return
-        measured = self._measured
+        measured = self.measured
         if measured.outputs >= MOST_OUTPUTS:
             raise OverflowError(_TOO_MANY)
         row, call = measured.row(name), -1
@@ -239,7 +230,7 @@ class Activations:
         gradient = gradients[number]
         # While it is held autograd does not use its memory again.
         if gradient is not None and is_in_memory(gradient):
-            self._measured.gradient(row, gradient, call)
+            self.measured.gradient(row, gradient, call)
 
 
 def _is_training() -> bool:

@@ -106,7 +106,12 @@ def build(config: Config, document: Document) -> Experiment:
             "SparseAdam needs sparse gradients, and no layer of the model gives them; use Adam"
         )
         raise fault(document, ("optimizer", "name"), message)
-    schedule = attempt(document, "schedule", lambda: Schedule(config.schedule, optimizer))
+    misfits.check_gradients(config, model, optimizer, document)
+    schedule = attempt(
+        document,
+        "schedule",
+        lambda: schedules.build(config.schedule, optimizer, config.stop.steps),
+    )
     reduction, section = config.loss.reduction, config.data
     batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed)
     threshold = losses.threshold(config.loss.name)

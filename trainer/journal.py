@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from trainer import summary
 from trainer.events import Events
+from trainer.events.reader import event_files, is_ours
 from trainer.finding import Finding
 
 FILE = "findings.jsonl"
@@ -19,15 +21,28 @@ logger = logging.getLogger("trainer")
 class Journal:
     """Writes what is found in a run, when it is found.
 
-    `findings.jsonl` gets a line each time that something is raised, gets worse or ends, and is
-    not there before; the text `findings` shows how each of them stands.
+    `findings.jsonl` gets a line each time that something is raised, gets worse or ends, and is not
+    there before in a new folder; the text `findings` shows how each of them stands.
     """
 
-    def __init__(self, run_dir: Path, events: Events) -> None:
+    def __init__(self, run_dir: Path, events: Events, resumed: int | None = None) -> None:
+        """`resumed`: where a run goes on, the size that the file was marked with and is cut to.
+
+        Otherwise a UserWarning tells of what another run has left in the folder, and it stays.
+        """
         self._path, self._events = run_dir / FILE, events
         self._warned = False
         self._latest: dict[tuple[str, str | None], Finding] = {}
         self._step = 0
+        if resumed is not None:
+            self._rewind(resumed)
+        elif self._path.is_file() or sum(map(is_ours, event_files(run_dir))) > 1:
+            # One is that of `events`.
+            message = (
+                f"{run_dir} holds what another run has written, which stays there: TensorBoard "
+                f"shows both as one, {FILE} has the findings of both; give each run a new folder"
+            )
+            warnings.warn(message, stacklevel=3)  # where the monitor is made
 
     def remember(self, finding: Finding) -> None:
         """Takes a finding that is written already, where a run goes on."""
@@ -46,13 +61,6 @@ class Journal:
 
         return written
 
-    def rewind(self, size: int) -> None:
-        """Cuts the file to the size that it was marked with."""
-        if self._path.exists():
-            os.truncate(self._path, min(size, self._path.stat().st_size))
-            if not size:
-                self._path.unlink()
-
     def write(self, finding: Finding) -> None:
         """Adds a finding; where the file cannot be written, training goes on after one warning."""
         self.remember(finding)
@@ -63,6 +71,12 @@ class Journal:
             if not self._warned:
                 logger.warning("%s: cannot be written: %s", self._path, error.strerror)
             self._warned = True
+
+    def _rewind(self, size: int) -> None:
+        if self._path.exists():
+            os.truncate(self._path, min(size, self._path.stat().st_size))
+            if not size:
+                self._path.unlink()
 
     def _append(self, line: bytes) -> None:
         with self._path.open("ab", buffering=0) as file:

@@ -63,13 +63,15 @@ class Training:
 
     def _differentiate(self) -> None:
         self._losses = []
-        rows = sum(len(batch.x) for batch in self._current) if self._accumulates > 1 else 0
+        shared = self._means and self._accumulates > 1
+        total = sum(batch.weight for batch in self._current) if shared else 1
         for number, batch in enumerate(self._current):
             losses = self.loss(self.model(batch.x), batch.y)  # (B,) or (B, outputs) or (B, time)
             weights = batch.grad_losses(losses)
-            if rows and self._means and weights is not None:
-                # The mean over all batches together; the last of a pass may be smaller.
-                weights = weights * (len(batch.x) / rows)
+            if shared and weights is not None:
+                # The mean over all batches together: the last of a pass may be smaller, and the
+                # samples of one may weigh more.
+                weights = weights * batch.weight / total
             # What is only looked at is differentiated by the same call.
             found = gradients(losses, [*self.parameters, *self._probes()], weights)
             for parameter, gradient in zip(self.parameters, found, strict=False):
@@ -92,12 +94,13 @@ class Training:
         """Whether cost and gradients are; reads one number back to the host."""
         present = [p.grad for p in self.parameters if p.grad is not None]
         dense = [g.coalesce().values() if g.is_sparse else g for g in present]
-        largest = torch._foreach_norm([g for g in dense if g.numel()], math.inf)
+        filled = [g for g in dense if g.numel()]
+        largest = list(torch._foreach_norm(filled, math.inf)) if filled else []
         if isinstance(cost, Tensor):
-            largest = (*largest, cost.detach())
+            largest.append(cost.detach())
         elif cost is not None and not math.isfinite(cost):
             return False
-        return not largest or bool(torch.isfinite(torch.stack(list(largest))).all())
+        return not largest or bool(torch.isfinite(torch.stack(largest)).all())
 
     def update(self) -> Tensor | float:
         """Clips and steps; the clip coefficient, NaN without clipping."""
@@ -229,13 +232,13 @@ def clipped(
     The result is what the norm was multiplied by, NaN where nothing is bounded. Computed as
     torch.nn.utils.clip_grad_norm_ does, which reads nothing back to the host.
     """
-    if max_norm is None and max_value is None:
+    present = [p.grad for p in parameters if p.grad is not None]
+    if not present or max_norm is None and max_value is None:
         return math.nan
-    before = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    norm = before
+    norm = before = torch.nn.utils.get_total_norm(present)
     if max_value is not None:
         torch.nn.utils.clip_grad_value_(parameters, max_value)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm(present)
     coefficient = torch.ones_like(norm)
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

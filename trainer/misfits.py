@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
-from trainer import data, losses
-from trainer.config import Config, located
+from trainer import data, losses, optimizers
+from trainer.config import Config, Problem, located
 from trainer.config.source import Document
 from trainer.data import Rows
 from trainer.faults import attempt, fault
@@ -49,6 +51,38 @@ def check_metrics(config: Config, rows: Rows, document: Document) -> None:
             message = f"{metric} is for a loss of numbers, and {takes}; use accuracy"
         if message is not None:
             raise fault(document, ("metrics", index), message)
+
+
+def check_gradients(
+    config: Config, model: nn.Module, optimizer: torch.optim.Optimizer, document: Document
+) -> None:
+    """Raises where clipping or the optimizer is not for gradients such as the model's."""
+    clips, why = [("clip", key) for key, bound in config.clip if bound is not None], None
+    if optimizers.needs_closure(optimizer):
+        why = (
+            f"optimizer.name is {config.optimizer.name}, which computes the gradient anew within "
+            "its step, unclipped; leave this out, or use another optimizer"
+        )
+    elif (layer := _sparse_embedding(model)) is not None:
+        told = f"the gradients of the model's layer {layer} are sparse"
+        if (refused := optimizers.refuses_sparse(config.optimizer)) is not None:
+            raise fault(document, ("optimizer", "name"), f"{told}: {refused}")
+        why = f"{told}, and torch clips none of those; leave out this, or sparse=True"
+    if clips and why is not None:
+        raise located(document, [Problem(path, why) for path in clips])
+
+
+def _sparse_embedding(model: nn.Module) -> str | None:
+    """The name of an embedding whose gradients are sparse; None without one.
+
+    Those of weights that another layer has too are dense.
+    """
+    holders = Counter(id(p) for each in model.modules() for p in each.parameters(recurse=False))
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse:
+            if layer.weight.requires_grad and holders[id(layer.weight)] == 1:
+                return name or "model"
+    return None
 
 
 def probe(

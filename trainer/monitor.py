@@ -92,7 +92,7 @@ class Monitor:
 
     @property
     def findings(self) -> list[Finding]:
-        """All that was found so far, in the order in which it was raised."""
+        """All that was found so far: what has ended, then the rest in the order it was raised."""
         return self._diagnosis.findings
 
     def observes(self, step: int) -> bool:

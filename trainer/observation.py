@@ -166,7 +166,7 @@ class Observation(Unobserved):
             "found": self._before.found if self._before is not None else None,
         }
         read = {key: _readable(n) for key, n in numbers.items() if isinstance(n, Tensor)}
-        results = self._activations.results() if self._layers else []
+        results = self._activations.measured.results() if self._layers else []
         arrays = statistics.fetch([*tables, *read.values(), *results])
         layer_arrays = arrays[len(tables) + len(read) :]
         numbers |= {
@@ -187,7 +187,7 @@ class Observation(Unobserved):
         with np.errstate(divide="ignore", invalid="ignore"):
             rms, ratio = np.sqrt(squares / watched.sizes), np.sqrt(changed[:, 0] / squares)
             unchanged = changed[:, 1] / watched.sizes
-        layers = self._activations.table(layer_arrays) if self._layers else None
+        layers = self._activations.measured.table(layer_arrays) if self._layers else None
         loss = _number(numbers["loss"])
         seconds = self._seconds + time.perf_counter() - started
         return StepRecord(

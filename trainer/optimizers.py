@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
@@ -56,14 +57,22 @@ def check(tree: dict[str, Any], device: torch.device) -> list[Problem]:
     return [Problem(("optimizer",), f"{_label(thing)} refuses these arguments: {reason}")]
 
 
-def _refusal(name: str, arguments: dict[str, Any], device: torch.device) -> str | None:
+def refuses_sparse(section: Section) -> str | None:
+    """What a configuration's optimizer says against sparse gradients; None where it takes them."""
+    with warnings.catch_warnings(action="ignore"):  # torch's, of sparse tensors in general
+        return _refusal(section.name, section.arguments, torch.device("cpu"), sparse=True)
+
+
+def _refusal(
+    name: str, arguments: dict[str, Any], device: torch.device, sparse: bool = False
+) -> str | None:
     """What an optimizer of a stand-in parameter says against its arguments, made or in one step."""
     parameter = nn.Parameter(torch.zeros(2, 2, device=device))
     gradient = torch.ones_like(parameter)
     try:
         optimizer = make(name, [parameter], {"lr": 1e-3, **arguments})
-        sparse = isinstance(optimizer, torch.optim.SparseAdam)
-        parameter.grad = gradient.to_sparse() if sparse else gradient
+        sparse = sparse or isinstance(optimizer, torch.optim.SparseAdam)
+        parameter.grad = gradient.to_sparse(1) if sparse else gradient
         if needs_closure(optimizer):
             closure_step(optimizer, lambda: gradient.sum())
         else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
-from trainer import callables
+from trainer import callables, optimizers
 from trainer.config.problem import Problem, did_you_mean, shown
 from trainer.config.schema import Schedule as Section
 
@@ -46,6 +48,48 @@ def check(tree: dict[str, Any]) -> list[Problem]:
             message = "ReduceLROnPlateau looks at the validation loss; set validation.fraction"
             problems.append(Problem(("schedule", "name"), message))
     return problems
+
+
+def build(section: Section, optimizer: Optimizer, steps: int) -> Schedule:
+    """The schedule of a configuration that `check` found no fault with.
+
+    ValueError, with the key at fault, where torch refuses the arguments or would at some step.
+    """
+    changes = steps - section.warmup_steps  # of the rates, one after each update
+    if section.name is not None and changes > 0:
+        thing = _BY_NAME[section.name.lower()]
+        for change, when in ((1, ""), (changes, f" where stop.steps is {steps}")):
+            reason = _refusal(thing, section.arguments, optimizer, change)
+            if reason is None:
+                continue
+            for key, value in section.arguments.items():
+                # At fault is what would do if it were the number of steps.
+                other = {**section.arguments, key: changes}
+                if type(value) is int and not _refusal(thing, other, optimizer, change):
+                    told = f"{thing.__name__} refuses {shown(value)}{when}"
+                    raise ValueError(f"{key}: {told}: {reason}")
+            raise ValueError(f"{thing.__name__} refuses these arguments{when}: {reason}")
+    return Schedule(section, optimizer)
+
+
+def _refusal(
+    thing: type[Any], arguments: dict[str, Any], optimizer: Optimizer, change: int
+) -> str | None:
+    """What torch says against a scheduler of a stand-in, made or in its so many-th change."""
+    stand_in = optimizers.make("sgd", [nn.Parameter(torch.zeros(1))], {"lr": 1.0})
+    stand_in.defaults = optimizer.defaults
+    stand_in.param_groups = [
+        {key: value.clone() if isinstance(value, Tensor) else value for key, value in group.items()}
+        for group in ({**group, "params": []} for group in optimizer.param_groups)
+    ]
+    vars(stand_in)["_opt_called"] = True
+    try:
+        made = thing(stand_in, **arguments)
+        made.last_epoch = change - 1
+        made.step(*([0.0] if thing is lr_scheduler.ReduceLROnPlateau else []))
+    except Exception as error:  # whatever torch raises
+        return str(error).partition("\n")[0] or type(error).__name__
+    return None
 
 
 class Schedule:

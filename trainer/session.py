@@ -104,9 +104,8 @@ class Session:
             run_dir.go_on(folder, config, progress.step)
         left = None if self._mark is None else (progress.step, self._mark["events"])
         self._events = Events(folder, console.say, left)
-        self._journal = Journal(folder, self._events)
-        if self._mark is not None:
-            self._journal.rewind(self._mark["findings"])
+        size = None if self._mark is None else self._mark["findings"]
+        self._journal = Journal(folder, self._events, size)
         self._unit = loss_unit(resolved(config))
         self._seen = Summary(self._unit)
         self._monitor = Monitor(

@@ -24,6 +24,12 @@ class Batch:
     x: Tensor  # (B, *inputs)
     y: Tensor  # (B, outputs), or class indices (B,) or (B, time)
     grad_losses: Weighting  # loss values → their weights; None for ones
+    weights: Tensor | None  # (B,) of the samples; None where all count the same
+
+    @property
+    def weight(self) -> Tensor | int:
+        """What its samples weigh together; their number where all count the same."""
+        return len(self.x) if self.weights is None else _above_zero(self.weights.sum())
 
 
 class Batches:
@@ -72,7 +78,7 @@ class Batches:
     def _batch(self, part: Part) -> Batch:
         x, y, weights = part
         grad_losses = self._unweighted if weights is None else weighting(weights, self.reduction)
-        return Batch(x, y, grad_losses)
+        return Batch(x, y, grad_losses, weights)
 
 
 def row_numbers(
@@ -111,9 +117,14 @@ def weighting(weights: Tensor | None, reduction: str) -> Weighting:
             if weights is not None:
                 values *= weights.reshape(-1, *[1] * (losses.dim() - 1))
             if reduction == "mean":
-                # A batch whose rows all have weight 0 counts nothing, instead of 0/0.
-                values /= values.sum().clamp_min(torch.finfo(values.dtype).tiny)
+                values /= _above_zero(values.sum())
             made[losses.shape] = values
         return made[losses.shape]
 
     return of
+
+
+def _above_zero(total: Tensor) -> Tensor:
+    """A sum of weights to divide by: where all are 0 they count nothing, instead of 0/0."""
+    dtype = total.dtype if total.is_floating_point() else torch.float32
+    return total.clamp_min(torch.finfo(dtype).tiny)

@@ -17,6 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SourceMetadata
 
 LENGTH = struct.Struct("<Q")
 CRC_BYTES = 4
+WRITER = "trainer"  # what our files say in their first event
 _number = itertools.count()  # of this process, so that two files of a second differ in name
 
 
@@ -36,7 +37,7 @@ class EventFile:
         self._file = open(folder / name, "xb", buffering=0)
         self._waiting: list[bytes] = []
         self.waiting_bytes = 0
-        source = SourceMetadata(writer="trainer")
+        source = SourceMetadata(writer=WRITER)
         version = Event(wall_time=now, file_version="brain.Event:2", source_metadata=source)
         self.add(version.SerializeToString())
         self.flush()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 
-from trainer.events.file import serialized
+from trainer.events.file import WRITER, serialized
 from trainer.record import StepRecord
 from trainer.wire import PLUGIN, RECORDS_TAG, decode
 
@@ -16,6 +16,15 @@ from trainer.wire import PLUGIN, RECORDS_TAG, decode
 def event_files(run_dir: Path) -> list[Path]:
     """The event files of a folder, oldest first."""
     return sorted(path for path in run_dir.glob("*tfevents*") if path.is_file())
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this program has written an event file, as its first event says."""
+    try:
+        first = next(serialized(path), b"")
+    except OSError:
+        return False
+    return bool(Event.FromString(first).source_metadata.writer == WRITER)
 
 
 def records(run_dir: Path, warn: Callable[[str], None]) -> Iterator[StepRecord]:
