@@ -245,7 +245,9 @@ class TestVanishing:
                 if f.verdict == "vanishing" and f.alarm
             ]  # fmt: skip
 
-        assert said("SGD", 1e-3)[:1] == said("SGD", 1e-3, start=1000)[:1] == [50]
+        assert said("SGD", 1e-2)[:1] == said("SGD", 1e-2, start=1000)[:1] == [50]
+        assert said("SGD", 1e-3)[:1] == [100]  # they have not come far before that,
+        assert said("SGD", 1e-4) == []  # and may still
         assert said("SGD", 1e-6)[:1] == [6]  # they stand still
         assert said("Adam", 1e-3)[:1] == [100]  # what is more than rounding, it follows
 
@@ -976,13 +978,21 @@ class TestForward:
 
 class TestExploding:
     def test_over_depth(self) -> None:
-        records = [record(step, deep(10, backward=3.0)) for step in STEPS]
-        found = diagnosed(records)["exploding"]
+        layers = self.whose_weights_have_it(deep(10, backward=3.0))
+        found = diagnosed(record(step, layers) for step in STEPS)["exploding"]
         assert found.level == "critical" and found.steps[0] == 10
 
     def test_not_over_depth_while_training_gets_on(self) -> None:
-        falls = [record(s, deep(10, backward=3.0), loss=0.8**n) for n, s in enumerate(STEPS)]
+        layers = self.whose_weights_have_it(deep(10, backward=3.0))
+        falls = [record(s, layers, loss=0.8**n) for n, s in enumerate(STEPS)]
         assert alarms(falls) == set()
+
+    def test_not_over_depth_where_it_does_not_get_to_the_weights(self) -> None:
+        """It is that of padding, which an embedding drops."""
+        assert alarms(record(step, deep(10, backward=3.0)) for step in STEPS) == set()
+
+    def whose_weights_have_it(self, layers: list[Layer]) -> list[Layer]:
+        return [replace(each, weight_gradient=each.gradient) for each in layers]
 
     def test_of_an_update(self) -> None:
         assert "exploding" in alarms(run(deep(3, update=30.0))[:2])

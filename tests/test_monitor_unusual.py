@@ -139,7 +139,7 @@ def test_weights_that_are_computed_are_no_layers() -> None:
             assert record.layers.names == ("input", "0", "1", "2")
             assert record.layers.kinds == ("Input", "Linear", "Tanh", "Linear")
         assert {owner(name) for name, _ in model.named_parameters()} == {"0", "2"}
-    assert owner("weight") == owner("parametrizations.weight.original0") == "model"
+    assert owner("weight") == owner("parametrizations.weight.original0") == ""
     assert owner("a.b.weight") == owner("a.b.parametrizations.weight.original1") == "a.b"
 
 

@@ -12,7 +12,8 @@ from test_events import made
 from trainer.config.scalars import inline
 from trainer.config.source import Document
 from trainer.finding import Finding
-from trainer.summary import SHOWN, State, Summary, loss_unit, markdown, overrides, owner, table
+from trainer.record import owner
+from trainer.summary import SHOWN, State, Summary, loss_unit, markdown, overrides, table
 
 
 def summary(*steps: int) -> Summary:
@@ -110,7 +111,7 @@ def test_a_layer_is_known_by_its_parameters_too() -> None:
     assert [str(state) for state in found.states([])] == ["ok"]
     assert found.states([])[0].layer == "a"
     assert [s.layer for s in summary(0, 1).states([replace(WORSE, where="c")])] == ["a", "b", "c"]
-    assert (owner("blocks.0.norm.weight"), owner("weight")) == ("blocks.0.norm", "model")
+    assert (owner("blocks.0.norm.weight"), owner("weight")) == ("blocks.0.norm", "")
 
 
 def test_the_state_of_a_layer_is_its_worst_one_that_goes_on() -> None:

@@ -162,8 +162,19 @@ class StepRecord:
     unchanged_fraction: NDArray[np.float64]  # (P,) of the values that the update left as they were
     layers: LayerTable | None = None  # at the steps whose activations are observed
 
+    def own_flows(self) -> list[float]:
+        """‖weights‖·‖their gradient‖ of each matrix that has a gradient, in their order: blind to
+        the loss' scale and to that of a layer whose next one makes up for it."""
+        norms = dict(zip(self.gradients.names, self.gradients.norms().tolist(), strict=True))
+        sized = zip(self.parameters, self.parameter_rms.tolist(), self.shapes, strict=True)
+        return [
+            rms * math.sqrt(math.prod(shape)) * norms[name]
+            for name, rms, shape in sized
+            if len(shape) > 1 and name in norms
+        ]
+
 
 def owner(parameter: str) -> str:
-    """The layer that has the parameter; a model that is one layer itself is `model`."""
+    """The layer that has the parameter; empty for the model itself."""
     layer, computed, _ = f".{parameter}".partition(".parametrizations.")
-    return (layer if computed else layer.rpartition(".")[0])[1:] or "model"
+    return (layer if computed else layer.rpartition(".")[0])[1:]

@@ -71,10 +71,10 @@ class Summary:
             self._executed |= dict.fromkeys(layers.names[row] for row in layers.rows)
         if (record.parameters, record.gradients.names) != self._parameters:
             self._parameters = record.parameters, record.gradients.names
-            self._owners |= {name: owner(name) for name in record.parameters}
+            self._owners |= {name: _layer(name) for name in record.parameters}
             for name in record.parameters:
-                self._reached.setdefault(owner(name), False)
-            self._reached |= dict.fromkeys(map(owner, record.gradients.names), True)
+                self._reached.setdefault(_layer(name), False)
+            self._reached |= dict.fromkeys(map(_layer, record.gradients.names), True)
 
     def states(self, findings: Iterable[Finding]) -> list[State]:
         """Each layer's state, and before them that of the whole model where something is wrong."""
@@ -144,6 +144,11 @@ def loss_unit(configuration: Mapping[str, Any] | None) -> str:
     data = (configuration or {}).get("data") or {}
     scales = data.get("standardize") and ":" not in data["name"]  # where it may mean anything
     return " of standardized targets" if scales and not data.get("classes") else ""
+
+
+def _layer(parameter: str) -> str:
+    """The layer of a parameter; a model that is one itself is `model`."""
+    return owner(parameter) or "model"
 
 
 def table(states: Sequence[State]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from trainer.diagnosis import (
     arithmetic,
     blame,
+    blow_up,
     course,
     depth,
     exploding,
@@ -29,7 +30,7 @@ from trainer.record import StepRecord
 
 OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
     depth.vanishing, depth.no_gradient, depth.vanishing_over_time, depth.signal_collapse,
-    exploding.signal_blow_up, units.dead_units, units.saturated, course.constant_output,
+    blow_up.signal_blow_up, units.dead_units, units.saturated, course.constant_output,
 )  # fmt: skip
 OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was observed, too
     mistakes.accumulating_gradients,

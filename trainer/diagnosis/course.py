@@ -115,7 +115,8 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     still = late and recovery.largest_update(history) <= thresholds.starved_update
     wanted = thresholds.moved_path / 3 if stays else thresholds.moved_path
     least = thresholds.lost_signal / 10 if stays else 1e-6
-    if late and blame.of_inputs(first, "constant_output", view) is not None:
+    inputs = late and blame.of_inputs(first, "constant_output", view) is not None
+    if inputs:
         wanted = thresholds.moved_path / 30  # which is why
         # Of inputs that are much the same for all it is no wonder.
         lost = view.output_signal <= view.input_signal / 10
@@ -134,7 +135,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     thrown = history.largest_update >= thresholds.thrown_update
     return Symptom(
         "constant_output",
-        "info" if recovery.is_awaited(history, view, thresholds) else "warning",
+        "info" if recovery.is_awaited(history, view, thresholds) and not inputs else "warning",
         view.names[-1],
         "learning rate" if thrown else "initialisation",
         f"{view.output_signal:.1g} of the output depends on the sample",

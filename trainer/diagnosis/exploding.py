@@ -1,4 +1,4 @@
-"""Do signal and gradient grow, over layers, over a sequence or over steps, until that hurts?"""
+"""Does the gradient grow, over layers, over a sequence or over steps, until that hurts?"""
 
 from __future__ import annotations
 
@@ -7,75 +7,18 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame, overconfidence
+from trainer.diagnosis import blame
 from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.record import StepRecord
 
 STANDING = 0.9  # of the first loss, or of that at the start: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
-SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
-NEAR = 30  # times less of a blow-up is enough where it is all of the loss
-FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
 FEW = 10  # values of a matrix that began near zero by chance
 THROWN = 3  # times their size: nothing is left of what the weights were
 LEFT = 0.3  # of the first loss: little has been learnt
-GROWS = 10  # times, from the last steps of a sequence to the first: the recurrence does something
-
-
-def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The output is a thousand times the input from the start, still is, and that hurts: updates
-    throw the weights away, or the loss does not fall. After the steps that an adaptive optimizer is
-    given a hundred times are enough where the loss does not fall; where it started ten thousand
-    times as large, is still a hundred times, and the loss has not fallen by the root of that; and
-    thirty times where the loss has gone all the way with the square of the output: beside that the
-    targets are still nothing. Ten times are after twice as many steps, of a classifier that is
-    worse than a guess."""
-    first, view = history.first_view, history.view
-    if first is None or view is None:
-        return None
-    nats = overconfidence.nats_of_the_sure_and_wrong(history)
-    if first.normalised and nats is None:
-        return None
-    ratio, now = first.forward_ratio, view.forward_ratio
-    if first.output_signal <= thresholds.lost_signal * overconfidence.varying(first):
-        return None  # biases beside tiny inputs
-    late = history.steps >= PATIENCE_STEPS and not history.rate_is_rising
-    late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
-    large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR
-    idle = large and history.recent_loss >= STANDING * history.loss_at_start
-    # The loss of a batch may be zero: of outputs in the millions one class is all that there is.
-    stays = (
-        large
-        and ratio >= FAR * thresholds.blown_up_forward
-        and history.recent_loss > history.loss_at_start / math.sqrt(ratio)
-    )
-    sized = (
-        late
-        and ratio >= thresholds.blown_up_forward / NEAR
-        and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
-    )
-    blown = not first.normalised and (min(ratio, now) >= thresholds.blown_up_forward or idle)
-    if not (blown or stays or sized or nats):
-        return None
-    found = blame.amplification(first, history.record)
-    hurts = (
-        not history.adaptive
-        and history.update >= thresholds.thrown_update
-        or history.steps >= JUDGED_FROM_STEP
-        and history.stuck
-    )
-    return Symptom(
-        "signal_blow_up",
-        "warning" if history.adaptive else "critical",
-        found.where,
-        found.category,
-        f"the output starts {ratio:.1g} times as large as the input"
-        + (f" and is sure and wrong: a loss of {nats:.1g} nats a sample" if nats else ""),
-        {"forward_ratio": ratio, "activation_gain": found.activation_gain,
-         "weight_gain": found.weight_gain},
-        sightings=1 if stays or sized or nats else 2 if hurts or idle else UNCONFIRMED,
-    )  # fmt: skip
+GROWS = 10  # times, from the last steps of a sequence or layers to the first: it does something
 
 
 def exploding(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -95,7 +38,7 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
     if view is None or history.steps < JUDGED_FROM_STEP:
         return None
     over_time = view.largest_time_ratio >= thresholds.grown_gradient
-    if not (over_time or view.flow_ratio >= thresholds.grown_gradient):
+    if not (over_time or view.flow_ratio >= thresholds.grown_gradient and _reaches_weights(record)):
         return None
     thrown = history.update >= thresholds.thrown_update
     if not (history.stuck or thrown or record.clip_coefficient < 0.1):
@@ -116,6 +59,16 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
         {"gradient_first_over_last": ratio, "update_ratio": history.update},
         sightings=3,
     )  # fmt: skip
+
+
+def _reaches_weights(record: StepRecord) -> bool:
+    """Whether the gradient of the first weights is larger as well: what grows may be that of values
+    that lead to none, as of the padding of a batch."""
+    flows = [flow for flow in record.own_flows() if math.isfinite(flow)]
+    if len(flows) < 2:
+        return True
+    last = median(flows[-max(1, len(flows) // 4) :])
+    return bool(max(flows[: len(flows) // 2]) >= GROWS * last)
 
 
 def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:

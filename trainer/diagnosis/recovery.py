@@ -49,6 +49,13 @@ def first_layers_update(history: History) -> float:
     return median(known[: max(1, len(known) // 2)]) if known else math.nan
 
 
+def first_layers_path(history: History) -> float:
+    """How far the first half of the matrices has come, the median; NaN without."""
+    both = zip(history.way.paths.tolist(), history.updates.tolist(), strict=True)
+    paths: list[float] = [path for path, update in both if update == update]  # of the matrices
+    return median(paths[: max(1, len(paths) // 2)]) if paths else math.nan
+
+
 def largest_update(history: History) -> float:
     """The update ratio of the matrix that the newest step moved most; NaN without."""
     return max(history.known, default=math.nan)
@@ -76,14 +83,18 @@ def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
 
     As long as it is more than rounding it has a direction; and it seems to where it grows. Adaptive
     optimizers take steps of one size in it, others steps of its size: enough where the first layers
-    do not stand still.
+    do not stand still, and have not come far either, whatever way the last ones had to the targets'
+    mean. Deep ReLU networks begin like that: nothing seems to happen for hundreds of steps, in
+    which the first layers move the faster the farther they have come.
     """
-    followed = not is_rounding(view, 10)
+    followed = not is_rounding(view, 3)
     if history.adaptive:
         followed |= doublings(history, thresholds) <= 2 * thresholds.recovery_doublings
         return history.steps < (2 if followed else 1) * PATIENCE_STEPS
     moving = first_layers_update(history) > thresholds.starved_update
-    return followed and moving and history.steps < PATIENCE_STEPS
+    near = first_layers_path(history) < thresholds.moved_path / 3
+    slow = near and history.steps < 20 * PATIENCE_STEPS
+    return followed and moving and (slow or history.steps < PATIENCE_STEPS)
 
 
 def stands_still(history: History, thresholds: Thresholds) -> bool:
@@ -105,9 +116,7 @@ def left_behind(history: History, thresholds: Thresholds) -> bool:
     """
     if history.adaptive or not history.known or history.steps < 3 * PATIENCE_STEPS:
         return False
-    both = zip(history.way.paths.tolist(), history.updates.tolist(), strict=True)
-    paths: list[float] = [path for path, update in both if update == update]  # of the matrices
-    first = median(paths[: max(1, len(paths) // 2)])
+    first = first_layers_path(history)
     return first <= thresholds.starved_update * history.steps and history.path >= 10 * first
 
 

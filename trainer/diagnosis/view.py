@@ -233,14 +233,7 @@ def view(record: StepRecord) -> View | None:
     seen = View(table, record.parameters)
     if len(seen.names) != 1:
         return seen
-    norms = dict(zip(record.gradients.names, record.gradients.norms().tolist(), strict=True))
-    sized = zip(record.parameters, record.parameter_rms.tolist(), record.shapes, strict=True)
-    flows = [
-        rms * math.sqrt(math.prod(shape)) * norms[name]
-        for name, rms, shape in sized
-        if len(shape) > 1 and name in norms
-    ]
-    return View(table, record.parameters, tuple(flows))
+    return View(table, record.parameters, tuple(record.own_flows()))
 
 
 @lru_cache(maxsize=8)  # the same for most records of a run
