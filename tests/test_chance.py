@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import Monitor
-from trainer.diagnosis import standstill, target
+from trainer.diagnosis import chance, standstill, target
 from trainer.diagnosis.chance import look
 from trainer.diagnosis.history import History
 from trainer.diagnosis.view import view
+from trainer.finding import Finding
 from trainer.record import StepRecord
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -138,3 +139,65 @@ def test_a_squared_error_tells_how_far_the_targets_are(factor: float, reduction:
             assert "the targets are 3e+02 away" in (target.beyond(history, history.mark) or "")
         else:
             assert target.beyond(history, history.mark) is None
+
+
+def stalled(last: nn.Module, loss: Loss, targets: Tensor, rate: float = 0.1) -> list[Finding]:
+    """What is found in a small classifier with such a last layer."""
+    torch.manual_seed(0)
+    classes = int(targets.max()) + 1
+    means, found = torch.randn(classes, 8), list[Finding]()
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, classes), last)
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    with Monitor(model, found=found.append) as monitor:
+        for step in range(210):
+            value = loss(model(means[targets] + 0.1 * torch.randn(len(targets), 8)), targets)
+            optimizer.zero_grad()
+            value.backward()
+            with monitor.step(step, value):
+                optimizer.step()
+    return [each for each in found if each.alarm]
+
+
+def test_a_softmax_before_a_loss_that_has_one() -> None:
+    targets = torch.arange(100) % 50
+    (found,) = stalled(nn.Softmax(1), functional.cross_entropy, targets)
+    assert (found.verdict, found.level, found.steps) == ("stalled", "warning", (150, 150))
+    assert found.cause.startswith("last activation: after 150 steps nothing is learnt but to guess")
+    assert "a Softmax comes before a loss that has its own" in found.cause
+    assert "leave it out" in found.remedy
+    # Where it learns all the same, and of losses that take shares.
+    assert stalled(nn.Softmax(1), functional.cross_entropy, targets % 2, 1.0) == []
+    assert stalled(nn.Identity(), functional.cross_entropy, targets) == []
+    logarithm: Loss = lambda out, y: functional.nll_loss(out.log(), y)  # noqa: E731
+    for rate in (0.1, 1e-3):
+        assert stalled(nn.Softmax(1), logarithm, targets, rate) == []
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 1e6])
+def test_a_sigmoid_before_a_loss_that_has_one(factor: float) -> None:
+    def doubled(loss: Loss) -> str | None:
+        model, records = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), list[StepRecord]()
+        nn.init.constant_(model[0].bias, -5.0)  # type: ignore[arg-type]
+        with Monitor(model, sinks=[records.append]) as monitor:
+            targets = torch.arange(64) % 2
+            value = factor * loss(model(torch.randn(64, 4)), targets)
+            value.backward()
+            with monitor.step(0, value):
+                pass
+        found = view(records[0])
+        assert found is not None
+        return chance.doubled(found, records[0])
+
+    assert doubled(binary) == "Sigmoid"
+    assert doubled(lambda out, y: functional.binary_cross_entropy(out[:, 0], y.float())) is None
+    assert doubled(lambda out, y: functional.mse_loss(out[:, 0], y.float())) is None
+
+
+def test_what_has_arrived_may_lose_its_signal() -> None:
+    """Half of the outputs are asked for by nobody: their signal is none that is missed."""
+    targets = (torch.arange(100) % 10 == 0).long()
+
+    def one_of_two(out: Tensor, y: Tensor) -> Tensor:
+        return functional.binary_cross_entropy(out[:, 1], y.float())
+
+    assert stalled(nn.Sigmoid(), one_of_two, targets) == []

@@ -9,7 +9,9 @@ from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
 LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
+NEAR = (0.9, 1.2)  # the same, of one that has been made less sharp
 EVEN = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
+SHARES = {"Softmax", "Sigmoid"}
 
 
 class Look(NamedTuple):
@@ -40,8 +42,21 @@ def classes(view: View, record: StepRecord) -> int | None:
     return shape[0] if len(shape) > 1 else None
 
 
-def look(view: View, record: StepRecord) -> Look:
-    """A record beside a guess, if its loss is a cross-entropy.
+def doubled(view: View, record: StepRecord) -> str | None:
+    """The kind of the last layer, if it makes shares of what it is given, the loss is a
+    cross-entropy that does so once more, and all classes are given about the same; None else.
+
+    As far as the gradient by the layer's output tells: that of a loss which takes shares, such as
+    their negative logarithm or a squared error, has another size.
+    """
+    kind = view.kinds[-1] if view.kinds else ""
+    about = NEAR[0] <= look(view, record, len(view.kinds) - 1).surprise <= NEAR[1]
+    return kind if kind in SHARES and about else None
+
+
+def look(view: View, record: StepRecord, row: int | None = None) -> Look:
+    """A record beside a guess, if its loss is a cross-entropy of what this layer puts out, or the
+    last one with weights.
 
     The gradient of that by the output is (p - y) / N for N samples, and of a guess among C classes
     p is 1 / C: so the loss over √(N · Σ g²) is ln C / √(1 - 1 / C), and (Σ |g|)² / (N · Σ g²) is
@@ -52,7 +67,7 @@ def look(view: View, record: StepRecord) -> Look:
     count = classes(view, record)
     if not count or not record.loss > 0:
         return UNKNOWN
-    row = view.order.last_with_parameters
+    row = view.order.last_with_parameters if row is None else row
     values, norm, absolute = view.moments[row, :3].tolist()
     samples = values / count
     if not (norm > 0 and samples >= 2):

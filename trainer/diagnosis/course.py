@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from statistics import fmean, median
 
-from trainer.diagnosis import blame, recovery, standstill, target
+from trainer.diagnosis import blame, chance, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.standstill import FALLS
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
@@ -201,12 +201,14 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Targets that are far beyond the output, inputs that are too large for a classifier that only
-    guesses, inputs that are too small, or dropouts that leave too little, once the weights have
-    come some way."""
+    """A last layer that does what the loss does once more, targets that are far beyond the output,
+    inputs that are too large for a classifier that only guesses, inputs that are too small, or
+    dropouts that leave too little, once the weights have come some way."""
     first, view, steps = history.first_view, history.view, history.steps
-    moved = history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
-    if first is None or view is None or steps < 3 * PATIENCE_STEPS or not moved:
+    if first is None or view is None or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
+        return None
+    doubled = chance.doubled(view, history.record)
+    if history.path < thresholds.moved_path / (30 if doubled else 3):
         return None
     beyond = target.beyond(history, history.mark) if history.stays else None
     large, small, dropped = (
@@ -216,7 +218,10 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     sized = large is not None or small is not None
     vain = sized and standstill.in_vain(history) and not standstill.falls(history)
-    if beyond is not None:
+    if doubled is not None and not standstill.falls(history):
+        category = "last activation"
+        words = f"nothing is learnt but to guess: a {doubled} comes before a loss that has its own"
+    elif beyond is not None:
         category, words = "data", f"{beyond}, and the loss is still that at the start"
     elif large is not None and vain and standstill.guesses(history):
         category, words = "data", f"nothing is learnt but to guess; {large}"

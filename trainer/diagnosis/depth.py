@@ -66,7 +66,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     hopeless = certain or signal <= 1e-3
     # Some adaptive optimizers still bring it back.
     level: Level = "critical" if hopeless and not history.is_early else "warning"
-    waits = recovery.is_awaited(history, view, thresholds)
+    waits = recovery.is_awaited(history, view, thresholds) or standstill.has_arrived(history)
     if recovers or waits or history.returns and not (certain or mute):
         level = "info"  # a mechanism without its consequence
     consequence = f"{signal:.1g} of the output depends on the sample"

@@ -13,8 +13,8 @@ RISEN = 3  # times the rate of the configuration, by a schedule
 REMEDIES = {
     "activation": "use an activation that does not flatten out (ReLU, GELU) with start values made "
     "for it (He), or normalise between the layers",
-    "last activation": "take a cross-entropy, which undoes it, in place of the squared error, "
-    "or leave it out",
+    "last activation": "take a cross-entropy that undoes it, or leave it out where the loss has it "
+    "already",
     "initialisation": "draw the start values so that signal and gradient keep their size: He for "
     "ReLU and its like, Xavier for tanh, zeros for biases; or normalise in between",
     "normalisation": "lead a skip around each block and normalise before it (pre-norm), or warm "

@@ -7,6 +7,7 @@ from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 BETTER = 0.9  # times the loss of a guess for the gradient that is there
+ARRIVED = 0.01  # of the loss at the start
 FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
 
 
@@ -21,6 +22,13 @@ def guesses(history: History) -> bool:
 def in_vain(history: History) -> bool:
     """Whether the loss stays, or is that of a guess after as many steps."""
     return history.stays or guesses(history)
+
+
+def has_arrived(history: History) -> bool:
+    """Whether hardly anything is left of a loss that knows no mean to learn at first, as a squared
+    one does: signal and gradient may go then, as of outputs that nobody asks for."""
+    left = max(history.recent_loss, history.loss)
+    return left <= ARRIVED * history.loss_at_start and not target.is_squared(history)
 
 
 def falls(history: History) -> bool:
