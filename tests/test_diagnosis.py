@@ -1529,6 +1529,11 @@ class TestLoop:
         assert alarms(rows(0.95, given=0.3)) == set()
         falls = [replace(one, loss=1 / (1 + one.step / 100)) for one in rows(0.95)]
         assert alarms(falls) == set()
+        # A loss that began above that of a guess, and has fallen to it.
+        to_a_guess = [
+            guessing(replace(one, loss=max(1.0, 3 - one.step / 10))) for one in rows(0.95)
+        ]
+        assert alarms(to_a_guess) == {"stalled"}
         lost = diagnosed(rows(0.95, backward=0.01, signal=0.01), **tree)["vanishing"]
         assert lost.cause.startswith("dropout: ") and lost.change == {"model.dropout": 0.1}
 
@@ -1543,7 +1548,7 @@ class TestLoop:
 
         many = found(8, 0.6)
         assert many is not None and many.level == "warning" and many.steps[0] == 150
-        assert many.cause.startswith("dropout: after 150 steps 8 dropouts take 60% each, and the")
+        assert many.cause.startswith("dropout: after 150 steps 8 dropouts take 60% each, and")
         # Two leave enough, as do many that take little; nor does it matter where the loss falls.
         for other in (found(2, 0.6), found(16, 0.4), found(8, 0.6, fall=0.01)):
             assert other is None or other.level == "info"

@@ -228,8 +228,10 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     elif small is not None and vain:
         category, words = "data", f"nothing is learnt; {small}"
     # Losses that differ so much from batch to batch are compared with the lowest at the start.
-    elif dropped is not None and history.recent_loss >= LOWER * history.loss_at_start > 0:
-        category, words = "dropout", f"{dropped}, and the loss stays"
+    elif dropped is not None and (
+        history.recent_loss >= LOWER * history.loss_at_start > 0 or standstill.guesses(history)
+    ):
+        category, words = "dropout", f"{dropped}, and nothing is learnt"
     else:
         return None
     evidence = {
