@@ -1484,7 +1484,9 @@ class TestLoop:
         assert found(2, [500, 300, 200]) == set()  # which may be by chance
 
     def test_units_that_are_copies_of_each_other(self) -> None:
-        def found(value: float | None, rate: float = 1e-3, steps: int = 152) -> Finding | None:
+        def found(
+            value: float | None, rate: float = 1e-3, steps: int = 152, fall: float = 0.0
+        ) -> Finding | None:
             torch.manual_seed(3)
             model = nn.Sequential(
                 nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)
@@ -1503,7 +1505,8 @@ class TestLoop:
                     loss.backward()
                     with monitor.step(step, loss):
                         optimizer.step()
-            return diagnosed(records).get("symmetric_units")
+            told = [replace(r, loss=r.loss * (1 - fall * min(1, r.step / 20))) for r in records]
+            return diagnosed(told).get("symmetric_units")
 
         alike = found(0.1)
         assert alike is not None and (alike.level, alike.steps) == ("warning", (0, 150))
@@ -1512,6 +1515,9 @@ class TestLoop:
         early = found(0.1, steps=60)
         assert early is not None and early.level == "info"
         assert found(None) is None
+        slow, fast = found(0.1, fall=0.3), found(0.1, fall=0.8)
+        assert slow is not None and slow.level == "warning"
+        assert fast is not None and fast.level == "info"
 
     def test_a_dropout_that_leaves_too_little(self) -> None:
         def rows(share: float, given: float = 1.0, **keys: object) -> list[StepRecord]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from statistics import median
+
 import numpy as np
 
 from trainer.diagnosis import standstill
-from trainer.diagnosis.history import History
+from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 UNITS = 4  # of which fewer may agree by chance
+FAR = 0.5  # of the first losses: what a single unit can often do
 SIGHTINGS = 5  # in a row, which chance does not bring
 
 
 def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     """All units of a layer began with the same weights, so all get the same gradient, and stay one;
-    an alarm where the loss does not fall.
+    an alarm where the loss does not fall, or does not get far in as many steps.
 
     Then each bin of the histogram of a matrix's gradient holds a multiple of the number of its
     rows, which chance brings about rarely at one step and hardly ever at five. To break the
@@ -39,9 +43,11 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     history.alike = alike
     if not alike:
         return None
+    slow = history.steps >= 3 * PATIENCE_STEPS
+    slow = slow and history.recent_loss >= FAR * median(history.first_losses or [math.inf]) > 0
     return Symptom(
         "symmetric_units",
-        "warning" if standstill.in_vain(history) else "info",
+        "warning" if slow or standstill.in_vain(history) else "info",
         alike[0],
         "initialisation",
         f"the units of {len(alike)} layers are copies of each other: their weights began the same",
