@@ -115,6 +115,16 @@ def block_of(header: object, body: bytes = b"", number: int = 1) -> bytes:
     return MAGIC + zlib.compress(struct.pack("<II", len(text), number) + text + body)
 
 
+def test_the_statistics_of_a_tensor() -> None:
+    values = np.array([3.0, -4.0, 0.0, np.nan, np.inf, 1.0])
+    finite = np.abs(values[np.isfinite(values)])
+    row = [6, np.sqrt((finite**2).sum()), finite.sum(), finite.max(), 1, 1, 1]
+    table = TensorTable(("w",), np.array([row]))
+    assert table["w"].finite == 4
+    assert table["w"].mean_abs == pytest.approx(finite.mean())
+    assert table["w"].rms == pytest.approx(np.sqrt((finite**2).mean()))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(records(), max_size=5), st.lists(st.integers(0, 4), max_size=8))
 def test_decode_undoes_encode_bit_for_bit(some: list[StepRecord], order: list[int]) -> None:

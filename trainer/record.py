@@ -49,6 +49,11 @@ class TensorStatistics:
         """Root mean square of the finite values; NaN when there is none."""
         return self.norm / math.sqrt(self.finite) if self.finite else math.nan
 
+    @property
+    def mean_abs(self) -> float:
+        """Mean of |value| over the finite values; NaN when there is none."""
+        return self.sum_abs / self.finite if self.finite else math.nan
+
 
 UsedBins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # row, bin, count
 
