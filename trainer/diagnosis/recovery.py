@@ -87,7 +87,7 @@ def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
     mean. Deep ReLU networks begin like that: nothing seems to happen for hundreds of steps, in
     which the first layers move the faster the farther they have come.
     """
-    followed = not is_rounding(view, 3)
+    followed = not is_rounding(view, 10 if history.adaptive else 3)
     if history.adaptive:
         followed |= doublings(history, thresholds) <= 2 * thresholds.recovery_doublings
         return history.steps < (2 if followed else 1) * PATIENCE_STEPS
