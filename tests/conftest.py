@@ -1,11 +1,12 @@
-"""Runs of configurations, made once and read by several tests."""
+"""Runs of configurations, made once and read by several tests, and the threads of all tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from trainer.__main__ import main
@@ -17,6 +18,16 @@ CONFIGS = ROOT / "configs"
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One: tests run side by side, and small tensors on more threads wait for each other, ten times
+    as long as they take. The kernels' own tests have two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2 if request.path.stem.startswith("test_statistics") else 1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,6 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CHANCE = pytest.approx(0.1, abs=0.03)  # accuracy of ten classes
 QUIET = ("monitor.histogram_every_steps=null",)  # of 12 blocks
 VERDICT = re.compile(r"^# Verdict: (\w+)", re.MULTILINE)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing by more, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(name: str, *overrides: str) -> tuple[Experiment, loop.Result, list[StepRecord]]:
