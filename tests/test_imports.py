@@ -28,7 +28,7 @@ ROWS = [
         *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),
     ],
     ["plain", "tensor_file", "shards", "held", "programs"],
-    ["callables", "summary", "memory", "cadence", "step_loss", "structure"],
+    ["callables", "summary", "memory", "cadence", "step_loss", "structure", "phase"],
     ["faults"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],

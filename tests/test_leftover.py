@@ -143,6 +143,28 @@ def test_cleared_through_data_which_has_no_version() -> None:
         assert np.isnan(first) and others == [0, 0, 0]
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_forgotten_where_a_head_has_no_part_in_the_loss(passes: int) -> None:
+    """Its gradient is zero at the step itself, which is no sign of having been cleared."""
+    records: list[StepRecord] = []
+    for zero in (0, 1):  # the head that is
+        torch.manual_seed(0)
+        heads = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)])
+        optimizer = torch.optim.SGD(heads.parameters(), 1e-3)
+        with Monitor(heads, sinks=[records.append]) as monitor:
+            for step in range(4):
+                for _ in range(passes):
+                    x = torch.randn(5, 3)
+                    losses = [
+                        (0 if n == zero else 1) * head(x).sum() for n, head in enumerate(heads)
+                    ]
+                    (losses[0] + losses[1]).backward()
+                with monitor.step(step):
+                    optimizer.step()
+        assert [record.carried_gradients for record in records[1:]] == [4, 4, 4]
+        records.clear()
+
+
 def test_unknown_where_the_step_before_was_not_observed() -> None:
     found = train(forget, every_steps=2)
     assert len(found) == 2 and np.isnan(found).all()

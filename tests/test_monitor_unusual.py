@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
-from trainer import Monitor, activations, autograd, statistics
+from trainer import Monitor, autograd, measured, statistics
 from trainer.record import StepRecord, owner
 
 Loop = Callable[[nn.Module, torch.optim.Optimizer], Tensor]
@@ -153,8 +153,8 @@ def test_a_layer_that_is_called_model() -> None:
             return self.scale * self.model(x)
 
     layers = watched(Root(), steps=1)[0].layers
-    assert layers is not None and layers.names == ("input", "(model)", "model")
-    assert layers.rms[1] == pytest.approx(100 * layers.rms[2], rel=1e-6)
+    assert layers is not None and layers.names == ("input", "model", "(model)")
+    assert layers.rms[2] == pytest.approx(100 * layers.rms[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("change", ["assign", "prune", "head"])
@@ -331,7 +331,7 @@ def test_what_goes_wrong_with_the_rest_ends_the_monitor_and_nothing_else(
 def test_forward_passes_that_no_step_follows(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(activations, "MOST_OUTPUTS", 50)
+    monkeypatch.setattr(measured, "MOST_OUTPUTS", 50)
     model = small()
     with Monitor(model):
         for _ in range(30):
@@ -401,3 +401,118 @@ def test_layers_that_several_threads_call_at_once() -> None:
         assert {name: found[name] for name in map(str, range(8))} == {
             str(n): n + 1 for n in range(8)
         }
+
+
+def test_a_module_with_parameters_and_children_stands_where_it_puts_out() -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.position = nn.Parameter(torch.zeros(4))
+            self.stem, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.stem(x) + self.position)
+
+    layers = watched(Root(), steps=1)[0].layers
+    assert layers is not None and layers.names == ("input", "stem", "head", "model")
+
+
+def test_what_runs_without_a_graph_is_neither_input_nor_order() -> None:
+    """A frozen backbone, and layers that are called in another order first."""
+
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.back, self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = self.back(100 * x)
+                self.a(self.b(features))
+            return self.b(self.a(features / features.norm()))
+
+    layers = watched(Frozen(), steps=1)[0].layers
+    assert layers is not None and layers.names == ("input", "a", "b")
+    assert layers.rms[0] < 1  # what `a` was given
+
+
+def test_blocks_computed_again_have_the_networks_input() -> None:
+    class All(Blocks):
+        def forward(self, x: Tensor) -> Tensor:
+            x = checkpoint(self.stem, x, use_reentrant=True) if self.recomputed else self.stem(x)
+            for block in list(self.blocks)[:-1]:
+                x = checkpoint(block, x, use_reentrant=True) if self.recomputed else block(x)
+            return self.blocks[-1](x)
+
+    def loop(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        x = torch.full((5, 3), 7.0, requires_grad=True)
+        loss: Tensor = model(x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        return loss
+
+    plain, again = (watched(All(recomputed), loop)[0].layers for recomputed in (False, True))
+    assert plain is not None and again is not None
+    assert again.names == plain.names and again.rms[0] == 7.0
+    np.testing.assert_allclose(again.rms, plain.rms, rtol=1e-6)
+
+
+def test_a_parameter_that_gets_another_shape_through_data() -> None:
+    def loop(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        head = model.get_submodule("2")
+        assert isinstance(head, nn.Linear)
+        head.weight.data, head.bias.data = head.weight.data[:1], head.bias.data[:1]
+        return descend(model, optimizer)
+
+    assert len(watched(small(), loop)) == 3
+
+
+def test_a_parameter_that_is_another_at_every_step_leaves_the_layers() -> None:
+    def loop(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(state, assign=True)
+        return descend(model, optimizer)
+
+    assert all(record.layers is not None for record in watched(small(), loop))
+
+
+def test_clipping_is_seen_without_an_optimizer_and_by_several() -> None:
+    def coefficients(optimizers: int) -> list[float]:
+        model, records = small(), list[StepRecord]()
+        parts = [model[0], model[2]]
+        steppers = [torch.optim.SGD(part.parameters(), 0.1) for part in parts[:optimizers]]
+        with Monitor(model, sinks=[records.append]) as monitor:
+            for step in range(2):
+                model.zero_grad()
+                model(torch.ones(5, 3)).square().mean().backward()
+                with monitor.step(step):
+                    for part in parts:
+                        nn.utils.clip_grad_norm_(part.parameters(), 1e-4)
+                        if steppers:
+                            steppers[parts.index(part)].step()
+        return [record.clip_coefficient for record in records]
+
+    for count in (0, 2):
+        assert all(each < 0.01 for each in coefficients(count))
+
+
+def test_lazy_layers_that_get_their_shape_one_after_the_other() -> None:
+    model = nn.ModuleList([nn.LazyLinear(2), nn.LazyLinear(2)])
+    records: list[StepRecord] = []
+    with Monitor(model, sinks=[records.append]) as monitor:
+        for step in range(4):
+            called = [*model][: 1 if step < 2 else 2]
+            sum(layer(torch.ones(5, 3)).sum() for layer in called).backward()  # type: ignore[union-attr]
+            with monitor.step(step):
+                pass
+    assert [len(record.parameters) for record in records] == [2, 2, 4, 4]
+
+
+def test_nothing_is_held_or_attached_after_the_end() -> None:
+    model = small()
+    monitor = Monitor(model)
+    model(torch.ones(5, 3)).sum().backward()
+    monitor.close()
+    assert monitor._activations.measured.outputs == 0
+    monitor.watch(3)
+    assert hooks(model) == 0

@@ -14,20 +14,16 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import time_steps
-from trainer.layers import first_tensor, is_in_memory, is_traced, kind, layers
+from trainer.layers import first_tensor, is_in_memory, kind, layers
 from trainer.measured import Measured
+from trainer.phase import in_backward, is_traced, is_training
 from trainer.record import INPUT, TIME_STEPS
 from trainer.time_steps import ENDS
 
 logger = logging.getLogger("trainer")
 
-MOST_OUTPUTS = 1 << 17  # of one step
 _INPUT = ""  # where layers have their names: no module inside another has this one
 _FAILED = "looking at the layers failed and is off from here on; training goes on"
-_TOO_MANY = (
-    f"more than {MOST_OUTPUTS:,} outputs of layers since the last step: forward passes that no "
-    "step follows belong under torch.no_grad()"
-)
 
 
 class Activations:
@@ -48,6 +44,8 @@ class Activations:
         self._begins = False  # whether the next layer is the first of a forward pass
         self._inside = False  # whether a forward pass of the model, which trains, goes on
         self._pass = 0  # the number of the forward pass
+        self._ahead: Tensor | None = None  # what the first layer without a graph was given
+        self._given: Tensor | None = None  # and after it the first one with
         self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
         self.probes: list[Tensor] = []  # inputs that have a gradient only to be looked at
@@ -76,12 +74,15 @@ class Activations:
     def pause(self) -> None:
         """Ends the measuring of a step; hooks on modules stay, as it may go on with the next."""
         if self.watching:
+            if self._given is not None:
+                self.measured.output(_INPUT, INPUT, self._given)
             self.measured.end()
         self._end()
 
     def release(self) -> None:
-        """Removes every hook; what was not measured by now is lost."""
+        """Removes every hook; what was measured is lost."""
         self._end()
+        self.measured = Measured(False)
         for handle in self._hooks:
             handle.remove()
         self._hooks = []
@@ -90,6 +91,7 @@ class Activations:
         for handle in self._edges:
             handle.remove()
         self._edges, self.probes, self.watching = [], [], False
+        self._ahead = self._given = None
 
     def _attach(self) -> None:
         def before(module: nn.Module, hook: Callable[..., Any]) -> None:
@@ -102,8 +104,8 @@ class Activations:
 
         before(self._model, self._model_called)
         after(self._model, self._model_left)
-        for name, module in self._all:
-            before(module, partial(self._calling, name))
+        for _, module in self._all:
+            before(module, self._calling)
         for name, module in self._layers:
             if isinstance(module, nn.RNNBase):
                 before(module, partial(self._sequence_enters, name))
@@ -122,7 +124,7 @@ class Activations:
             return None
 
     def _model_called(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self.watching and _is_training() and not _in_backward():
+        if self.watching and is_training() and not in_backward():
             self._begins = self._inside = True
             self._pass += 1
 
@@ -131,7 +133,7 @@ class Activations:
             self._inside = False
 
     def _entering(self, entered: list[int], module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self.watching and _is_training():
+        if self.watching and is_training():
             entered[:] = [self._entered]
 
     def _left(
@@ -139,16 +141,22 @@ class Activations:
         module: nn.Module, args: Any, kwargs: Any, output: Any,
     ) -> None:  # fmt: skip
         """Of a module that has called none of its layers and still made something new."""
-        if not (self.watching and _is_training()) or entered != [self._entered]:
+        self._note(name)
+        if not (self.watching and is_training()) or entered != [self._entered]:
             return
         made, given = first_tensor(output), first_tensor((args, kwargs))
         if made is None or made is given or not made.requires_grad:
             return  # it was skipped
-        self._calling(name, module, args, kwargs)
+        self._calling(module, args, kwargs)
         if wanted:
             self._called(name, True, module, args, kwargs, output)
 
-    def _calling(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _note(self, name: str) -> None:
+        """Takes down where a layer stands that is executed without a graph in a forward pass."""
+        if self.watching and self._inside and not torch.is_grad_enabled() and not is_traced():
+            self.measured.note(name)
+
+    def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         # A number that changes while a model is compiled would have it compiled anew.
         if not self.watching or is_traced():
             return
@@ -156,21 +164,26 @@ class Activations:
         if not (self._inside or torch.is_grad_enabled()):
             return
         self._entered += 1
-        if _in_backward() and self._pass:
+        if not self._begins or in_backward() and self._pass:
             return
         started = time.perf_counter()
-        self.measured.enter(name)
-        if self._begins:
+        tensor = first_tensor((args, kwargs))
+        if not torch.is_grad_enabled():
+            if self._ahead is None and tensor is not None:
+                self._ahead = tensor.detach().clone()
+        else:
             self._begins = False
-            tensor = first_tensor((args, kwargs))
             is_first = not self.measured.outputs or self.measured.row(_INPUT) is not None
             if tensor is not None and tensor.numel() and is_first:
-                self.measured.output(_INPUT, INPUT, tensor)
+                if self._ahead is None:
+                    self.measured.output(_INPUT, INPUT, tensor)
+                else:  # which of them it is shows when layers are computed again, or are not
+                    self._given = tensor.detach().clone()
         self.seconds += time.perf_counter() - started
 
     def _sequence_enters(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """Has the gradient of a sequence, or of a copy that wants one, measured at both ends."""
-        if not (self.watching and _is_training()) or _in_backward():
+        if not (self.watching and is_training()) or in_backward():
             return None
         sequence = args[0] if args else None
         places = time_steps.ends(module, sequence)
@@ -201,21 +214,23 @@ class Activations:
         self, name: str, weighted: bool,
         module: nn.Module, args: Any, kwargs: Any, output: Any,
     ) -> None:  # fmt: skip
-        if not (self.watching and _is_training()):
+        self._note(name)
+        if not (self.watching and is_training()):
             return
         started = time.perf_counter()
         tensor = first_tensor(output)
         if tensor is None or not tensor.numel():
             return
         measured = self.measured
-        if measured.outputs >= MOST_OUTPUTS:
-            raise OverflowError(_TOO_MANY)
         row, call = measured.row(name), -1
         # Checkpointing calls the layer again during the backward pass: the same output.
-        if row is None or not _in_backward():
+        if row is None or not in_backward():
             in_loop = weighted and measured.row(f"{name}.{ENDS[0]}") is None
-            forward = self._pass if in_loop else -1
-            row, call = measured.output(name, kind(module), tensor, forward)
+            forward, again = self._pass if in_loop else -1, in_backward()
+            if again and self._ahead is not None:
+                measured.output(_INPUT, INPUT, self._ahead)
+                self._ahead = self._given = None
+            row, call = measured.output(name, kind(module), tensor, forward, again)
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
@@ -231,12 +246,3 @@ class Activations:
         # While it is held autograd does not use its memory again.
         if gradient is not None and is_in_memory(gradient):
             self.measured.gradient(row, gradient, call)
-
-
-def _is_training() -> bool:
-    """Whether what runs now belongs to a step: a validation pass does not."""
-    return torch.is_grad_enabled() and not is_traced()
-
-
-def _in_backward() -> bool:
-    return bool(torch._C._current_graph_task_id() != -1)

@@ -89,9 +89,3 @@ def is_in_memory(tensor: Tensor) -> bool:
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         or torch._C._functorch.is_legacy_batchedtensor(tensor)
     )
-
-
-def is_traced() -> bool:
-    """Whether a model runs only because somebody asks for its code."""
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
-    return torch.compiler.is_compiling() or tracing

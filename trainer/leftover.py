@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from trainer.shards import here
 
@@ -19,19 +19,25 @@ class Passes:
     def __init__(self, parameter: Tensor) -> None:
         self.count = 0
         self.found: Tensor | None = None  # so many values were not zero that the first one met
-        self._parameter = parameter
-        self._node = get_gradient_edge(parameter).node  # which adds to `.grad`; kept alive
-        self._hook = self._node.register_prehook(self._add)
+        self.was_zero = False  # whether all values were at the step itself
+        self._parameter = weakref.ref(parameter)
+        after: Any = parameter.register_post_accumulate_grad_hook  # which has no types
+        before: Any = parameter.register_hook
+        self._hooks = after(self._add), before(self._begins)
 
-    def _add(self, _: object) -> None:
-        left = self._parameter.grad
-        if self.count == 0 and left is not None and left.layout is torch.strided:
+    def _begins(self, _: Tensor) -> None:
+        parameter = self._parameter()
+        left = None if parameter is None else parameter.grad
+        if self.found is None and left is not None and left.layout is torch.strided:
             self.found = torch.count_nonzero(here([left])[0])
+
+    def _add(self, _: Tensor) -> None:
         self.count += 1
 
     def end(self) -> None:
         """Counts no more, and leaves no hook."""
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
 
 class Leftover(NamedTuple):
@@ -40,9 +46,10 @@ class Leftover(NamedTuple):
     step: int
     gradients: list[tuple[weakref.ref[Tensor], int] | None]  # of each parameter, with its version
     probe: int = 0  # the parameter whose passes are counted
+    name: str = ""  # of it
     passes: Passes | None = None
 
-    def carried(self, gradients: Sequence[Tensor | None]) -> int:
+    def carried(self, gradients: Sequence[Tensor | None]) -> float:
         """How many of the next step's gradients were added to these.
 
         A backward pass raises the version of a gradient that is there by one, as clearing in place
@@ -51,6 +58,8 @@ class Leftover(NamedTuple):
         cleared through that, `found` tells.
         """
         self.end()
+        if len(self.gradients) != len(gradients):
+            return math.nan  # of others than these
         times = 1 if self.passes is None else max(1, self.passes.count)
         added = [
             left is not None and now is not None and left[0]() is now
@@ -59,11 +68,17 @@ class Leftover(NamedTuple):
         ]  # fmt: skip
         return sum(added) if times == 1 or added[self.probe] else 0
 
+    def know(self, zeros: Container[str]) -> None:
+        """Told the names of the parameters whose gradient was zero throughout at the step."""
+        if self.passes is not None:
+            self.passes.was_zero = self.name in zeros
+
     @property
     def found(self) -> Tensor | None:
         """How many values of the probe's gradient were not zero when the next backward pass came;
-        None where nobody saw."""
-        return None if self.passes is None else self.passes.found
+        None where nobody saw, or none was at the step."""
+        seen = self.passes is not None and not self.passes.was_zero
+        return self.passes.found if seen and self.passes is not None else None
 
     def end(self) -> None:
         """Looks at it no more."""
@@ -72,14 +87,17 @@ class Leftover(NamedTuple):
 
 
 def leftover(
-    step: int, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
+    step: int,
+    gradients: Sequence[Tensor | None],
+    parameters: Sequence[Tensor],
+    names: Sequence[str],
 ) -> Leftover:
     """What the gradients of the parameters are now; to be called when the optimizer begins."""
     left = [None if each is None else (weakref.ref(each), each._version) for each in gradients]
-    # The last one is near the loss: it hardly has a gradient that is zero throughout.
-    rows = range(len(left) - 1, -1, -1)
-    trained = (row for row in rows if left[row] is not None and parameters[row].requires_grad)
+    trained = (
+        row for row, each in enumerate(left) if each is not None and parameters[row].requires_grad
+    )
     probe = next(trained, None)
     if probe is None:
         return Leftover(step, left)
-    return Leftover(step, left, probe, Passes(parameters[probe]))
+    return Leftover(step, left, probe, names[probe], Passes(parameters[probe]))

@@ -13,7 +13,13 @@ from trainer import statistics
 from trainer.held import Held
 from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
 from trainer.layers import dtype_name
-from trainer.record import BINS, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
+from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, LayerTable
+
+MOST_OUTPUTS = 1 << 17  # of one step
+_TOO_MANY = (
+    f"more than {MOST_OUTPUTS:,} outputs of layers since the last step: forward passes that no "
+    "step follows belong under torch.no_grad()"
+)
 
 
 class Measured:
@@ -27,7 +33,9 @@ class Measured:
         self._rows: dict[str, int] = {}  # of each layer, in order of arrival
         self._kinds: list[str] = []  # in that order
         self._dtypes: list[str] = []
-        self._entered: dict[str, int] = {}  # the layers in order of execution
+        self._places: list[int] = []  # of each row, in order of execution
+        self._noted: dict[str, int] = {}  # places of what was executed without a graph
+        self._next = 0
         self._passes: list[int] = []  # of each output the forward pass; -1 for no such call
         self._calls: list[int] = []  # of each gradient, the number of the output that it is of
         self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
@@ -43,20 +51,28 @@ class Measured:
         """The row of a layer; None as long as nothing of it was measured."""
         return self._rows.get(name)
 
-    def enter(self, name: str) -> None:
-        """A layer is executed; what it puts out may be seen in another order, as where it is
-        computed once more for the backward pass."""
-        self._entered.setdefault(name, len(self._entered))
+    def note(self, name: str) -> None:
+        """A layer was executed without a graph: its place, should it be computed again."""
+        self._noted.setdefault(name, self._place())
 
-    def output(self, name: str, kind: str, tensor: Tensor, forward: int = -1) -> tuple[int, int]:
+    def output(
+        self, name: str, kind: str, tensor: Tensor, forward: int = -1, again: bool = False
+    ) -> tuple[int, int]:
         """Takes what a layer puts out now, since what follows may work in place; its row and the
-        number of the output."""
+        number of the output. OverflowError where they are too many.
+
+        What is computed `again` for the backward pass has the place that was noted.
+        """
         seen = tensor.detach()
         if kind.endswith("1d") and seen.dim() == 3:  # (batch, channels, length), as images are
             seen = seen.unsqueeze(-1)
+        if len(self._passes) >= MOST_OUTPUTS:
+            raise OverflowError(_TOO_MANY)
         with self._lock:
             if (row := self._rows.get(name)) is None:
                 row = self._rows[name] = len(self._rows)
+                place = -1 if kind == INPUT else self._place()
+                self._places.append(self._noted.get(name, place) if again else place)
                 self._kinds.append(kind)
                 self._dtypes.append(dtype_name(tensor.dtype))
             self._outputs.add(row, seen, copy=True)
@@ -91,8 +107,8 @@ class Measured:
             counts = joined(results[outputs + gradients :], BINS, np.int64)
         called, reached = self._outputs.layers, np.array(self._gradients.layers, np.intp)
         rows = [*zip((n or "input" for n in self._rows), self._kinds, self._dtypes, strict=True)]
-        order = self._order()
-        if order != sorted(order):
+        order = sorted(range(len(rows)), key=self._places.__getitem__)
+        if order != [*range(len(rows))]:
             place = np.argsort(order)  # of each row
             rows = [rows[row] for row in order]
             reached, called = place[reached], place[called].tolist()
@@ -111,14 +127,6 @@ class Measured:
         rms, zeros, fraction, dead = signals.T
         return LayerTable(names, kinds, dtypes, rms, zeros, fraction, dead, table)
 
-    def _order(self) -> list[int]:
-        """The rows in order of execution; the ends of a sequence stand before its layer."""
-        last = len(self._entered)
-
-        def entered(row: int) -> int:
-            name = names[row]
-            layer = name.rpartition(".")[0] if self._kinds[row] == TIME_STEPS else name
-            return self._entered.get(layer, last if name else -1)
-
-        names = [*self._rows]
-        return sorted(range(len(names)), key=entered)
+    def _place(self) -> int:
+        self._next += 1
+        return self._next

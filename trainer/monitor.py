@@ -111,7 +111,7 @@ class Monitor:
         looks = due(step, every_steps)
         if every_steps is not None and self._diagnoses and self._diagnosis.suspects:
             looks = looks or histograms or due(step, self._section.every_steps)
-        if looks:
+        if looks and not self._is_off:
             self._activations.watch(histograms)
         else:
             self._activations.release()
@@ -156,8 +156,7 @@ class Monitor:
         observed = always or self.observes(step) or self._is_bad and not was_bad
         if observed:
             check(loss)
-            if not self._structure.is_same():
-                self._learn()
+            self._learn()
         left, self._leftover = self._leftover, None
         if left is not None and not (observed and left.step == step - 1):
             left.end()
@@ -239,10 +238,11 @@ class Monitor:
 
     def _learn(self) -> None:
         """Looks at a model again whose layers or parameters are others than before."""
-        self._activations.learn()
-        if self._leftover is not None:
-            self._leftover.end()
-        self._structure, self._known, self._leftover = Structure(self._model), None, None
+        same = self._structure.has_same_modules()
+        if not same:
+            self._activations.learn()
+        if not (same and self._structure.has_same_parameters()):
+            self._structure, self._known = Structure(self._model), None
 
     def _watched(self) -> Watched:
         if self._known is None or not self._known.is_complete:

@@ -179,9 +179,12 @@ class Observation(Unobserved):
         norms = gradients.norms().tolist()
         # hypot says that of infinity and NaN the norm is infinity.
         gradient_norm = math.hypot(*norms) if all(map(math.isfinite, norms)) else sum(norms)
-        if numbers["coefficient"] is None and numbers["clipped"] is not None and gradient_norm:
+        if numbers["coefficient"] is None and numbers["clipped"] and gradient_norm:
             share = numbers["clipped"] / gradient_norm
             numbers["coefficient"] = share if share <= ROUNDED_UP else None  # else no clipping
+        left = self._update.leftover
+        if left is not None:
+            left.know({*compress(self._names, moments[:, statistics.ZEROS] == moments[:, 0])})
         if numbers["found"] == 0:
             self._carried = 0.0  # somebody has set it to zero where no version tells
         with np.errstate(divide="ignore", invalid="ignore"):

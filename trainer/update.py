@@ -36,7 +36,7 @@ class Update:
         self._versions: list[int] = []
         self._norm: Tensor | None = None
         self._hook: RemovableHandle | None = None
-        self._is_ours = False
+        self._is_ours = self._several = False
 
     def begin(self, gradients: Sequence[Tensor], optimizer: Optimizer | None) -> None:
         """The gradients are complete."""
@@ -52,6 +52,7 @@ class Update:
             self._hook.remove()
         if self.optimizer is None:
             self._leave()
+            self._norm = self._norm_now()
 
     @property
     def name(self) -> str:
@@ -61,8 +62,8 @@ class Update:
     def norm(self) -> Tensor | None:
         """The norm of the gradients that the optimizer was given, if something had changed them in
         place since `begin`: a clipping that the loop did not tell of. Of an optimizer that was
-        given itself, that of now."""
-        return self._norm if self._hook is not None else self._norm_now()
+        given itself, and of several, that of now."""
+        return self._norm_now() if self._hook is None or self._several else self._norm
 
     def forget(self) -> None:
         """Lets go of the gradients."""
@@ -75,6 +76,7 @@ class Update:
             self._failed()
 
     def _take(self, optimizer: Optimizer, is_ours: bool) -> None:
+        self._several |= self._is_ours and is_ours and optimizer is not self.optimizer
         if self._is_ours or self.optimizer is not None and not is_ours:
             return
         self.optimizer, self._is_ours = optimizer, is_ours
@@ -87,7 +89,8 @@ class Update:
         if self.leftover is not None:
             self.leftover.end()
         watched = self._watched
-        self.leftover = leftover(self._step, watched.gradients(), watched.parameters)
+        given = watched.gradients(), watched.parameters, watched.names
+        self.leftover = leftover(self._step, *given)
 
     def _norm_now(self) -> Tensor | None:
         values = here(self._gradients)
