@@ -26,6 +26,7 @@ def train(
     clear_inside: bool = False,
     every_steps: int = 1,
     steps: int = 4,
+    told: bool = False,
 ) -> list[float]:
     """`carried_gradients` of the observed steps of a network with four parameters."""
     torch.manual_seed(0)
@@ -38,7 +39,7 @@ def train(
         for _ in range(micro_batches):
             scaler.scale(model(torch.randn(5, 3)).square().sum()).backward()
         scaler.unscale_(optimizer)
-        with monitor.step(step):
+        with monitor.step(step, optimizer=optimizer if told else None):
             if clip:
                 nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
             scaler.step(optimizer)
@@ -70,14 +71,17 @@ def one_by_one(optimizer: torch.optim.Optimizer) -> None:
 
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("scale", [False, True])
-def test_forgotten(clip: bool, scale: bool) -> None:
-    first, *others = train(forget, clip=clip, scale=scale)
+@pytest.mark.parametrize("told", [False, True])
+def test_forgotten(clip: bool, scale: bool, told: bool) -> None:
+    first, *others = train(forget, clip=clip, scale=scale, told=told)
     assert np.isnan(first) and others == [4, 4, 4]
 
 
 @pytest.mark.parametrize("clear", [to_none, to_zero, one_by_one])
 @pytest.mark.parametrize("inside", [False, True])
-@pytest.mark.parametrize("keys", [{}, {"clip": True}, {"scale": True}, {"micro_batches": 2}])
+@pytest.mark.parametrize(
+    "keys", [{}, {"clip": True}, {"scale": True}, {"micro_batches": 2}, {"told": True}]
+)
 def test_cleared(clear: Clear, inside: bool, keys: dict[str, bool]) -> None:
     first, *others = train(clear, clear_inside=inside, **keys)
     assert np.isnan(first) and others == [0, 0, 0]

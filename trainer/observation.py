@@ -150,8 +150,9 @@ class Observation(Unobserved):
         return self._update.leftover
 
     def _fail(self) -> None:
+        if not self.failed:
+            logger.warning(_FAILED, self.step, exc_info=True)
         self.failed = True
-        logger.warning(_FAILED, self.step, exc_info=True)
 
     def _made(self) -> StepRecord:
         started = time.perf_counter()

@@ -21,8 +21,8 @@ _VERSION = attrgetter("_version")
 
 
 class Update:
-    """The first optimizer that steps between `begin` and `end` and has a watched parameter; the
-    very first, where none has. A given one is taken at once.
+    """The first optimizer that steps between `begin` and `end` and has a watched parameter; else
+    the one that the loop tells of, or the very first of others.
 
     What goes wrong where an optimizer steps is told to `failed`.
     """
@@ -32,27 +32,27 @@ class Update:
         self.learning_rate = math.nan
         self.leftover: Leftover | None = None  # of the gradients, for the step after
         self._step, self._watched, self._failed = step, watched, failed
+        self._told: Optimizer | None = None  # by the loop
         self._gradients: Sequence[Tensor] = ()
         self._versions: list[int] = []
-        self._norm: Tensor | None = None
+        self._norm: Tensor | None = None  # of the gradients that the first one was given
+        self._ours = set[int]()  # those that have a watched parameter
         self._hook: RemovableHandle | None = None
-        self._is_ours = self._several = False
 
     def begin(self, gradients: Sequence[Tensor], optimizer: Optimizer | None) -> None:
-        """The gradients are complete."""
+        """The gradients are complete; the loop may tell of its optimizer."""
         self._gradients, self._versions = gradients, [*map(_VERSION, gradients)]
-        if optimizer is None:
-            self._hook = register_optimizer_step_pre_hook(self._steps)
-        else:
-            self._take(optimizer, is_ours=True)
+        self._told = optimizer
+        if optimizer is not None:  # which need not run hooks
+            self._take(optimizer)
+        self._hook = register_optimizer_step_pre_hook(self._steps)
 
     def end(self) -> None:
         """The update is over, and no optimizer seen any more."""
         if self._hook is not None:
             self._hook.remove()
-        if self.optimizer is None:
+        if self.leftover is None:
             self._leave()
-            self._norm = self._norm_now()
 
     @property
     def name(self) -> str:
@@ -61,9 +61,9 @@ class Update:
 
     def norm(self) -> Tensor | None:
         """The norm of the gradients that the optimizer was given, if something had changed them in
-        place since `begin`: a clipping that the loop did not tell of. Of an optimizer that was
-        given itself, and of several, that of now."""
-        return self._norm_now() if self._hook is None or self._several else self._norm
+        place since `begin`: a clipping that the loop did not tell of. Of several optimizers, and of
+        one that nobody saw, that of now."""
+        return self._norm if len(self._ours) == 1 else self._norm_now()
 
     def forget(self) -> None:
         """Lets go of the gradients."""
@@ -71,23 +71,23 @@ class Update:
 
     def _steps(self, optimizer: Optimizer, *_: Any) -> None:
         try:
-            self._take(optimizer, self._watched.has_any(optimizer))
+            if optimizer is self._told or self._watched.has_any(optimizer):
+                if not self._ours:
+                    self._take(optimizer)
+                    # Now, since the user may clear the gradients before the context ends.
+                    self._leave()
+                    self._norm = self._norm_now()
+                self._ours.add(id(optimizer))
+            elif self.optimizer is None:
+                self._take(optimizer)
         except Exception:  # which is no reason to stop training
             self._failed()
 
-    def _take(self, optimizer: Optimizer, is_ours: bool) -> None:
-        self._several |= self._is_ours and is_ours and optimizer is not self.optimizer
-        if self._is_ours or self.optimizer is not None and not is_ours:
-            return
-        self.optimizer, self._is_ours = optimizer, is_ours
+    def _take(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
         self.learning_rate = float(optimizer.param_groups[0].get("lr", math.nan))
-        # Now, since the user may clear the gradients before the context ends.
-        self._leave()
-        self._norm = self._norm_now()
 
     def _leave(self) -> None:
-        if self.leftover is not None:
-            self.leftover.end()
         watched = self._watched
         given = watched.gradients(), watched.parameters, watched.names
         self.leftover = leftover(self._step, *given)
