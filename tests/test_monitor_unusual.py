@@ -284,9 +284,12 @@ def test_nested_tensors_are_left_alone() -> None:
         assert model(rows).shape[0] == 2
 
 
+@pytest.mark.parametrize("width", [3, 300])
 def test_what_goes_wrong_with_the_layers_ends_looking_at_them_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    width: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Where they are measured together, when the step begins, and where each is at once."""
+
     def broken(tensors: Any) -> Any:
         raise RuntimeError("no kernel")
 
@@ -294,17 +297,17 @@ def test_what_goes_wrong_with_the_layers_ends_looking_at_them_and_nothing_else(
     for breaks in (False, True):
         if breaks:
             monkeypatch.setattr(statistics, "signals", broken)
-        model = nn.Sequential(*[nn.Linear(300, 300) for _ in range(3)])
+        model = nn.Sequential(*[nn.Linear(width, width) for _ in range(3)])
         for number, parameter in enumerate(model.parameters()):
             nn.init.constant_(parameter, 1e-4 * number)
 
         def loop(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
-            loss: Tensor = model(torch.ones(200, 300)).square().mean()
+            loss: Tensor = model(torch.ones(200, width)).square().mean()
             optimizer.zero_grad()
             loss.backward()
             return loss
 
-        records = watched(model, loop)
+        records = watched(model, loop, diagnose=False)
         weights.append([parameter.detach().clone() for parameter in model.parameters()])
         assert [record.layers is None for record in records] == [breaks] * 3
         assert all(record.gradient_norm > 0 for record in records)
@@ -321,7 +324,7 @@ def test_what_goes_wrong_with_the_rest_ends_the_monitor_and_nothing_else(
             patched.setattr(statistics, place, lambda *_: 1 / 0)
             model = small()
             before = model[0].weight.detach().clone()
-            assert watched(model) == []
+            assert watched(model, activation_every_steps=None) == []
             assert not torch.equal(before, model[0].weight)
         said = [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG]
         assert said == ["the monitor failed at step 0 and is off from here on; training goes on"]

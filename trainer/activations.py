@@ -17,12 +17,11 @@ from trainer import time_steps
 from trainer.layers import first_tensor, is_in_memory, kind, layers
 from trainer.measured import Measured
 from trainer.phase import in_backward, is_traced, is_training
-from trainer.record import INPUT, TIME_STEPS
+from trainer.record import TIME_STEPS
 from trainer.time_steps import ENDS
 
 logger = logging.getLogger("trainer")
 
-_INPUT = ""  # where layers have their names: no module inside another has this one
 _FAILED = "looking at the layers failed and is off from here on; training goes on"
 
 
@@ -64,20 +63,24 @@ class Activations:
 
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
+        if not (self._layers or self._holders):
+            self.release()
+            return
         self._end()
         self._begins, self._inside, self._pass = True, False, 0
         self.measured = Measured(histograms)
-        self.watching, self.seconds = bool(self._layers or self._holders), 0.0
-        if self.watching and not self._hooks:
+        self.watching, self.seconds = True, 0.0
+        if not self._hooks:
             self._attach()
 
-    def pause(self) -> None:
-        """Ends the measuring of a step; hooks on modules stay, as it may go on with the next."""
+    def pause(self) -> bool:
+        """Ends the measuring of a step, and says whether there was one; hooks on modules stay, as it
+        may go on with the next."""
         if self.watching:
-            if self._given is not None:
-                self.measured.output(_INPUT, INPUT, self._given)
-            self.measured.end()
+            self._guarded(self.measured.end, self._given)
+        is_whole = self.watching  # still
         self._end()
+        return is_whole
 
     def release(self) -> None:
         """Removes every hook; what was measured is lost."""
@@ -118,7 +121,7 @@ class Activations:
     def _guarded(self, hook: Callable[..., Any], *given: Any) -> Any:
         try:
             return hook(*given)
-        except Exception:
+        except Exception:  # hooks stay, where torch goes through them, until the next step
             self._layers, self._holders, self.watching = [], [], False
             logger.warning(_FAILED, exc_info=True)
             return None
@@ -157,11 +160,10 @@ class Activations:
             self.measured.note(name)
 
     def _calling(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        # A number that changes while a model is compiled would have it compiled anew.
-        if not self.watching or is_traced():
-            return
-        # Checkpointing may call layers without a graph, and again for the backward pass.
-        if not (self._inside or torch.is_grad_enabled()):
+        # A number that changes while a model is compiled would have it compiled anew. Checkpointing
+        # may call layers without a graph, and again for the backward pass.
+        counts = self.watching and not is_traced() and (self._inside or torch.is_grad_enabled())
+        if not counts:
             return
         self._entered += 1
         if not self._begins or in_backward() and self._pass:
@@ -173,10 +175,10 @@ class Activations:
                 self._ahead = tensor.detach().clone()
         else:
             self._begins = False
-            is_first = not self.measured.outputs or self.measured.row(_INPUT) is not None
-            if tensor is not None and tensor.numel() and is_first:
+            is_first = not self.measured.outputs or self.measured.has_input
+            if tensor is not None and is_first:
                 if self._ahead is None:
-                    self.measured.output(_INPUT, INPUT, tensor)
+                    self.measured.input(tensor)
                 else:  # which of them it is shows when layers are computed again, or are not
                     self._given = tensor.detach().clone()
         self.seconds += time.perf_counter() - started
@@ -219,7 +221,7 @@ class Activations:
             return
         started = time.perf_counter()
         tensor = first_tensor(output)
-        if tensor is None or not tensor.numel():
+        if tensor is None:
             return
         measured = self.measured
         row, call = measured.row(name), -1
@@ -228,7 +230,7 @@ class Activations:
             in_loop = weighted and measured.row(f"{name}.{ENDS[0]}") is None
             forward, again = self._pass if in_loop else -1, in_backward()
             if again and self._ahead is not None:
-                measured.output(_INPUT, INPUT, self._ahead)
+                measured.input(self._ahead)
                 self._ahead = self._given = None
             row, call = measured.output(name, kind(module), tensor, forward, again)
         node, number = tensor.grad_fn, tensor.output_nr

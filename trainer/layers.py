@@ -64,11 +64,11 @@ def dtype_name(dtype: torch.dtype) -> str:
 def first_tensor(output: Any) -> Tensor | None:
     """The first floating-point tensor of an output: itself, or inside tuples, lists and dicts.
 
-    Only one whose values are in memory counts.
+    Only one with values counts, and they have to be in memory.
     """
     if isinstance(output, Tensor):
         numbers = output.is_floating_point() or output.is_complex()
-        return output if numbers and is_in_memory(output) else None
+        return output if numbers and is_in_memory(output) and output.numel() else None
     if isinstance(output, dict):
         output = tuple(output.values())
     if isinstance(output, tuple | list):

@@ -15,6 +15,7 @@ from trainer.layer_calls import answers, ends, joined, mean, merged, spread, wit
 from trainer.layers import dtype_name
 from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, LayerTable
 
+_INPUT = ""  # where layers have their names: no module inside another has this one
 MOST_OUTPUTS = 1 << 17  # of one step
 _TOO_MANY = (
     f"more than {MOST_OUTPUTS:,} outputs of layers since the last step: forward passes that no "
@@ -51,6 +52,15 @@ class Measured:
         """The row of a layer; None as long as nothing of it was measured."""
         return self._rows.get(name)
 
+    @property
+    def has_input(self) -> bool:
+        """Whether there is what a first layer was given."""
+        return _INPUT in self._rows
+
+    def input(self, tensor: Tensor) -> None:
+        """Takes what the first layer is given."""
+        self.output(_INPUT, INPUT, tensor)
+
     def note(self, name: str) -> None:
         """A layer was executed without a graph: its place, should it be computed again."""
         self._noted.setdefault(name, self._place())
@@ -85,8 +95,10 @@ class Measured:
             self._gradients.add(row, gradient.detach(), copy)
             self._calls.append(call)
 
-    def end(self) -> None:
-        """Measures what is held; nothing arrives any more."""
+    def end(self, given: Tensor | None) -> None:
+        """Measures what is held, and what the first layer was given if that shows only now."""
+        if given is not None:
+            self.input(given)
         with self._lock:
             self._outputs.measure()
             self._gradients.measure()

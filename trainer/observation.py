@@ -99,8 +99,7 @@ class Observation(Unobserved):
     def _begin(self) -> None:
         started = time.perf_counter()
         self._wall_time = time.time()
-        self._layers = self._activations.watching
-        self._activations.pause()
+        self._layers = self._activations.pause()
         watched = self._watched
         watched.look()
         gradients = watched.gradients()
