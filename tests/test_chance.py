@@ -168,7 +168,10 @@ def test_a_softmax_before_a_loss_that_has_one() -> None:
     # Where it learns all the same, and of losses that take shares.
     assert stalled(nn.Softmax(1), functional.cross_entropy, targets % 2, 1.0) == []
     assert stalled(nn.Identity(), functional.cross_entropy, targets) == []
-    logarithm: Loss = lambda out, y: functional.nll_loss(out.log(), y)  # noqa: E731
+
+    def logarithm(out: Tensor, y: Tensor) -> Tensor:
+        return functional.nll_loss(out.log(), y)
+
     for rate in (0.1, 1e-3):
         assert stalled(nn.Softmax(1), logarithm, targets, rate) == []
 

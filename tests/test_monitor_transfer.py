@@ -13,8 +13,7 @@ import torch
 from test_statistics_transfer import WAITING, Operations
 from torch import nn
 
-from trainer import Monitor, statistics
-from trainer import monitor as monitor_module
+from trainer import Monitor, statistics, step_loss
 from trainer.record import StepRecord
 from trainer.statistics import kinds, operations
 
@@ -32,7 +31,7 @@ def test_one_transfer_on_an_observed_step_and_none_else(
 
     monkeypatch.setattr(kinds, "kind_of", lambda tensors: operations)
     monkeypatch.setattr(statistics, "fetch", counted)
-    monkeypatch.setattr(monitor_module, "told", lambda loss: loss)  # reads the CPU's memory
+    monkeypatch.setattr(step_loss, "told", lambda loss: loss)  # reads the CPU's memory
     records: list[StepRecord] = []
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(layers)])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import checkpoint, checkpoints, monitor, run_dir
+from trainer import checkpoint, checkpoints, run_dir, step_loss
 from trainer.__main__ import main
 from trainer.diagnosis import Diagnosis
 from trainer.events import Events
@@ -738,7 +738,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(bad: str) -> None:
 def test_poisoned_weights_are_never_kept(
     bad: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(monitor, "told", lambda loss: loss)  # as of a loss on a device
+    monkeypatch.setattr(step_loss, "told", lambda loss: loss)  # as of a loss on a device
     rows = ["data.batch_size=1", "data.shuffle=false"]  # step 17 is bad, step 20 looked at
     assert trained("run", bad, "checkpoint.every_steps=1", "checkpoint.keep=30", *rows) == 3
     newest = checkpoint.complete(Path("run/checkpoints"))[0]

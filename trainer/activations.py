@@ -74,8 +74,8 @@ class Activations:
             self._attach()
 
     def pause(self) -> bool:
-        """Ends the measuring of a step, and says whether there was one; hooks on modules stay, as it
-        may go on with the next."""
+        """Ends the measuring of a step, and says whether there was one; hooks on modules stay, as
+        it may go on with the next."""
         if self.watching:
             self._guarded(self.measured.end, self._given)
         is_whole = self.watching  # still

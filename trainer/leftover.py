@@ -68,8 +68,8 @@ class Leftover(NamedTuple):
         ]  # fmt: skip
         return sum(added) if times == 1 or added[self.probe] else 0
 
-    def know(self, zeros: Container[str]) -> None:
-        """Told the names of the parameters whose gradient was zero throughout at the step."""
+    def note_zeros(self, zeros: Container[str]) -> None:
+        """Takes the names of the parameters whose gradient was zero throughout at the step."""
         if self.passes is not None:
             self.passes.was_zero = self.name in zeros
 
@@ -77,8 +77,9 @@ class Leftover(NamedTuple):
     def found(self) -> Tensor | None:
         """How many values of the probe's gradient were not zero when the next backward pass came;
         None where nobody saw, or none was at the step."""
-        seen = self.passes is not None and not self.passes.was_zero
-        return self.passes.found if seen and self.passes is not None else None
+        if self.passes is None or self.passes.was_zero:
+            return None
+        return self.passes.found
 
     def end(self) -> None:
         """Looks at it no more."""

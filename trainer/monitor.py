@@ -14,6 +14,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainer import step_loss
 from trainer.activations import Activations
 from trainer.cadence import due
 from trainer.config.arguments import section
@@ -27,7 +28,6 @@ from trainer.leftover import Leftover
 from trainer.observation import UNOBSERVED, Observation, Unobserved
 from trainer.patterns import Patterns
 from trainer.record import StepRecord
-from trainer.step_loss import check, is_bad, told
 from trainer.structure import Structure
 from trainer.watched import Watched, watched
 
@@ -149,13 +149,13 @@ class Monitor:
         in the host's memory that is no finite number when that of the step before was one. The
         context's `record` is there at its end; None if the step is not observed.
         """
-        step, loss = operator.index(step), told(loss)
+        step, loss = operator.index(step), step_loss.told(loss)
         if self._is_off:
             return UNOBSERVED
-        was_bad, self._is_bad = self._is_bad, is_bad(loss)
+        was_bad, self._is_bad = self._is_bad, step_loss.is_bad(loss)
         observed = always or self.observes(step) or self._is_bad and not was_bad
         if observed:
-            check(loss)
+            step_loss.check(loss)
             self._learn()
         left, self._leftover = self._leftover, None
         if left is not None and not (observed and left.step == step - 1):

@@ -184,7 +184,8 @@ class Observation(Unobserved):
             numbers["coefficient"] = share if share <= ROUNDED_UP else None  # else no clipping
         left = self._update.leftover
         if left is not None:
-            left.know({*compress(self._names, moments[:, statistics.ZEROS] == moments[:, 0])})
+            is_zero = moments[:, statistics.ZEROS] == moments[:, statistics.COUNT]
+            left.note_zeros({*compress(self._names, is_zero)})
         if numbers["found"] == 0:
             self._carried = 0.0  # somebody has set it to zero where no version tells
         with np.errstate(divide="ignore", invalid="ignore"):

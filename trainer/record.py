@@ -181,5 +181,7 @@ class StepRecord:
 
 def owner(parameter: str) -> str:
     """The layer that has the parameter; empty for the model itself."""
-    layer, computed, _ = f".{parameter}".partition(".parametrizations.")
-    return (layer if computed else layer.rpartition(".")[0])[1:]
+    layer, computed, _ = f".{parameter}".partition(".parametrizations.")  # of torch.nn.utils
+    if not computed:
+        layer = layer.rpartition(".")[0]
+    return layer.removeprefix(".")

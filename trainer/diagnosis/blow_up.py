@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from trainer.diagnosis import blame, overconfidence
+from trainer.diagnosis.exploding import JUDGED_FROM_STEP
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 STANDING = 0.9  # of the loss at the start: it has not fallen
-JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large output
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for

@@ -50,8 +50,10 @@ def doubled(view: View, record: StepRecord) -> str | None:
     their negative logarithm or a squared error, has another size.
     """
     kind = view.kinds[-1] if view.kinds else ""
-    about = NEAR[0] <= look(view, record, len(view.kinds) - 1).surprise <= NEAR[1]
-    return kind if kind in SHARES and about else None
+    if kind not in SHARES:
+        return None
+    least, most = NEAR
+    return kind if least <= look(view, record, len(view.kinds) - 1).surprise <= most else None
 
 
 def look(view: View, record: StepRecord, row: int | None = None) -> Look:

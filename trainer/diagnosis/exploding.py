@@ -13,8 +13,8 @@ from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.record import StepRecord
 
-STANDING = 0.9  # of the first loss, or of that at the start: it has not fallen
-JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient
+STANDING = 0.9  # of the first loss: it has not fallen
+JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient or output
 FEW = 10  # values of a matrix that began near zero by chance
 THROWN = 3  # times their size: nothing is left of what the weights were
 LEFT = 0.3  # of the first loss: little has been learnt
