@@ -344,11 +344,17 @@ def test_forward_passes_that_no_step_follows(
 
 def test_a_monitor_that_nobody_has_any_more_leaves_no_hook() -> None:
     model = small()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     monitor = Monitor(model)
-    assert hooks(model) > 0
+    loss = descend(model, optimizer)
+    with monitor.step(0, loss):
+        optimizer.step()
+    first = model[0].weight
+    assert hooks(model) > 0 and first._backward_hooks and first._post_accumulate_grad_hooks
     del monitor
     gc.collect()
     assert hooks(model) == 0
+    assert not first._backward_hooks and not first._post_accumulate_grad_hooks
 
 
 def test_nothing_is_looked_at_after_the_end() -> None:

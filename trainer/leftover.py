@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.shards import here
+
+Hook = Callable[[Tensor], None]
 
 
 class Passes:
@@ -23,7 +25,9 @@ class Passes:
         self._parameter = weakref.ref(parameter)
         after: Any = parameter.register_post_accumulate_grad_hook  # which has no types
         before: Any = parameter.register_hook
-        self._hooks = after(self._add), before(self._begins)
+        hooks = after(_weakly(self._add)), before(_weakly(self._begins))
+        self._remove = weakref.finalize(self, lambda: [hook.remove() for hook in hooks])
+        self._remove.atexit = False
 
     def _begins(self, _: Tensor) -> None:
         parameter = self._parameter()
@@ -35,9 +39,20 @@ class Passes:
         self.count += 1
 
     def end(self) -> None:
-        """Counts no more, and leaves no hook."""
-        for hook in self._hooks:
-            hook.remove()
+        """Counts no more, and leaves no hook; nor does what nobody holds any more."""
+        self._remove()
+
+
+def _weakly(method: Hook) -> Hook:
+    """Calls a method as long as there is its object."""
+    held = weakref.WeakMethod(method)
+
+    def call(tensor: Tensor) -> None:
+        found = held()
+        if found is not None:
+            found(tensor)
+
+    return call
 
 
 class Leftover(NamedTuple):
