@@ -574,19 +574,24 @@ def test_a_loss_that_is_no_number_is_looked_at_whenever_it_comes() -> None:
 
 
 def test_layers_are_looked_at_while_something_is_suspected() -> None:
-    """That no gradient passes is seen at 250, with the layers from 300 on."""
-    model, records = mlp(), list[StepRecord]()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    with Monitor(model, sinks=[records.append]) as monitor:
-        for step in range(460):
-            loss = 1 + model(torch.ones(2, 6)).sum().square()
-            (loss * (0.0 if 210 <= step else 1.0)).backward()
-            with monitor.step(step, loss):
-                optimizer.step()
-            optimizer.zero_grad()
-    looked = [record.step for record in records if record.layers is not None]
-    assert looked[-6:] == [150, 200, 300, 350, 400, 450]
-    assert any(found.verdict == "vanishing" for found in monitor.findings)
+    """That no gradient passes is seen at 250, with the layers from 300 on; a loss that does not
+    fall is doubted from 100 on."""
+
+    def looked(falls: float) -> list[int]:
+        model, records = mlp(), list[StepRecord]()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with Monitor(model, sinks=[records.append]) as monitor:
+            for step in range(460):
+                loss = 1 + model(torch.ones(2, 6)).sum().square()
+                (loss * (0.0 if 210 <= step else 1.0)).backward()
+                with monitor.step(step, loss * (falls if 10 < step < 210 else 1.0)):
+                    optimizer.step()
+                optimizer.zero_grad()
+        assert any(found.verdict == "vanishing" for found in monitor.findings)
+        return [record.step for record in records if record.layers is not None]
+
+    assert looked(0.8)[-6:] == [150, 200, 300, 350, 400, 450]
+    assert looked(1.0)[-8:] == [100, 150, 200, 250, 300, 350, 400, 450]
 
 
 def test_patterns() -> None:

@@ -74,10 +74,10 @@ def test_what_the_configuration_says_already_is_not_proposed() -> None:
 def test_what_is_behind_a_rate() -> None:
     sgd = "optimizer={name: sgd, lr: 0.1, momentum: 0.999, weight_decay: 5.0}"
     assert proposed("exploding", "learning rate", sgd) == {
-        "optimizer.lr": 0.001, "optimizer.momentum": 0.9,
+        "optimizer.lr": 1e-4, "optimizer.momentum": 0.9,
     }  # fmt: skip
     assert proposed("exploding", "learning rate", "optimizer={name: adam, lr: 1.0}") == {
-        "optimizer.lr": 0.04
+        "optimizer.lr": 0.08
     }
     up = "optimizer={name: sgd, lr: 0.1, maximize: true}"
     assert proposed("non_finite", "learning rate", up) == {"optimizer.maximize": False}
@@ -106,3 +106,11 @@ def test_nothing_is_proposed_without_a_configuration_or_a_known_change() -> None
     assert remedies.change("non_finite", "data", {"model": {}, "optimizer": {"lr": 1}}, 0.1) == {}
     zeros = {"model": {"init": {"bias": "zeros_", "hidden": "default"}, "activation": "relu"}}
     assert "model.init.bias" not in remedies.change("dead_units", "initialisation", zeros, 0.1)
+
+
+def test_a_rate_for_a_loop_that_has_no_configuration() -> None:
+    assert remedies.say_rate("diverging", "Adam", 0.8, 0.1, 0.1) == " (0.005 in place of 0.1, say)"
+    starved = remedies.say_rate("starved_update", "AdamW", 1e-6, 1e-6, 1e-6)
+    assert starved == " (0.04 in place of 1e-06, say)"
+    assert remedies.say_rate("diverging", "SGD", 0.8, 0.1, 0.1) == "", "whose momentum nobody knows"
+    assert remedies.say_rate("diverging", "Adam", 0.8, 0.1, 1.0) == "", "it is the schedule"

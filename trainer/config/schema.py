@@ -108,7 +108,8 @@ class Monitor(Section):
     """Gradient histograms are recorded at each multiple of this; null for never."""
     activation_every_steps: Count | None = 200
     """The layers' outputs and the gradients that reach them are recorded at each multiple of this,
-    and with every record while the diagnosis suspects something; null for never."""
+    and with every record while the diagnosis suspects something or the loss stays where it began;
+    null for never."""
     include: list[Text] = ["*"]
     """Patterns of the parameters and layers to look at, such as `encoder.*`."""
     exclude: list[Text] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -12,17 +13,18 @@ import numpy as np
 
 from trainer.diagnosis import (
     arithmetic,
-    blame,
+    behind,
     blow_up,
     course,
     depth,
     exploding,
     mistakes,
+    rate,
     remedies,
     symmetry,
     units,
 )  # fmt: skip
-from trainer.diagnosis.history import History
+from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Rule, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import LEVELS, Finding
@@ -38,9 +40,11 @@ OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was obser
 OF_HISTOGRAMS: tuple[Rule, ...] = (symmetry.symmetric_units,)
 OF_STEPS: tuple[Rule, ...] = (
     arithmetic.non_finite, exploding.exploding, arithmetic.underflow,
-    mistakes.starved_update, mistakes.unused_parameter, course.learning_rate_too_high,
+    mistakes.starved_update, mistakes.unused_parameter, rate.learning_rate_too_high,
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
+STANDING = 0.9  # of the loss at the start: hardly lower
+SHORT = re.compile(r"\b(\d)e\+0([1-3])\b")  # numbers of one digit that need no exponent
 ENDED_AFTER = 3  # records in a row without the symptom
 ENDED_AFTER_STEPS = 10  # which the first records are closer than
 # What led to numbers that are not finite is no longer in doubt; nor has it ended while it shows.
@@ -70,7 +74,7 @@ class Diagnosis:
 
     `configuration` is the run's own (as a tree), from which changes are proposed; None without.
     `suspects` says whether a look at the layers may soon tell more: something is seen and not yet
-    certain, or all gradients are zero.
+    certain, all gradients are zero, or the loss is where it began.
     """
 
     configuration: Mapping[str, Any] | None = None
@@ -106,9 +110,13 @@ class Diagnosis:
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(verdict, case, case.symptom))
         lost = bool(record.gradients.names) and record.gradient_norm == 0 and record.loss != 0
-        self.suspects = lost or any(
-            rule.__name__ in self._cases and self._cases[rule.__name__].is_doubtful
-            for rule in OF_LAYERS
+        self.suspects = (
+            lost
+            or _is_in_doubt(history)
+            or any(
+                rule.__name__ in self._cases and self._cases[rule.__name__].is_doubtful
+                for rule in OF_LAYERS
+            )
         )
         return changed
 
@@ -170,24 +178,49 @@ class Diagnosis:
         history, change = self._history, {}
         category, cause = symptom.blame, symptom.cause
         remedy = remedies.remedy(symptom.verdict, category)
-        tried = [category]
-        behind = blame.behind(history, symptom.verdict, category, self.configuration)
-        if behind is not None:
-            category, cause = behind.category, f"{behind.words}; {cause}"
-            remedy = f"{behind.remedy}; or {remedy}" if behind.is_scale else behind.remedy
-            tried = [category, *tried] if behind.is_scale else []
+        tried, where = [category], symptom.where
+        found = behind.behind(history, symptom.verdict, category, self.configuration)
+        if found is not None:
+            category, cause = found.category, f"{found.words}; {cause}"
+            remedy = f"{found.remedy}; or {remedy}" if found.is_scale else found.remedy
+            tried = [category, *tried] if found.is_scale else []
+            if where is None or symptom.verdict in ("exploding", "signal_blow_up"):
+                where = found.where or where  # of others it is what they are about
+        piled = self._cases.get("accumulating_gradients")
+        piles = piled and piled.finding and piled.finding.cause.startswith("loop")
+        if category == "learning rate" and piles and symptom.level != "info":
+            tried, category, remedy = [], "loop", remedies.REMEDIES["loop"]
+            cause = f"gradients pile up; {cause}"
+        if category == "learning rate" and self.configuration is None:
+            record = history.record
+            rates = history.first_update, history.rates.first, record.learning_rate
+            remedy += remedies.say_rate(symptom.verdict, record.optimizer, *rates)
         if symptom.level != "info":  # what is no alarm asks for nothing
-            tree, rates = self.configuration, (history.first_update, history.record.learning_rate)
-            changes = (remedies.change(symptom.verdict, each, tree, *rates) for each in tried)
+            tree, given = self.configuration, (history.first_update, history.record.learning_rate)
+            changes = (remedies.change(symptom.verdict, each, tree, *given) for each in tried)
             change = next(filter(None, changes), {})
         return Finding(
             verdict=symptom.verdict,
             level=symptom.level,
-            where=symptom.where,
+            where=where,
             steps=(case.first_step, history.record.step),
             evidence=dict(symptom.evidence),
-            cause=f"{category}: {cause}",
+            cause=f"{category}: {SHORT.sub(_in_full, cause)}",
             remedy=remedy,
             change=change,
             confidence=symptom.confidence,
         )
+
+
+def _in_full(number: re.Match[str]) -> str:
+    return number[1] + "0" * int(number[2])
+
+
+def _is_in_doubt(history: History) -> bool:
+    """Whether the newest loss is hardly below that at the start, or back at it, after so many steps
+    that a look at the layers is worth its time; or whatever it is, if dropouts take nearly all."""
+    if history.steps < 2 * PATIENCE_STEPS:
+        return False
+    first = history.first_view
+    dropped = first is not None and behind.too_much_dropped(first) is not None
+    return dropped or history.loss >= STANDING * history.loss_at_start > 0

@@ -10,11 +10,15 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import View
 from trainer.record import is_told
 
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
+REPLACED = 1.0  # way of the weights after which others have taken their place
+STANDING = 0.9  # of the loss at the start: hardly lower
+ROOTS = ("model", "(model)")
 RISEN = 1.1  # times the loss at the start: it went up before it was none
 SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
 
@@ -30,8 +34,7 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     skipped = (
         bad_gradients
-        and not bad_weights.any()
-        and not bad_outputs
+        and not (bad_weights.any() or bad_outputs or bad_loss)
         and bool(record.unchanged_fraction.size)
         and bool((record.unchanged_fraction == 1).all())
     )
@@ -54,13 +57,13 @@ def _place(
     """The place, the category of cause and the cause in words."""
     record, view = history.record, history.view
     if bad_weights.any():
-        name = record.parameters[int(np.argmax(bad_weights))]
-        since = "the start" if history.before is None else f"step {history.before.step}"
-        return (
-            name,
-            _why_large(history, thresholds),
-            f"the weights themselves are not finite since after {since}",
-        )
+        # What comes behind the fault gets a gradient that is finite, what comes before does not.
+        name = record.parameters[int(np.flatnonzero(bad_weights)[-1])]
+        words = "the weights themselves are not finite"
+        if history.before is not None:
+            words += f"; they were before the update of step {history.before.step}"
+        where = None if bad_weights.all() and len(bad_weights) > 1 else name
+        return where, _why_large(history, thresholds), words
     if view is not None:
         if view.table.has_input and not math.isfinite(view.input_rms):
             return "input", "data", "the data that the network is given are not finite"
@@ -79,7 +82,7 @@ def _place(
                 if view.table.dtypes[-1] in NARROW and size > 100:
                     blame = "dtype"
                 # Before a layer with weights a function may come that no module tells of.
-                who = kind if kind in ACTIVATIONS else f"{kind}, or what is done before it,"
+                who = _who(view, row, record.parameters)
                 what = f"{who} makes values that are not finite of finite ones (RMS {size:.3g})"
                 return view.names[row], blame, what
             return (
@@ -103,10 +106,24 @@ def _place(
                 "operation",
                 f"the derivative of {after} is not finite although its output is",
             )
-    norms = record.gradients.norms()
-    bad_rows = np.flatnonzero(~np.isfinite(norms))
+    if is_told(record.loss) and not math.isfinite(record.loss):
+        words = "the loss is not finite; the layers of this step were not looked at"
+        return None, _why_large(history, thresholds), words
+    bad_rows = np.flatnonzero(~np.isfinite(record.gradients.norms()))
     where = record.gradients.names[int(bad_rows[-1])] if len(bad_rows) else None
-    return where, _why_large(history, thresholds), "loss or gradient are not finite"
+    words = "the gradient is not finite from there to the first layers"
+    words = f"the loss is finite, and {words}" if is_told(record.loss) else words
+    return where, _why_large(history, thresholds), words
+
+
+def _who(view: View, row: int, parameters: tuple[str, ...]) -> str:
+    """What a layer does, or a module around others between two of them."""
+    name, kind = view.names[row], view.kinds[row]
+    if name in ROOTS or any(other.startswith(f"{name}.") for other in view.names):
+        after = [other for other in view.names[row + 1 :] if not name.startswith(f"{other}.")][:1]
+        ends = f"between {view.names[row - 1]} and {after[0]}" if after else "at its end"
+        return f"{kind} itself, {ends if row else 'at its start'},"
+    return f"{kind}, or what is done before it," if f"{name}.weight" in parameters else kind
 
 
 def _blew_up(history: History, thresholds: Thresholds) -> bool:
@@ -123,13 +140,17 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
         return "activation"
     if first is not None and first.recurrent is not None and history.steps <= 20:
         return "recurrence"
-    if _blew_up(history, thresholds) or history.before is None:
+    begins = history.before is None and history.record.step <= 1
+    if _blew_up(history, thresholds) or begins:
         return "initialisation"
     norms = history.norms
     grown = bool(norms) and norms[-1] >= thresholds.grown_norm * min(norms)
-    thrown = history.raised_for or history.largest_update >= thresholds.thrown_update
+    thrown = history.rates.raised_for or history.largest_update >= thresholds.thrown_update
     rose = bool(history.losses) and history.losses[-1] >= RISEN * history.loss_at_start > 0
-    if thrown or rose or grown:
+    # On a way as long as the weights are large they were led to something better, or thrown.
+    stands = not history.recent_loss < STANDING * history.loss_at_start
+    replaced = history.path >= REPLACED and stands
+    if thrown or rose or grown or replaced:
         return "learning rate"
     return "operation"
 

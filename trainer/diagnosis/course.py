@@ -1,4 +1,4 @@
-"""Does training get anywhere? Weights thrown away, losses that rise, outputs that stay."""
+"""Does training get anywhere? Losses that rise or stay, outputs that are the same for all."""
 
 from __future__ import annotations
 
@@ -6,81 +6,33 @@ import math
 from itertools import pairwise
 from statistics import fmean, median
 
-from trainer.diagnosis import blame, chance, recovery, standstill, target
+from trainer.diagnosis import behind, chance, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.standstill import FALLS
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 RECENT = 8  # losses in which a trend is seen
+GROWN = 10  # times, of the weights, or of a gradient on its way through a sequence
+LEARNT = 0.7  # of the loss at the start: it had fallen
 CLEAR = 10  # times the loss at the start, which small updates add up to
-FAR = 100  # times the loss at the start, from where a way down is no comfort
-RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
-ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
+RELAPSED = 0.3  # of the loss at the start: much was learnt
 LOWER = 0.9  # of the loss at the start
 PASSING = {"stalled", "loss_spike", "oscillating"}  # which explain nothing
-SETTLED = 20  # steps after which a loss should be back at where it started
-
-
-def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Updates of a tenth of the weights' size and more, or a rate that was raised, and losses that
-    have risen for it and do not come down."""
-    first = history.first_view
-    if first is not None and first.forward_ratio >= thresholds.blown_up_forward:
-        return None  # the gradient is too large, not the rate
-    # From one sample to the next a loss differs by more than anything that training does to it.
-    alone = first is not None and math.isnan(first.output_signal)
-    thrown = history.largest_update >= (1 if alone else thresholds.thrown_update)
-    times = history.raised_for
-    risen = (thrown or times) and history.loss_rise >= thresholds.risen_loss
-    replaced = _were_replaced(history)
-    if not (risen or replaced):
-        return None
-    if history.steps < SETTLED:
-        return None  # adaptive optimizers begin with large updates that many networks survive
-    since = max(times - 1, 1) if times else 5  # the first loss at a raised rate is from before
-    far, latest = history.loss_rise >= FAR, history.losses[-min(since, 5) :]
-    falls = len(latest) > 1 and history.loss < FALLS * min(latest[:-1])
-    # Where nothing of the output depends on the sample it falls to the targets' mean.
-    learns = history.view is None or not recovery.lost(history.view, thresholds)
-    if not far and falls and learns:
-        return None
-    if min(latest) < history.first_losses[0]:
-        return None  # it fits some batches better than untouched weights did one
-    rate = history.record.learning_rate
-    what = f"an update changed the weights by {history.largest_update:.1g} of their size"
-    if times:
-        what = f"the rate was raised to {rate / history.first_rate:.1g} times what it was"
-    return Symptom(
-        "learning_rate_too_high",
-        "warning",
-        None,
-        "learning rate",
-        f"{what} and the loss is {history.loss_rise:.1g} times that at the start",
-        {
-            "largest_update_ratio": history.largest_update,
-            "loss_over_start": history.loss_rise,
-            "learning_rate": rate,
-        },
-        sightings=1 if replaced or times and history.loss_rise >= RISEN_AT_ONCE else 2,
-    )
-
-
-def _were_replaced(history: History) -> bool:
-    """Whether one update was larger than the weights, and what came in their place is no better:
-    a loss above that at the start, of an output that depends on the sample a tenth as much."""
-    first, view = history.first_view, history.view
-    if first is None or view is None or history.steps < PATIENCE_STEPS:
-        return False
-    above = history.recent_loss > ABOVE * history.loss_at_start > 0
-    blunt = view.output_signal <= first.output_signal / 10
-    return history.largest_update >= 1 and above and blunt and history.loss > history.loss_at_start
 
 
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss is above that at the start and goes on rising, and updates were large enough to do
     that; where targets move it rises whatever they are."""
+    grown, lowest = history.grown, history.lowest_loss
+    learnt = lowest < LEARNT * history.loss_at_start
+    if learnt and GROWN <= grown < math.inf and history.loss_rise >= thresholds.risen_loss:
+        return Symptom(
+            "diverging", "critical", None, "learning rate",
+            f"the weights are {grown:.1g} times as large as when the loss was lowest, and it is "
+            f"{history.loss_rise:.1g} times that at the start",
+            {"weights_over_before": grown, "loss_over_start": history.loss_rise},
+        )  # fmt: skip
     recent = history.losses[-RECENT:]
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
         return None
@@ -115,7 +67,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     still = late and recovery.largest_update(history) <= thresholds.starved_update
     wanted = thresholds.moved_path / 3 if stays else thresholds.moved_path
     least = thresholds.lost_signal / 10 if stays else 1e-6
-    inputs = late and blame.of_inputs(first, "constant_output", view) is not None
+    inputs = late and behind.of_inputs(first, "constant_output", view) is not None
     if inputs:
         wanted = thresholds.moved_path / 30  # which is why
         # Of inputs that are much the same for all it is no wonder.
@@ -133,11 +85,14 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     certain = stays and ever and not history.adaptive
     thrown = history.largest_update >= thresholds.thrown_update
+    category = "learning rate" if thrown else "initialisation"
+    if thrown and first.largest_time_ratio >= GROWN:
+        category = "recurrence"  # which is why updates were that large
     return Symptom(
         "constant_output",
         "info" if recovery.is_awaited(history, view, thresholds) and not inputs else "warning",
         view.names[-1],
-        "learning rate" if thrown else "initialisation",
+        category,
         f"{view.output_signal:.1g} of the output depends on the sample",
         {"output_signal_fraction": view.output_signal, "path": history.path},
         sightings=1 if certain or mute and stays else 2 if stays or mute else 3,
@@ -182,7 +137,7 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     raised = "stalled" in history.raised
     if history.raised - PASSING or not raised and history.loss_rise > thresholds.risen_loss:
         return None  # more than that is known
-    reason = _reason(history, thresholds)
+    reason = _reason(history, thresholds) or _relapse(history)
     if reason is not None:
         return reason
     if history.steps < 200 or history.path < 3 * thresholds.moved_path:
@@ -200,6 +155,20 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     )  # fmt: skip
 
 
+def _relapse(history: History) -> Symptom | None:
+    """A classifier that had learnt and only guesses since."""
+    first, lowest = history.loss_at_start, history.lowest_loss
+    if not (0 < lowest < RELAPSED * first and history.loss >= LOWER * first):
+        return None
+    if not standstill.guesses(history):
+        return None
+    return Symptom(
+        "stalled", "warning", None, "relapse",
+        f"what was learnt is gone: the loss was {lowest:.3g} and is now that of a guess",
+        {"loss": history.loss, "lowest_loss": lowest, "loss_at_start": first}, sightings=1,
+    )  # fmt: skip
+
+
 def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     """A last layer that does what the loss does once more, targets that are far beyond the output,
     inputs that are too large for a classifier that only guesses, inputs that are too small, or
@@ -212,9 +181,9 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     beyond = target.beyond(history, history.mark) if history.stays else None
     large, small, dropped = (
-        blame.too_large(first),
-        blame.too_small(first),
-        blame.too_much_dropped(view),
+        behind.too_large(first),
+        behind.too_small(first),
+        behind.too_much_dropped(view),
     )
     sized = large is not None or small is not None
     vain = sized and standstill.in_vain(history) and not standstill.falls(history)
@@ -238,7 +207,7 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
         "distance": target.distance(history.mark),
         "output_rms": history.mark.output,
         "input_rms": first.input_rms,
-        "dropped": max(blame.dropped(view), default=0.0),
+        "dropped": max(behind.dropped(view), default=0.0),
     }
     return Symptom(
         "stalled", "warning", None, category, f"after {steps} steps {words}", evidence, sightings=1

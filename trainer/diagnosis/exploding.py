@@ -128,7 +128,7 @@ def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None
     first, losses = history.first_view, history.first_losses
     if history.adaptive or history.steps < 2 * PATIENCE_STEPS or first is None or not losses:
         return None
-    fallen = history.record.learning_rate <= LEFT * history.first_rate  # which would be why
+    fallen = history.record.learning_rate <= LEFT * history.rates.first  # which would be why
     if fallen or not first.flow_ratio >= thresholds.grown_gradient:
         return None
     half = max(1, len(history.known) // 2)

@@ -10,6 +10,7 @@ import numpy as np
 
 from trainer.diagnosis.chance import Look, look
 from trainer.diagnosis.mark import Mark, doublings, power
+from trainer.diagnosis.rates import Rates
 from trainer.diagnosis.view import Array, View, view
 from trainer.diagnosis.way import Way
 from trainer.record import StepRecord, is_told
@@ -18,8 +19,8 @@ EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at
 FIRST_LOSSES = 12  # that tell how losses differ from batch to batch before they fall
 RECENT_LOSSES = 5  # whose median is the loss of now
 REBOUND = 3  # times the lowest signal and flow of late
-RAISED = 10  # times the first learning rate
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
+MOVES = 1e-6  # of a matrix, by an update that does something
 SURVIVED_STEPS = 20  # of large updates that adaptive optimizers begin with
 KEPT = 64  # records whose norms and losses are compared with the next
 
@@ -41,17 +42,17 @@ class History:
     guesses: list[Look] = field(default_factory=list)  # the latest, beside a guess
     marks: list[Mark] = field(default_factory=list)  # evenly spaced, from the first on
     losses: list[float] = field(default_factory=list)
+    lowest_loss: float = math.inf  # of all
+    sizes_at_lowest: Array = field(default_factory=lambda: np.zeros(0))  # of the parameters, then
     recent_loss: float = math.nan  # the median of the latest: one batch may be easy
     norms: list[float] = field(default_factory=list)
     loss_at_start: float = math.nan
     first_losses: list[float] = field(default_factory=list)
     flat: bool = False  # whether the latest losses are among those of the first batches
-    raised_for: int = 0  # so many records in a row had a learning rate that was raised
     largest_update: float = 0.0  # of the median over the matrices, so far
     first_update: float = math.nan  # the same, of the first update that did something
-    first_rate: float = math.nan  # the learning rate of that
-    learning_rates: list[float] = field(default_factory=list)
-    rate_rose_at: int = 0  # steps after the first record
+    rates: Rates = field(default_factory=Rates)
+    moved_at: int = 0  # steps after the first record, of the latest update that did something
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     alike: list[str] | None = None  # matrices whose units were copies of each other all the time
     first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
@@ -71,11 +72,15 @@ class History:
         self.known = [ratio for ratio in self.updates.tolist() if ratio == ratio]
         self.update = median(self.known) if self.known else math.nan
         self.path = self.way.path
+        if max(self.known, default=0.0) > MOVES:
+            self.moved_at = self.steps
         self.view = view(record)
         self.first_view = self.first_view or self.view
         if math.isfinite(record.loss):
             self.losses = [*self.losses[-KEPT:], record.loss]
             self.recent_loss = median(self.losses[-RECENT_LOSSES:])
+            if record.loss < self.lowest_loss:
+                self.lowest_loss, self.sizes_at_lowest = record.loss, record.parameter_rms
             if len(self.losses) <= EARLY_LOSSES:
                 self.loss_at_start = min(self.losses)
             if len(self.first_losses) < FIRST_LOSSES:
@@ -89,14 +94,10 @@ class History:
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]
-        if self.learning_rates and record.learning_rate > self.learning_rates[-1]:
-            self.rate_rose_at = self.steps
-        self.learning_rates = [*self.learning_rates[-KEPT:], record.learning_rate]
-        raised = record.learning_rate >= RAISED * self.first_rate
-        self.raised_for = self.raised_for + 1 if raised else 0
+        self.rates.add(record.learning_rate, self.steps, record.loss, self.recent_loss)
         if math.isfinite(self.update):
             if not self.first_update > 0:
-                self.first_update, self.first_rate = self.update, record.learning_rate
+                self.first_update, self.rates.first = self.update, record.learning_rate
             self.largest_update = max(self.largest_update, self.update)
 
     @property
@@ -107,10 +108,19 @@ class History:
     @property
     def shrunk(self) -> float:
         """What is left of the size of the matrices, the median; NaN where they are others now."""
+        return self._sizes_over(self.first_sizes)
+
+    @property
+    def grown(self) -> float:
+        """The size of the matrices over that when the loss was lowest, the median."""
+        return self._sizes_over(self.sizes_at_lowest)
+
+    def _sizes_over(self, before: Array) -> float:
         known = ~np.isnan(self.updates)
-        if self.record.parameters != self.first_parameters or not known.any():
+        same = self.record.parameters == self.first_parameters and len(before) == len(known)
+        if not (same and known.any()):
             return math.nan
-        return float(np.median(self.record.parameter_rms[known] / self.first_sizes[known]))
+        return float(np.median(self.record.parameter_rms[known] / before[known]))
 
     @property
     def steps(self) -> int:
@@ -121,7 +131,7 @@ class History:
     def budget(self) -> float:
         """How far the weights would have come if all updates were as large as the first: steps of
         an adaptive optimizer whose gradient is mere noise lead nowhere, however many they are."""
-        rate, now = self.first_rate, self.record.learning_rate
+        rate, now = self.rates.first, self.record.learning_rate
         changed = now / rate if math.isfinite(now) and rate > 0 else 1.0
         return self.steps * min(self.first_update, 1.0) * changed
 
@@ -144,9 +154,8 @@ class History:
 
     def _is_flat(self) -> bool:
         first, now = self.first_losses, self.recent_loss
-        if len(first) < FIRST_LOSSES or not self.loss_at_start > 0:
-            return False
-        return now >= 0.995 * min(first) and now >= 0.95 * median(first)
+        known = len(first) == FIRST_LOSSES and self.loss_at_start > 0
+        return known and now >= 0.995 * min(first) and now >= 0.95 * median(first)
 
     @property
     def stays(self) -> bool:
@@ -180,12 +189,8 @@ class History:
 
     @property
     def rate_is_rising(self) -> bool:
-        """Whether the learning rate warms up: it rose, and stands no longer than that took."""
-        rates, stood = self.learning_rates, self.steps - self.rate_rose_at
-        wait = max(PATIENCE_STEPS, self.rate_rose_at)
-        # While it rises the very first one counts, which may be more records ago than are kept.
-        least = rates[0] if stood else min(rates[0], self.first_rate)
-        return rates[-1] > 1.2 * least and stood < wait
+        """Whether the learning rate warms up."""
+        return self.rates.is_rising(self.steps)
 
     def _remember(self, mark: Mark) -> None:
         self.mark, self._half_way = mark, None

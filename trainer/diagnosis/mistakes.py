@@ -17,7 +17,10 @@ from trainer.record import owner
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
 CUT = 0.01  # of the gradient that clipping leaves
 FALLEN_RATE = 0.1  # of the first
+GONE_RATE = 1e-3  # of the first: at its end a schedule may be there, not half of the time
+HALF = 0.5  # of the loss at the start
 SLOW = 30  # times less of a way than a recovery takes
+SWALLOWED = 0.9  # of the values that an update should have changed
 STANDING = 0.95  # of the loss of the first batches
 
 
@@ -26,12 +29,19 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
     carried = history.record.carried_gradients
     if not carried > 0:
         return None
+    record = history.record
+    ratios = dict(zip(record.parameters, record.update_ratio.tolist(), strict=True))
+    still = [name for name in record.gradients.names if ratios.get(name) == 0]
+    left = len(still) == carried < len(record.gradients.names)
+    words = "the gradient of a parameter still holds that of the step before"
+    if carried != 1:
+        words = f"the gradients of {carried:.0f} parameters still hold those of the step before"
     return Symptom(
         "accumulating_gradients",
         "critical",
-        None,
-        "loop",
-        f"the gradients of {carried:.0f} parameters still hold those of the step before",
+        still[0] if left else None,
+        "optimizer" if left else "loop",
+        f"{words}, and no optimizer moves {'it' if carried == 1 else 'them'}" if left else words,
         {"carried_gradients": carried, "gradient_norm": history.record.gradient_norm},
         sightings=3,
         confidence=0.99,
@@ -61,21 +71,28 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.flat
         and history.steps >= 2 * JUDGED_AFTER_STEPS
     )
-    if not ((unmoved or slow or stopped) and record.gradient_norm > 0):
-        return None
+    stopped |= _is_left_standing(history)
     unchanged = [share for share in record.unchanged_fraction.tolist() if share == share]
     share = median(unchanged) if unchanged else math.nan
-    fallen = record.learning_rate <= FALLEN_RATE * history.first_rate
+    is_narrow = any(dtype in NARROW for dtype in record.dtypes)
+    swallowed = is_narrow and share >= SWALLOWED and history.stays
+    if not ((unmoved or slow or stopped or swallowed) and record.gradient_norm > 0):
+        return None
+    fallen = record.learning_rate <= FALLEN_RATE * history.rates.first
     category = "learning rate" if unmoved or slow else "stalled"
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
     if not (unmoved or slow):
-        words = f"nothing was learnt, and no weight matrix moves now by more than {largest:.1g}"
+        since = history.first_step + history.moved_at
+        words = f"little was learnt, and no weight matrix has moved since step {since}"
     if history.path == 0 and not record.optimizer:
         words, category = (
             "no weight has moved: no optimizer made a step while it was watched",
             "loop",
         )
-    if any(dtype in NARROW for dtype in record.dtypes) and share >= 0.5:
+    if is_narrow and share >= 0.5:
+        words = (
+            f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
+        )
         words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
         category = "dtype"
     elif not history.adaptive and record.clip_coefficient <= CUT:
@@ -93,6 +110,16 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},
         sightings=1 if unmoved or slow else 2,
     )
+
+
+def _is_left_standing(history: History) -> bool:
+    """Whether a learning rate that has fallen leaves the weights where they are for twice as long
+    as it moved them, with half of the loss and more still to be learnt."""
+    stood = history.steps - history.moved_at
+    waited = stood >= 2 * max(JUDGED_AFTER_STEPS, history.moved_at)
+    fallen = history.record.learning_rate <= GONE_RATE * history.rates.first
+    high = min(history.recent_loss, history.loss) >= HALF * history.loss_at_start > 0
+    return waited and fallen and high
 
 
 def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 UPDATE = 5e-3  # of the weights in a step of SGD, which neither starves nor throws them
-ADAPTIVE_UPDATE = 2e-2  # of Adam and its like, whose updates are all of one size
+ADAPTIVE_UPDATE = 4e-2  # of Adam and its like, whose updates are all of one size
+CALM = 0.9  # a momentum
+DEEP = 16  # layers, from where start values alone may not be enough
 RISEN = 3  # times the rate of the configuration, by a schedule
 
 REMEDIES = {
@@ -28,13 +30,14 @@ REMEDIES = {
     "dtype": "compute or keep the weights in float32, or scale the loss (GradScaler)",
     "data": "look at the data: clean, fill or scale what goes in",
     "operation": "keep the operation away from where it is not defined (a small epsilon in log, "
-    "sqrt and division)",
+    "sqrt and division) or overflows (a bound on what exp and powers are given)",
     "loss": "keep the loss, and what is done to the output before it, away from where they are not "
     "defined (the form with logits; a small epsilon in log, sqrt and division)",
     "blocked": "take out what has no derivative: a softmax over one number is always 1, rounding "
     "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
     "loop": "look at the training loop: zero_grad before each backward, a step of the optimizer "
     "after it",
+    "optimizer": "give an optimizer all parameters that are to be trained, or freeze the others",
     "detached": "make output and loss by what has a derivative, and call backward on that loss: no "
     "detach, no argmax, no item, no new tensor on the way",
     "memory": "raise the bias of the forget gate, shorten the sequence, or let attention or a skip "
@@ -44,11 +47,14 @@ REMEDIES = {
     "and 1, or between, of a binary cross-entropy)",
     "unused": "nothing, if that is meant; otherwise use it or freeze it",
     "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",
+    "relapse": "go back to a checkpoint from before, with a lower learning rate or a bound on the "
+    "gradient; check that inputs and targets still belong together",
     "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
 }
 GROWN = ("exploding", "signal_blow_up", "non_finite")
 SMALL = {"name": "normal_", "std": 0.02}  # as in GPT
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
+ORTHOGONAL = {"name": "orthogonal_"}
 XAVIER = {  # torch knows a gain for the first two only
     **dict.fromkeys(("tanh", "sigmoid"), {"name": "xavier_normal_", "gain": "auto"}),
     **dict.fromkeys(("softsign", "hardtanh", "hardsigmoid"), {"name": "xavier_normal_"}),
@@ -118,11 +124,11 @@ def _proposals(
     if blame == "recurrence" and model["name"] == "rnn":
         if verdict in ("vanishing", "constant_output", "stalled"):
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
-            yield {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0}
+            yield {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0, **_recurrent(model)}
         else:
             bound = _value(configuration, "clip.max_grad_norm")
             bound = min(1.0, bound / 10) if bound else 1.0
-            yield {"clip.max_grad_norm": bound, "model.init.recurrent": {"name": "orthogonal_"}}
+            yield {"clip.max_grad_norm": bound, "model.init.recurrent": ORTHOGONAL}
     if blame in ("normalisation", "activation", "initialisation"):
         if model.get("norm") == "post":
             yield {"model.norm": "pre"}
@@ -131,9 +137,32 @@ def _proposals(
         if blame == "initialisation" and verdict == "dead_units":
             bias = _value(configuration, "model.init.bias")
             yield {} if bias in ("default", "zeros", "zeros_") else {"model.init.bias": "zeros_"}
-        if blame != "normalisation":
-            yield _start_values(verdict, model)
+        # Adam finds its way through many layers with the right start values alone.
+        many = verdict == "vanishing" and _hidden(model) >= DEEP and _is_plain(optimizer)
+        deep = _norm(configuration) if many else {}
+        if blame != "normalisation" or verdict == "signal_blow_up":
+            yield _start_values(verdict, model) | deep
         yield _norm(configuration)
+
+
+def _is_plain(optimizer: Mapping[str, Any]) -> bool:
+    """Whether updates are of the gradient's size."""
+    return str(optimizer.get("name", "sgd")).lower() == "sgd"
+
+
+def _hidden(model: Mapping[str, Any]) -> int:
+    """How many layers with weights come one after the other, about."""
+    if model["name"] == "cnn" and model.get("kind") != "lenet":
+        stages = len(model.get("channels") or (16, 32, 64))
+        return 2 * int(model.get("blocks", 2)) * stages
+    return len(model.get("widths") or ()) or int(model.get("depth") or 0)
+
+
+def _recurrent(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Start values that keep a state's size, where those given may not."""
+    given = _value(model, "init.recurrent", "default")
+    kept = given in ("default", "orthogonal_", ORTHOGONAL)
+    return {} if kept else {"model.init.recurrent": ORTHOGONAL}
 
 
 def _norm(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +185,15 @@ def _start_values(verdict: str, model: Mapping[str, Any]) -> dict[str, Any]:
     return change
 
 
+def say_rate(verdict: str, optimizer: str, update: float, first: float, now: float) -> str:
+    """A rate to try, in words, for a loop whose configuration nobody knows; none for SGD, whose
+    momentum is not known either. `first` is the rate of the first update, `now` that of today."""
+    if optimizer in ("", "SGD") or not first > 0:
+        return ""
+    rate = _other_rate(verdict, {"name": optimizer, "lr": first}, update, now).get("optimizer.lr")
+    return f" ({rate:g} in place of {first:g}, say)" if rate else ""
+
+
 def _other_rate(
     verdict: str, optimizer: Mapping[str, Any], update: float, rate: float
 ) -> dict[str, Any]:
@@ -164,14 +202,16 @@ def _other_rate(
         return {"optimizer.maximize": False}
     if not update > 0:
         return {} if verdict == "starved_update" else {"optimizer.lr": _round(optimizer["lr"] / 10)}
-    is_plain = str(optimizer.get("name", "sgd")).lower() == "sgd"
-    factor = (UPDATE if is_plain else ADAPTIVE_UPDATE) / update
+    momentum = optimizer.get("momentum")
+    momentum = momentum if isinstance(momentum, float) and 0 < momentum < 1 else 0.0
+    calm = {"optimizer.momentum": CALM} if momentum > 0.95 else {}
+    # The first update is before momentum has gathered, which makes them 1 / (1 - m) times larger.
+    plain = UPDATE * (1 - (CALM if calm else momentum))
+    factor = (plain if _is_plain(optimizer) else ADAPTIVE_UPDATE) / update
     if verdict == "starved_update":
-        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 10))}
+        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 10)), **calm}
     if rate >= RISEN * optimizer["lr"]:
         return {"schedule": {"name": None}}
-    momentum = optimizer.get("momentum")
-    calm = {"optimizer.momentum": 0.9} if isinstance(momentum, float) and momentum > 0.95 else {}
     return {"optimizer.lr": _round(optimizer["lr"] * min(max(factor, 1e-4), 0.3)), **calm}
 
 

@@ -30,10 +30,11 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     explained = view.kinds[row] in RECTIFIERS
     first = history.first_view
     born = first is not None and first.kinds == view.kinds and first.dead_row is not None
-    # What small updates kill within a few steps was close to it from the start.
-    thrown = history.largest_update >= thresholds.thrown_update or history.raised_for
+    # What small updates kill within a few steps, and on a short way, was close to it at the start.
+    thrown = history.largest_update >= thresholds.thrown_update or history.rates.raised_for
+    moved = history.steps >= 2 * PATIENCE_STEPS or history.path >= thresholds.moved_path
     sick = history.raised & {"vanishing", "signal_collapse"}  # which is why
-    killed = not born and (thrown or history.steps >= 2 * PATIENCE_STEPS and not sick)
+    killed = not born and (thrown or moved and not sick)
     blame = "learning rate" if killed else "initialisation"
     if row == len(view.names) - 1 and born:
         blame = "blocked"
@@ -47,7 +48,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
         "critical",
         view.names[row],
         blame,
-        f"all units of {view.names[row]} are zero for every sample {how}; no gradient passes",
+        f"{_what_is_dead(view, row)} for every sample {how}; no gradient passes",
         {
             "dead_fraction": float(view.dead[row]),
             "largest_update_ratio": history.largest_update,
@@ -55,6 +56,14 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
         sightings=BATCHES if alone else 2 if explained else 3,
         confidence=0.99 if explained else 0.9,
     )
+
+
+def _what_is_dead(view: View, row: int) -> str:
+    """Zeros that a layer puts out, or that a function after it makes of that."""
+    if view.dead[row] == 1.0:
+        return f"all units of {view.names[row]} are zero"
+    after = view.names[row + 1] if row + 1 < len(view.names) else "the loss"
+    return f"nothing gets from {view.names[row]} to {after} (a rectifier or a factor of zero?)"
 
 
 def saturated(history: History, thresholds: Thresholds) -> Symptom | None:

@@ -1,0 +1,103 @@
+"""What is behind a cause: inputs that have changed, weights that began far too large, dropouts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from records_by_hand import deep, linear, record
+
+from trainer.diagnosis import Diagnosis
+from trainer.finding import Finding
+from trainer.record import StepRecord
+
+STEPS = (*range(11), 20, 30, 40, 50, 100, 150, 200, 250, 300)
+
+
+def found(records: list[StepRecord]) -> dict[str, Finding]:
+    """The last alarm of each verdict."""
+    diagnosis = Diagnosis()
+    for one in records:
+        diagnosis.add(one)
+    return {finding.verdict: finding for finding in diagnosis.findings if finding.alarm}
+
+
+def given(one: StepRecord, signal: float) -> StepRecord:
+    """The record with inputs of which that share depends on the sample."""
+    assert one.layers is not None
+    shares = one.layers.signal_fraction.copy()
+    shares[0] = signal
+    return replace(one, layers=replace(one.layers, signal_fraction=shares))
+
+
+class TestInputsThatChanged:
+    """At step 150, after all had been well."""
+
+    def constant(self, signal: float = 0.0, rms: float = 1.0) -> dict[str, Finding]:
+        made = []
+        for s in STEPS:
+            late = s >= 150
+            share = 0.0 if late else 1.0
+            layers = [replace(k, signal=k.signal * share) for k in deep(3, update=5e-3)]
+            one = record(s, layers, loss=1.0, input_rms=rms if late else 1.0)
+            made.append(given(one, signal if late else 0.8))
+        return found(made)
+
+    def test_to_the_same_for_all(self) -> None:
+        (alarm,) = self.constant().values()
+        assert alarm.verdict == "constant_output"
+        assert alarm.cause.startswith("data: the inputs are the same for every sample now (RMS 1);")
+        assert alarm.remedy == "look at what the network is given since" and alarm.change == {}
+
+    def test_to_zeros(self) -> None:
+        """Of which no share depends on anything."""
+        (alarm,) = self.constant(signal=np.nan, rms=0.0).values()
+        assert alarm.cause.startswith("data: the inputs are the same for every sample now (RMS 0);")
+
+    def test_not_at_all(self) -> None:
+        (alarm,) = self.constant(signal=0.8).values()
+        assert alarm.cause.startswith("initialisation: ")
+
+    @pytest.mark.parametrize(("times", "category"), [(100.0, "data"), (10.0, "learning rate")])
+    def test_of_another_size(self, times: float, category: str) -> None:
+        made = []
+        for s in STEPS:
+            late = s >= 150
+            layers = deep(3, update=0.2 if late else 1e-3)
+            made.append(record(s, layers, loss=3.0**(s / 50) if late else 1.0,
+                               input_rms=times if late else 1.0))  # fmt: skip
+        alarm = found(made)["learning_rate_too_high"]
+        assert alarm.cause.startswith(f"{category}: ")
+        if category == "data":
+            assert "the inputs are 100 times as large as at the start" in alarm.cause
+
+
+class TestStartValues:
+    """A rate is not to blame for what start values do."""
+
+    def thrown(self, *weights: float, sizes: tuple[float, ...]) -> Finding:
+        layers = [linear(rms=r, weight=w, update=2.0) for w, r in zip(weights, sizes, strict=True)]
+        return found([record(s, layers, loss=2.0**s) for s in range(11)])["exploding"]
+
+    def test_of_one_layer(self) -> None:
+        """30 inputs and an RMS of 100 make 550 times as much."""
+        alarm = self.thrown(0.2, 100.0, 0.2, sizes=(1.0, 550.0, 500.0))
+        assert alarm.where == "1"
+        assert alarm.cause.startswith("initialisation: 1 makes 600 times as much of what it is")
+        assert alarm.remedy.startswith("draw the start values")
+        assert alarm.remedy.endswith("or bound the gradient"), "which may help as well"
+
+    def test_of_all_layers(self) -> None:
+        alarm = self.thrown(1.0, 1.0, 1.0, sizes=(5.0, 25.0, 125.0))
+        assert alarm.where is None
+        assert alarm.cause.startswith("initialisation: the output starts 100 times as large as")
+
+    def test_not_of_a_function_that_no_module_tells_of(self) -> None:
+        """The weights of the layer are of a usual size."""
+        alarm = self.thrown(0.2, 0.2, 0.2, sizes=(1.0, 550.0, 25.0))
+        assert alarm.cause.startswith("learning rate: ")
+
+    def test_not_of_start_values_as_usual(self) -> None:
+        alarm = self.thrown(0.2, 0.2, 0.2, sizes=(1.0, 1.0, 1.0))
+        assert alarm.cause.startswith("learning rate: ")

@@ -1,0 +1,174 @@
+"""What is behind a cause: a decay that makes weights small, dropouts, what a network is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from statistics import median
+from typing import Any, NamedTuple
+
+from trainer.diagnosis import remedies, target
+from trainer.diagnosis.history import History
+from trainer.diagnosis.order import DROPOUTS
+from trainer.diagnosis.recovery import LEFT
+from trainer.diagnosis.view import View
+
+JUMP = 100.0  # times what a layer is given
+LARGE = 3.0  # times, by the weights of half of the layers
+TALL = 10.0  # times, by its weights, which start values for its size make one or two
+SCALE = 30.0  # times more than 1, for which start values are made, or less
+TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
+             "dead_units", "saturated"}  # fmt: skip
+TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
+DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
+HALF_DROPPED = 0.45  # nearly, since the share of some values is not that of all
+LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take nearly half and more
+REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
+
+
+class Behind(NamedTuple):
+    """What is behind a cause."""
+
+    category: str
+    words: str
+    remedy: str
+    is_scale: bool = True  # whether what helps against the cause itself may help as well
+    where: str | None = None  # the layer, where it is one
+
+
+def behind(
+    history: History, verdict: str, category: str, configuration: Mapping[str, Any] | None
+) -> Behind | None:
+    """What is behind a cause of that category: weights that a decay has made small, or what the
+    network is given; None where it is the cause itself."""
+    first = history.first_view
+    if category not in REPLACED or first is None:
+        return None
+    decay = configuration is None or configuration.get("optimizer", {}).get("weight_decay")
+    # Nobody knows that of another's loop: there is less to be left.
+    left = LEFT**2 if configuration is None else LEFT
+    if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= left:
+        words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
+        return Behind("decay", words, remedies.REMEDIES["decay"])
+    taken = too_much_dropped(first)
+    if taken is not None and verdict in TOO_SMALL | TOO_LARGE:
+        return Behind("dropout", taken, remedies.REMEDIES["dropout"])
+    signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
+    if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
+        words = "the inputs are the same for every sample"
+        return Behind("data", words, "give the network what tells one sample from another", False)
+    changed = _of_changed_inputs(first, history.view, verdict)
+    if changed is not None:
+        return Behind("data", changed, "look at what the network is given since", False)
+    inputs = of_inputs(first, verdict, history.view)
+    mark = history.marks[0] if verdict in TOO_LARGE else history.mark
+    targets = target.beyond(history, mark)
+    what = {"inputs": inputs, "targets": targets}
+    if not any(what.values()):
+        named = verdict in TOO_LARGE and category != "initialisation"
+        return _of_weights(history, first) if named else None
+    scaled = " and ".join(name for name, words in what.items() if words)
+    words = "; ".join(filter(None, what.values()))
+    return Behind("data", words, f"scale the {scaled} to a mean of 0 and an RMS of 1")
+
+
+def _of_changed_inputs(first: View, now: View | None, verdict: str) -> str | None:
+    """What it is about inputs that are others now than at the start; None if they are not, or not
+    to blame."""
+    if now is None:
+        return None
+    # Of zeros throughout no share depends on anything.
+    same = not now.input_signal > 0 and (now.input_signal == 0 or now.input_rms == 0)
+    if verdict in TOO_SMALL | {"dead_units"} and same and first.input_signal > 0:
+        return f"the inputs are the same for every sample now (RMS {now.input_rms:.3g})"
+    times = now.input_rms / first.input_rms if first.input_rms > 0 else math.nan
+    if verdict in TOO_LARGE | TOO_SMALL and times >= SCALE:
+        return f"the inputs are {times:.1g} times as large as at the start"
+    return None
+
+
+def _of_weights(history: History, view: View) -> Behind | None:
+    """A layer whose weights make far more of what it is given than those of any that is drawn for
+    its size, or all layers together: weights of RMS r, for n inputs, make r·√n times as much (He et
+    al. 2015)."""
+    if history.first_parameters != history.record.parameters:
+        return None
+    sizes = zip(history.first_sizes.tolist(), history.record.shapes, strict=True)
+    gain_of = {
+        name: rms * math.sqrt(math.prod(shape[1:]))
+        for name, (rms, shape) in zip(history.first_parameters, sizes, strict=True)
+        if len(shape) > 1
+    }
+    rms = [view.input_rms, *view.rms.tolist()]
+    for name, (before, after) in zip(view.names, pairwise(rms), strict=True):
+        gain = gain_of.get(f"{name}.weight", 0.0)
+        if gain >= TALL and after >= JUMP * before > 0:
+            words = f"{name} makes {after / before:.1g} times as much of what it is given at first"
+            return Behind("initialisation", words, remedies.REMEDIES["initialisation"], True, name)
+    if view.forward_ratio >= SCALE and median(gain_of.values() or [0.0]) >= LARGE:
+        words = f"the output starts {view.forward_ratio:.1g} times as large as the input"
+        return Behind("initialisation", words, remedies.REMEDIES["initialisation"])
+    return None
+
+
+def of_inputs(view: View, verdict: str, now: View | None = None) -> str | None:
+    """What it is about the network's inputs that leads to such a verdict, by the first view of it
+    and that of now; None where they are not to blame. With the targets the only place where a size
+    itself counts, besides underflow: start values and rates are made for inputs of about 1 (LeCun
+    et al. 1998, Efficient BackProp).
+    """
+    size, given = view.input_rms, view.input_signal
+    least = next((s for s in view.signal.tolist() if not math.isnan(s)), math.nan)
+    if now is not None:
+        least = min(least, now.output_signal)  # biases may have started at zero
+    if verdict in TOO_LARGE | TOO_SMALL and size >= SCALE:
+        return too_large(view)
+    if verdict in TOO_SMALL | TOO_LARGE and 0 < given <= 1 / SCALE**2:
+        return f"only {given:.1g} of the inputs depends on the sample: their mean is all there is"
+    tiny = 0 < size <= 1 / SCALE and least <= 1 / SCALE < given
+    if verdict in TOO_SMALL | {"dead_units"} and tiny:
+        return f"the inputs have an RMS of {size:.1g}; beside that the biases are all there is"
+    return None
+
+
+def dropped(view: View) -> list[float]:
+    """The shares of values that the dropouts take."""
+    if not view.order.drops:
+        return []
+    zeros, rms = view.table.zero_fraction[view.order.rows].tolist(), view.rms.tolist()
+    shares = []
+    for row in (row for row, kind in enumerate(view.kinds) if row and kind in DROPOUTS):
+        if zeros[row - 1] < 1 and rms[row] > 0:
+            # It may be given something else than what the layer before put out; what it leaves of
+            # that it multiplies by 1 / (1 - share).
+            of_zeros = 1 - (1 - zeros[row]) / (1 - zeros[row - 1])
+            shares.append(min(of_zeros, 1 - (rms[row - 1] / rms[row]) ** 2))
+    return shares
+
+
+def too_much_dropped(view: View) -> str | None:
+    """What dropouts take, if one leaves too little or all that take nearly half and more do."""
+    shares = dropped(view)
+    if max(shares, default=0.0) >= DROPPED:
+        return f"dropout takes {max(shares):.0%} of what a layer puts out"
+    left = [1 - share for share in shares if share >= HALF_DROPPED]
+    if math.prod(left) > LEFT_BY_ALL:
+        return None
+    return f"{len(left)} dropouts take {1 - sum(left) / len(left):.0%} each"
+
+
+def too_large(view: View) -> str | None:
+    """How large the inputs are, if they are too large for start values and rates."""
+    return _of_size(view, 1) if view.input_rms >= SCALE else None
+
+
+def too_small(view: View) -> str | None:
+    """The same of inputs that are far too small: of others networks learn, slowly."""
+    return _of_size(view, 2) if 0 < view.input_rms <= 1 / SCALE**2 else None
+
+
+def _of_size(view: View, first: int) -> str | None:
+    if "Norm" in "".join(view.kinds[:first]):
+        return None  # what normalises first is made for any size
+    return f"the inputs have an RMS of {view.input_rms:.3g}; start values and rates are made for 1"

@@ -1,0 +1,134 @@
+"""Is the learning rate too high? Weights thrown away, and what came in their place."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.diagnosis import recovery, standstill, target
+from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.standstill import FALLS
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+
+FAR = 100  # times the loss at the start, from where a way down is no comfort
+RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
+ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
+SETTLED = 20  # steps after which a loss should be back at where it started
+BLUNT = 0.2  # of the signal at the start
+FALLEN = 0.1  # of the first rate, with which nothing comes back either
+LEFT = 0.1  # of the loss at the start: much has been learnt, however little of a signal it took
+
+
+def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Updates of a tenth of the weights' size and more, or a rate that was raised, and losses that
+    have risen for it and do not come down, or a signal that is gone since."""
+    return (
+        _has_risen(history, thresholds)
+        or _has_blunted(history, thresholds)
+        or _has_unlearnt(history, thresholds)
+    )
+
+
+def _has_risen(history: History, thresholds: Thresholds) -> Symptom | None:
+    first = history.first_view
+    if first is not None and first.forward_ratio >= thresholds.blown_up_forward:
+        return None  # the gradient is too large, not the rate
+    # From one sample to the next a loss differs by more than anything that training does to it.
+    alone = first is not None and math.isnan(first.output_signal)
+    thrown = history.largest_update >= (1 if alone else thresholds.thrown_update)
+    times = history.rates.raised_for
+    risen = (thrown or times) and history.loss_rise >= thresholds.risen_loss
+    replaced = _were_replaced(history)
+    if not (risen or replaced):
+        return None
+    if history.steps < SETTLED:
+        return None  # adaptive optimizers begin with large updates that many networks survive
+    since = max(times - 1, 1) if times else 5  # the first loss at a raised rate is from before
+    far, latest = history.loss_rise >= FAR, history.losses[-min(since, 5) :]
+    falls = len(latest) > 1 and history.loss < FALLS * min(latest[:-1])
+    # Where nothing of the output depends on the sample it falls to the targets' mean.
+    learns = history.view is None or not recovery.lost(history.view, thresholds)
+    if not far and falls and learns:
+        return None
+    if min(latest) < history.first_losses[0]:
+        return None  # it fits some batches better than untouched weights did one
+    rate = history.record.learning_rate
+    what = f"an update changed the weights by {history.largest_update:.1g} of their size"
+    if times:
+        what = f"the rate was raised to {rate / history.rates.first:.1g} times what it was"
+    return Symptom(
+        "learning_rate_too_high",
+        "warning",
+        None,
+        "learning rate",
+        f"{what} and the loss is {history.loss_rise:.1g} times that at the start",
+        {
+            "largest_update_ratio": history.largest_update,
+            "loss_over_start": history.loss_rise,
+            "learning_rate": rate,
+        },
+        sightings=1 if replaced or times and history.loss_rise >= RISEN_AT_ONCE else 2,
+    )
+
+
+def _were_replaced(history: History) -> bool:
+    """Whether one update was larger than the weights, and what came in their place is no better:
+    a loss above that at the start, of an output that depends on the sample a tenth as much."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or history.steps < PATIENCE_STEPS:
+        return False
+    above = history.recent_loss > ABOVE * history.loss_at_start > 0
+    blunt = view.output_signal <= first.output_signal / 10
+    return history.largest_update >= 1 and above and blunt and history.loss > history.loss_at_start
+
+
+def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Whether the large updates that an adaptive optimizer begins with have taken most of a signal
+    that was there, and none of 150 steps has brought it back. The loss may fall, to that of a
+    constant answer."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or history.steps < 3 * PATIENCE_STEPS:
+        return None
+    thrown = history.adaptive and history.largest_update >= thresholds.thrown_update
+    thrown = thrown and not history.record.learning_rate <= FALLEN * history.rates.first
+    high = history.recent_loss >= LEFT * history.loss_at_start > 0
+    fits = target.is_squared(history) and standstill.has_learnt(history)
+    if not (thrown and high) or fits:
+        return None  # beside a large mean of the targets little of a signal is all there is
+    since = history.first_step + SETTLED
+    signals = [view.output_signal, *(m.signal for m in history.marks if m.step >= since)]
+    if not max(signals) <= BLUNT * first.output_signal:
+        return None
+    return Symptom(
+        "learning_rate_too_high",
+        "warning",
+        None,
+        "learning rate",
+        f"an update changed the weights by {history.largest_update:.1g} of their size, and since "
+        f"then {view.output_signal:.1g} of the output depends on the sample, of which "
+        f"{first.output_signal:.1g} did",
+        {
+            "largest_update_ratio": history.largest_update,
+            "output_signal_fraction": view.output_signal,
+            "first_output_signal_fraction": first.output_signal,
+        },
+        sightings=1,
+    )
+
+
+def _has_unlearnt(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Whether a rate was raised and no loss since has been less than twice what it was before."""
+    since, before = history.rates.losses[1:], history.rates.loss_before
+    if len(since) < 2 or not min(since) >= thresholds.risen_loss * before > 0:
+        return None  # the first loss at a raised rate is from before
+    rate = history.record.learning_rate
+    return Symptom(
+        "learning_rate_too_high",
+        "warning",
+        None,
+        "learning rate",
+        f"the rate was raised to {rate / history.rates.first:.1g} times what it was, and the loss "
+        f"is {min(since) / before:.1g} times and more what it was",
+        {"loss_over_before": min(since) / before, "learning_rate": rate},
+        sightings=1,
+    )
