@@ -20,7 +20,8 @@ ROWS = [
     ["experiment", "monitor", "run_dir"],
     ["misfits", "observation", "models", "evaluation"],
     ["update"],
-    ["activations", "journal", "leftover", "losses", "schedules", "watched"],
+    ["last_pass"],
+    ["activations", "breaking", "journal", "leftover", "losses", "schedules", "watched"],
     ["measured", "patterns"],
     ["layer_calls"],
     [
@@ -28,7 +29,7 @@ ROWS = [
         *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),
     ],
     ["plain", "tensor_file", "shards", "held", "programs"],
-    ["callables", "summary", "memory", "cadence", "step_loss", "structure", "phase"],
+    ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "structure", "phase"],
     ["faults"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],

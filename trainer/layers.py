@@ -26,16 +26,16 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
     """
     found: Named = []
     holders: Named = []
-    root = "(model)" if "model" in model._modules else "model"
+    root = root_name(model)
 
     def visit(name: str, module: nn.Module) -> None:
-        if _is_compiled(module):
+        if is_compiled(module):
             return
         children = [pair for pair in module.named_children() if pair[0] != _OF_WEIGHTS]
         if not children or any(True for _ in module.parameters(recurse=False)):
             found.append((name or root, module))
         elif type(module) is not nn.Sequential and any(True for _ in module.parameters()):
-            if not any(map(_is_compiled, module.modules())):
+            if not any(map(is_compiled, module.modules())):
                 holders.append((name or root, module))
         for child_name, child in children:
             if all(child is not other for _, other in (*found, *holders)):  # under two names
@@ -45,7 +45,13 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
     return found, holders
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def root_name(model: nn.Module) -> str:
+    """What a model itself is called, which has no name among its modules."""
+    return "(model)" if "model" in model._modules else "model"
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module runs as compiled code, which calls no hooks inside."""
     kept = module._compiled_call_impl is not None or isinstance(module, torch.jit.ScriptModule)
     return kept or type(module).__name__ == "OptimizedModule"
 

@@ -24,10 +24,12 @@ from trainer.diagnosis import Diagnosis
 from trainer.events import Events
 from trainer.finding import Finding
 from trainer.journal import Journal, log
+from trainer.last_pass import LastPass
 from trainer.leftover import Leftover
 from trainer.observation import UNOBSERVED, Observation, Unobserved
 from trainer.patterns import Patterns
 from trainer.record import StepRecord
+from trainer.reminders import NOT_ENTERED, RESTARTED, Reminders
 from trainer.structure import Structure
 from trainer.watched import Watched, watched
 
@@ -35,14 +37,6 @@ Sink = Callable[[StepRecord], None]
 Found = Callable[[Finding], None]
 
 logger = logging.getLogger("trainer")
-
-_RESTARTED = (
-    "step %d comes after step %d: count the updates on, through all epochs; what is found goes by "
-    "their number"
-)
-_NOT_ENTERED = (
-    "step %d was not entered and is not recorded: write `with monitor.step(...):` around the update"
-)
 
 
 class Monitor:
@@ -85,9 +79,11 @@ class Monitor:
         self._leftover: Leftover | None = None  # of the last record
         self._is_bad = self._is_off = False  # the loss of the last step; the monitor, for good
         self._latest: Observation | None = None
-        self._warned = set[str]()
+        self._reminders = Reminders()
+        self._last_pass = LastPass(model, self._section.activation_every_steps is not None)
         # Who lets go of the monitor without closing it is not watched for ever.
-        weakref.finalize(self, self._activations.release).atexit = False
+        for attached in (self._activations, self._last_pass):
+            weakref.finalize(self, attached.release).atexit = False
         self.watch(0)
 
     @property
@@ -106,6 +102,7 @@ class Monitor:
         Called when the step before has ended; a loop that does not begin at 0 calls it first. As
         long as the diagnosis has a suspicion it sees the layers at every record.
         """
+        self._last_pass.forget()
         histograms = due(step, self._section.histogram_every_steps)
         every_steps = self._section.activation_every_steps
         looks = due(step, every_steps)
@@ -168,13 +165,15 @@ class Monitor:
         if self._previous is not None and step > self._previous[0]:
             step_ms = 1000 * (now - self._previous[1]) / (step - self._previous[0])
         elif self._previous is not None:
-            self._warn(_RESTARTED, step, self._previous[0])
+            self._reminders.tell(RESTARTED, step, self._previous[0])
         self._warn_unless_entered()
         self._previous = step, now
+        again = self._last_pass.look_again(step) if self._is_bad and not was_bad else None
         self._latest = Observation(
             step=step,
             watched=self._watched(),
             activations=self._activations,
+            again=again,
             loss=loss,
             optimizer=optimizer,
             before=left,
@@ -189,8 +188,7 @@ class Monitor:
         self._warn_unless_entered()
         if self._leftover is not None:
             self._leftover.end()
-        self._activations.release()
-        self._is_off = True
+        self._turn_off()
         if self._events is not None:
             self._events.close()
 
@@ -203,7 +201,7 @@ class Monitor:
     def _observed(self, observation: Observation) -> None:
         self._leftover = observation.leftover
         if observation.record is None:
-            self._is_off = True
+            self._turn_off()
             return
         try:
             for sink in self._sinks:
@@ -212,6 +210,11 @@ class Monitor:
                 self._diagnose(observation.record, self._found)
         finally:
             self.watch(observation.step + 1)
+
+    def _turn_off(self) -> None:
+        self._activations.release()
+        self._last_pass.release()
+        self._is_off = True
 
     def _diagnose(self, record: StepRecord, told: Sequence[Found]) -> None:
         try:
@@ -228,13 +231,7 @@ class Monitor:
     def _warn_unless_entered(self) -> None:
         if self._latest is not None and not self._latest.entered:
             self._latest.drop()
-            self._warn(_NOT_ENTERED, self._latest.step)
-
-    def _warn(self, message: str, *numbers: int) -> None:
-        """Tells of a mistake in the loop, once."""
-        if message not in self._warned:
-            self._warned.add(message)
-            logger.warning(message, *numbers)
+            self._reminders.tell(NOT_ENTERED, self._latest.step)
 
     def _learn(self) -> None:
         """Looks at a model again whose layers or parameters are others than before."""

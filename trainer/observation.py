@@ -17,6 +17,7 @@ from torch import Tensor
 from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover
+from trainer.measured import Measured
 from trainer.record import UNDEFINED, StepRecord, TensorTable
 from trainer.shards import here
 from trainer.update import Update
@@ -64,6 +65,7 @@ class Observation(Unobserved):
         step: int,
         watched: Watched,
         activations: Activations,
+        again: Measured | None,  # of passes made again, in place of what is measured now
         loss: Tensor | float | None,
         optimizer: torch.optim.Optimizer | None,
         before: Leftover | None,
@@ -75,6 +77,8 @@ class Observation(Unobserved):
         self.entered = self.failed = False
         self._watched = watched
         self._activations = activations
+        self._again = again
+        self._layers: Measured | None = None
         self._loss = loss
         self._optimizer = optimizer
         self._before = before  # None: the step before was not observed
@@ -99,7 +103,9 @@ class Observation(Unobserved):
     def _begin(self) -> None:
         started = time.perf_counter()
         self._wall_time = time.time()
-        self._layers = self._activations.pause()
+        is_whole = self._activations.pause()
+        self._layers = self._again or (self._activations.measured if is_whole else None)
+        self._again = None
         watched = self._watched
         watched.look()
         gradients = watched.gradients()
@@ -131,6 +137,7 @@ class Observation(Unobserved):
         if self.record is None:
             self.drop()
             self._activations.release()
+        self._layers = None
         self._gradients = []  # the monitor, and maybe the loop, keeps its last observation
         self._update.forget()
         if self.record is not None or self.failed:
@@ -166,7 +173,7 @@ class Observation(Unobserved):
             "found": self._before.found if self._before is not None else None,
         }
         read = {key: _readable(n) for key, n in numbers.items() if isinstance(n, Tensor)}
-        results = self._activations.measured.results() if self._layers else []
+        results = self._layers.results() if self._layers else []
         arrays = statistics.fetch([*tables, *read.values(), *results])
         layer_arrays = arrays[len(tables) + len(read) :]
         numbers |= {
@@ -191,7 +198,7 @@ class Observation(Unobserved):
         with np.errstate(divide="ignore", invalid="ignore"):
             rms, ratio = np.sqrt(squares / watched.sizes), np.sqrt(changed[:, 0] / squares)
             unchanged = changed[:, 1] / watched.sizes
-        layers = self._activations.measured.table(layer_arrays) if self._layers else None
+        layers = self._layers.table(layer_arrays) if self._layers else None
         loss = _number(numbers["loss"])
         seconds = self._seconds + time.perf_counter() - started
         return StepRecord(

@@ -1,0 +1,92 @@
+"""Which module makes values that are not finite of finite ones?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from trainer.layers import first_tensor, is_in_memory, kind, layers, root_name
+
+Noted = Callable[[str, str, Tensor], object]  # name, kind and output of a module
+
+
+class _Entered(NamedTuple):
+    name: str
+    module: nn.Module
+    was_bad: bool  # what it was given
+
+
+class Breaking:
+    """Within this context, notes the first module of all whose own work does that, if it is no
+    layer: what a layer puts out is measured anyway, if it has a graph.
+
+    Values that are broken when they enter a module were broken by the one around it, between two of
+    its parts.
+    """
+
+    def __init__(self, model: nn.Module, note: Noted) -> None:
+        self._model, self._note = model, note
+        self._layers = {module for _, module in layers(model)[0]}
+        self._entered: list[_Entered] = []
+        self._hooks: list[RemovableHandle] = []
+        self.found = False  # whether there is one, or a layer
+
+    def __enter__(self) -> Self:
+        root = root_name(self._model)
+        for name, module in self._model.named_modules():
+            enters, leaves = partial(self._enters, name or root), self._leaves
+            self._hooks += [
+                module.register_forward_pre_hook(enters, with_kwargs=True),
+                # Before the hook that measures the output, which comes after the one at fault.
+                module.register_forward_hook(leaves, with_kwargs=True, prepend=True),
+            ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _enters(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not self.found:
+            self._entered.append(_Entered(name, module, _is_broken((args, kwargs))))
+
+    def _leaves(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self.found:
+            return
+        name, _, was_bad = self._entered.pop()
+        made = first_tensor(output)
+        if made is None or made.isfinite().all():
+            return
+        self.found = True
+        while was_bad and self._entered:
+            name, module, was_bad = self._entered.pop()
+        is_measured = module in self._layers and torch.is_grad_enabled()
+        if not was_bad and not is_measured:
+            self._note(name, kind(module), made)
+
+
+def _is_broken(given: Any) -> bool:
+    """Whether there is a NaN, or an infinity in the first tensor: masks are made of those."""
+    first = first_tensor(given)
+    infinite = first is not None and not bool(first.isfinite().all())
+    return infinite or any(bool(tensor.isnan().any()) for tensor in _tensors(given))
+
+
+def _tensors(given: Any) -> Iterator[Tensor]:
+    if isinstance(given, Tensor):
+        if is_in_memory(given) and given.is_floating_point():
+            yield given
+    elif isinstance(given, dict | list | tuple):
+        for part in given.values() if isinstance(given, dict) else given:
+            yield from _tensors(part)

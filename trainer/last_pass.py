@@ -1,0 +1,191 @@
+"""The forward passes of a step, made again on a copy where nobody looked and the loss broke."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from trainer.activations import Activations
+from trainer.breaking import Breaking
+from trainer.layers import first_tensor, is_compiled
+from trainer.measured import Measured
+from trainer.phase import in_backward, is_training
+
+logger = logging.getLogger("trainer")
+
+MOST_PASSES = 4  # of a step: what more of them were given is not kept
+MOST_LOOKS = 3  # of a run
+MOST_BYTES = 1 << 30  # of a model that is copied
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FAILED = "the forward pass of step %d could not be made again; training goes on"
+
+
+class _Given(NamedTuple):
+    """What a pass was given, and what else it depends on."""
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    versions: list[int]  # of the tensors among them
+    random_state: Tensor  # of torch on the host
+    autocast: dict[str, torch.dtype]  # of the kinds of devices that had it
+    training: bool
+
+
+class LastPass:
+    """Is the hook, on a model, that keeps what it was given in the passes of a step; no copies.
+
+    Nothing is kept of passes without a graph, of those whose arguments belong to another's graph,
+    or where there are too many; then no pass of the step is made again.
+    """
+
+    def __init__(self, model: nn.Module, wanted: bool) -> None:
+        self._model = model
+        self._given: list[_Given] = []
+        self._passes = 0  # since `forget`
+        self._looks = 0
+        self._hook: RemovableHandle | None = None
+        if wanted and not is_compiled(model):
+            self._hook = model.register_forward_pre_hook(self, prepend=True, with_kwargs=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What stands for it in a copy of the model, or in a file of it: does nothing, and can be
+        loaded where this package is not."""
+        return getattr, (nullcontext(), "__exit__")
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Takes down a pass that begins."""
+        if not is_training() or in_backward():
+            return
+        self._passes += 1
+        first, tensors = first_tensor((args, kwargs)), _tensors((args, kwargs))
+        if first is None or self._passes > MOST_PASSES or any(t.grad_fn for t in tensors):
+            self._given.clear()
+            return
+        kinds = (first.device.type, "cpu")
+        autocast = {k: torch.get_autocast_dtype(k) for k in kinds if torch.is_autocast_enabled(k)}
+        versions, state = [tensor._version for tensor in tensors], torch.get_rng_state()
+        self._given.append(_Given(args, kwargs, versions, state, autocast, module.training))
+
+    def forget(self) -> None:
+        """Lets go of the passes of a step."""
+        self._given.clear()
+        self._passes = 0
+
+    def look_again(self, step: int) -> Measured | None:
+        """What the layers put out in the passes of this step, up to the first that is not finite.
+
+        Made again on a copy of the model, without hooks of others, of arguments that are copied,
+        and with the random numbers that the passes had on the host: nothing of it is the loop's.
+        None where that cannot be, where it cannot be what happened since all was finite, or where
+        several processes train the model.
+        """
+        shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if shared or not self._given or len(self._given) < self._passes:
+            return None
+        if self._looks == MOST_LOOKS or _bytes(self._model) > MOST_BYTES:
+            return None
+        self._looks += 1
+        try:
+            with _random_numbers_kept(), torch.inference_mode(False), torch.enable_grad():
+                return self._made_again()
+        except Exception:  # what a model is made of may not be copied
+            logger.debug(_FAILED, step, exc_info=True)
+            return None
+
+    def _made_again(self) -> Measured | None:
+        for given in self._given:
+            tensors = _tensors((given.arguments, given.keywords))
+            changed = [tensor._version for tensor in tensors] != given.versions
+            if changed or self._model.training != given.training:
+                return None
+            _check_plain((given.arguments, given.keywords))
+        twin, others = copy.deepcopy(self._model), 0
+        for module in twin.modules():
+            others += sum(_drop_those_of_others(getattr(module, kind)) for kind in HOOKS)
+        activations = Activations(twin, lambda name: True)
+        activations.watch(False)
+        with Breaking(twin, activations.measured.output) as breaking:
+            for given in self._given:
+                torch.set_rng_state(given.random_state)
+                with ExitStack() as stack:
+                    for kind, dtype in given.autocast.items():
+                        stack.enter_context(torch.autocast(kind, dtype))
+                    arguments, keywords = copy.deepcopy((given.arguments, given.keywords))
+                    twin(*arguments, **keywords)
+        # Hooks of others may be what broke the values.
+        told = breaking.found or not others
+        return activations.measured if told and activations.pause() else None
+
+    def release(self) -> None:
+        """Removes the hook."""
+        self.forget()
+        if self._hook is not None:
+            self._hook.remove()
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    if isinstance(given, Tensor):
+        return [given]
+    if isinstance(given, dict):
+        given = tuple(given.values())
+    if isinstance(given, list | tuple):
+        return [tensor for part in given for tensor in _tensors(part)]
+    return []
+
+
+def _check_plain(given: Any) -> None:
+    """TypeError for what is more than a value: a copy of it may not stand for it."""
+    if isinstance(given, dict):
+        given = (*given.keys(), *given.values())
+    if isinstance(given, list | tuple):
+        for part in given:
+            _check_plain(part)
+    elif not isinstance(given, Tensor | bool | int | float | complex | str | None):
+        raise TypeError(f"a {type(given).__name__} among the arguments")
+
+
+def _drop_those_of_others(hooks: dict[int, Any]) -> int:
+    """Leaves torch's, which compute weights; how many there were besides ours, which do nothing in
+    a copy."""
+    dropped = 0
+    for key, hook in [*hooks.items()]:
+        owner = getattr(hook, "__module__", None) or type(hook).__module__
+        if not owner.startswith("torch."):
+            del hooks[key]
+            dropped += not _is_ours(hook)
+    return dropped
+
+
+def _is_ours(hook: Any) -> bool:
+    """Whether it is what stands for this package's hooks in a copy of a model."""
+    hook = getattr(hook, "func", hook)  # of a partial
+    return isinstance(getattr(hook, "__self__", None), nullcontext | Activations)
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(t.numel() * t.itemsize for t in (*model.parameters(), *model.buffers()))
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """Puts those of Python, NumPy and torch back."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    has_cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_cuda = torch.cuda.get_rng_state_all() if has_cuda else None
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if on_cuda is not None:
+            torch.cuda.set_rng_state_all(on_cuda)
