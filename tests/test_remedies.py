@@ -67,6 +67,10 @@ def test_what_the_configuration_says_already_is_not_proposed() -> None:
     assert proposed("vanishing", "recurrence", *lstm, name="vanishing_rnn") == {
         "model.forget_bias": 1.0
     }
+    open_gates = (*lstm, "model.forget_bias=1.0", "model.layers=8")
+    assert proposed("vanishing", "recurrence", *open_gates, name="vanishing_rnn") == {
+        "model.layers": 2
+    }
     post = proposed("vanishing", "activation", name="postnorm_transformer")
     assert post == {"model.norm": "pre"}
 

@@ -14,6 +14,7 @@ from trainer.diagnosis.thresholds import Thresholds
 RECENT = 8  # losses in which a trend is seen
 GROWN = 10  # times, of the weights, or of a gradient on its way through a sequence
 LEARNT = 0.7  # of the loss at the start: it had fallen
+FAR = 100  # times the loss at the start, where no target that moves leads
 CLEAR = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
 RELAPSED = 0.3  # of the loss at the start: much was learnt
@@ -32,12 +33,13 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
             f"the weights are {grown:.1g} times as large as when the loss was lowest, and it is "
             f"{history.loss_rise:.1g} times that at the start",
             {"weights_over_before": grown, "loss_over_start": history.loss_rise},
+            sightings=1 if history.loss_rise >= CLEAR else 2,
         )  # fmt: skip
     recent = history.losses[-RECENT:]
     if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
         return None
     least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEAR else 1)
-    if not history.largest_update >= least:
+    if not (history.largest_update >= least or history.loss_rise >= FAR):
         return None
     rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:

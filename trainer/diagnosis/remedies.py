@@ -8,6 +8,7 @@ from typing import Any
 
 UPDATE = 5e-3  # of the weights in a step of SGD, which neither starves nor throws them
 ADAPTIVE_UPDATE = 4e-2  # of Adam and its like, whose updates are all of one size
+FEW_LAYERS = 2  # recurrent ones
 CALM = 0.9  # a momentum
 DEEP = 16  # layers, from where start values alone may not be enough
 RISEN = 3  # times the rate of the configuration, by a schedule
@@ -125,6 +126,8 @@ def _proposals(
         if verdict in ("vanishing", "constant_output", "stalled"):
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
             yield {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0, **_recurrent(model)}
+            if int(model.get("layers") or 1) > FEW_LAYERS:
+                yield {"model.layers": FEW_LAYERS}
         else:
             bound = _value(configuration, "clip.max_grad_norm")
             bound = min(1.0, bound / 10) if bound else 1.0
