@@ -28,7 +28,7 @@ ROWS = [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
         *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),
     ],
-    ["plain", "tensor_file", "shards", "held", "programs"],
+    ["plain", "tensor_file", "shards", "held", "programs", "random_numbers"],
     ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "structure", "phase"],
     ["faults"],
     ["config", "diagnosis", "wire"],

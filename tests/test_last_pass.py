@@ -160,6 +160,31 @@ def test_in_the_arithmetic_that_it_was_made_in() -> None:
     assert findings[0].where == "model"
 
 
+def test_tokens() -> None:
+    """Whose numbers are no floating-point ones."""
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(10, 6), nn.Linear(6, 10)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(logarithm(self.embedding(tokens)))
+
+    table = broken_step(Reader(), torch.randint(10, (4, 5))).layers
+    assert table is not None and table.names == ("embedding", "model", "head")
+
+
+def test_no_argument_stops_a_pass() -> None:
+    """Not even a tensor that nothing is known of: it is the model's business."""
+    net = Net()
+    with Monitor(net, found=lambda finding: None) as monitor, torch.inference_mode():
+        unknown = torch.randn(8, 6)
+        with torch.inference_mode(False), torch.enable_grad():
+            monitor._last_pass(net, (unknown,), {})
+        assert not monitor._last_pass._given
+
+
 def test_a_loss_that_breaks_behind_the_layers() -> None:
     """All layers are finite, so it is the loss."""
     net, records = Net(), list[StepRecord]()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from trainer.layers import first_tensor, is_in_memory, kind, layers, root_name
+from trainer.layers import first_tensor, is_in_memory, kind, layers, root_name, tensors
 
 Noted = Callable[[str, str, Tensor], object]  # name, kind and output of a module
 
@@ -48,12 +47,7 @@ class Breaking:
             ]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
 
@@ -80,13 +74,5 @@ def _is_broken(given: Any) -> bool:
     """Whether there is a NaN, or an infinity in the first tensor: masks are made of those."""
     first = first_tensor(given)
     infinite = first is not None and not bool(first.isfinite().all())
-    return infinite or any(bool(tensor.isnan().any()) for tensor in _tensors(given))
-
-
-def _tensors(given: Any) -> Iterator[Tensor]:
-    if isinstance(given, Tensor):
-        if is_in_memory(given) and given.is_floating_point():
-            yield given
-    elif isinstance(given, dict | list | tuple):
-        for part in given.values() if isinstance(given, dict) else given:
-            yield from _tensors(part)
+    known = (t for t in tensors(given) if t.is_floating_point() and is_in_memory(t))
+    return infinite or any(bool(tensor.isnan().any()) for tensor in known)

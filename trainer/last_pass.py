@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from trainer import random_numbers
 from trainer.activations import Activations
 from trainer.breaking import Breaking
-from trainer.layers import first_tensor, is_compiled
+from trainer.layers import is_compiled, is_in_memory, tensors
 from trainer.measured import Measured
 from trainer.phase import in_backward, is_training
 
@@ -66,14 +64,23 @@ class LastPass:
         if not is_training() or in_backward():
             return
         self._passes += 1
-        first, tensors = first_tensor((args, kwargs)), _tensors((args, kwargs))
-        if first is None or self._passes > MOST_PASSES or any(t.grad_fn for t in tensors):
+        try:
+            given = self._taken(module, args, kwargs)
+        except Exception:  # whatever somebody's tensors are, their model is to get them
+            given = None
+        if given is None or self._passes > MOST_PASSES:
             self._given.clear()
-            return
-        kinds = (first.device.type, "cpu")
+        else:
+            self._given.append(given)
+
+    def _taken(self, module: nn.Module, args: Any, kwargs: Any) -> _Given | None:
+        found = [*tensors((args, kwargs))]
+        if any(tensor.grad_fn is not None or not is_in_memory(tensor) for tensor in found):
+            return None
+        kinds = {"cpu", *(tensor.device.type for tensor in found)}
         autocast = {k: torch.get_autocast_dtype(k) for k in kinds if torch.is_autocast_enabled(k)}
-        versions, state = [tensor._version for tensor in tensors], torch.get_rng_state()
-        self._given.append(_Given(args, kwargs, versions, state, autocast, module.training))
+        versions = [tensor._version for tensor in found]
+        return _Given(args, kwargs, versions, torch.get_rng_state(), autocast, module.training)
 
     def forget(self) -> None:
         """Lets go of the passes of a step."""
@@ -81,12 +88,13 @@ class LastPass:
         self._passes = 0
 
     def look_again(self, step: int) -> Measured | None:
-        """What the layers put out in the passes of this step, up to the first that is not finite.
+        """What the layers put out in the passes of this step, and the module that broke the values
+        if it is none.
 
-        Made again on a copy of the model, without hooks of others, of arguments that are copied,
-        and with the random numbers that the passes had on the host: nothing of it is the loop's.
-        None where that cannot be, where it cannot be what happened since all was finite, or where
-        several processes train the model.
+        The passes are made on a copy of the model, without hooks of others, with arguments that are
+        copied and the random numbers that they had on the host: nothing of it is the loop's. None
+        where they cannot be made, where they may not be what happened (something has changed since,
+        or all is finite without the hooks of others), or where several processes train the model.
         """
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         if shared or not self._given or len(self._given) < self._passes:
@@ -95,16 +103,20 @@ class LastPass:
             return None
         self._looks += 1
         try:
-            with _random_numbers_kept(), torch.inference_mode(False), torch.enable_grad():
+            with self._random_numbers(), torch.inference_mode(False), torch.enable_grad():
                 return self._made_again()
         except Exception:  # what a model is made of may not be copied
             logger.debug(_FAILED, step, exc_info=True)
             return None
 
+    def _random_numbers(self) -> AbstractContextManager[None]:
+        cpu = torch.device("cpu")
+        return random_numbers.same(next((p.device for p in self._model.parameters()), cpu))
+
     def _made_again(self) -> Measured | None:
         for given in self._given:
-            tensors = _tensors((given.arguments, given.keywords))
-            changed = [tensor._version for tensor in tensors] != given.versions
+            found = tensors((given.arguments, given.keywords))
+            changed = [tensor._version for tensor in found] != given.versions
             if changed or self._model.training != given.training:
                 return None
             _check_plain((given.arguments, given.keywords))
@@ -130,16 +142,6 @@ class LastPass:
         self.forget()
         if self._hook is not None:
             self._hook.remove()
-
-
-def _tensors(given: Any) -> list[Tensor]:
-    if isinstance(given, Tensor):
-        return [given]
-    if isinstance(given, dict):
-        given = tuple(given.values())
-    if isinstance(given, list | tuple):
-        return [tensor for part in given for tensor in _tensors(part)]
-    return []
 
 
 def _check_plain(given: Any) -> None:
@@ -173,19 +175,3 @@ def _is_ours(hook: Any) -> bool:
 
 def _bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.itemsize for t in (*model.parameters(), *model.buffers()))
-
-
-@contextmanager
-def _random_numbers_kept() -> Iterator[None]:
-    """Puts those of Python, NumPy and torch back."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    has_cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    on_cuda = torch.cuda.get_rng_state_all() if has_cuda else None
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if on_cuda is not None:
-            torch.cuda.set_rng_state_all(on_cuda)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -67,21 +68,24 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def tensors(given: Any) -> Iterator[Tensor]:
+    """All of an output, or of arguments: itself, or inside tuples, lists and dicts."""
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, dict | tuple | list):
+        for part in given.values() if isinstance(given, dict) else given:
+            yield from tensors(part)
+
+
 def first_tensor(output: Any) -> Tensor | None:
-    """The first floating-point tensor of an output: itself, or inside tuples, lists and dicts.
+    """The first floating-point tensor of an output.
 
     Only one with values counts, and they have to be in memory.
     """
-    if isinstance(output, Tensor):
-        numbers = output.is_floating_point() or output.is_complex()
-        return output if numbers and is_in_memory(output) and output.numel() else None
-    if isinstance(output, dict):
-        output = tuple(output.values())
-    if isinstance(output, tuple | list):
-        for part in output:
-            tensor = first_tensor(part)
-            if tensor is not None:
-                return tensor
+    for tensor in tensors(output):
+        numbers = tensor.is_floating_point() or tensor.is_complex()
+        if numbers and is_in_memory(tensor) and tensor.numel():
+            return tensor
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer import optimizers, state
+from trainer import optimizers, random_numbers
 from trainer.autograd import gradients
 from trainer.console import Console
 from trainer.data.batches import Batch
@@ -150,7 +150,7 @@ def run(
             reason = told
             break
         if validates is not None and step % config.validation.every_steps == 0:
-            with state.same_random_numbers(experiment):
+            with random_numbers.same(experiment.device):
                 evaluation = validates(experiment.model)
             keeper.validated(progress, evaluation.cost)
             experiment.schedule.validated(evaluation.cost)

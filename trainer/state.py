@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from trainer import optimizers
+from trainer import optimizers, random_numbers
 from trainer.config import resolved
 from trainer.data.table import Table
 from trainer.experiment import Experiment
@@ -36,7 +32,7 @@ def capture(experiment: Experiment, progress: Progress) -> tuple[dict[str, Tenso
         "optimizer": optimizers.state_dict(experiment.optimizer),
         "schedule": experiment.schedule.state_dict(),
         "batches": experiment.batches.state_dict(),
-        "random": _random_states(experiment),
+        "random": random_numbers.states(experiment.device),
     }
 
 
@@ -57,7 +53,7 @@ def restore(
         experiment.schedule.scale(rate, before)
     experiment.batches.load_state_dict(tree["batches"])
     progress.load_state_dict(tree["progress"])
-    _set_random_states(tree["random"])
+    random_numbers.put_back(tree["random"])
 
 
 def constant(experiment: Experiment) -> dict[str, Any]:
@@ -78,16 +74,6 @@ def fingerprint(experiment: Experiment) -> list[int | str]:
     return found
 
 
-@contextmanager
-def same_random_numbers(experiment: Experiment) -> Iterator[None]:
-    """The context after which the random numbers go on as if nobody had drawn inside."""
-    before = _random_states(experiment)
-    try:
-        yield
-    finally:
-        _set_random_states(before)
-
-
 def _check_sizes(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """ValueError where a parameter's state is of another shape, which torch would not notice."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -97,42 +83,3 @@ def _check_sizes(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> 
         if isinstance(held, Tensor) and held.shape != parameter.shape:
             raise ValueError(f"the optimizer's state has shape {tuple(held.shape)} where the "
                              f"parameter has {tuple(parameter.shape)}")  # fmt: skip
-
-
-def _random_states(experiment: Experiment) -> dict[str, Any]:
-    drawn: dict[str, Any] = np.random.get_state(legacy=False)
-    version, numbers, spare = random.getstate()
-    states: dict[str, Any] = {
-        "python": (version, _tensor(numbers), spare),
-        "numpy": (
-            drawn["bit_generator"],
-            torch.from_numpy(drawn["state"]["key"]),
-            drawn["state"]["pos"],
-            drawn["has_gauss"],
-            drawn["gauss"],
-        ),
-        "torch": torch.get_rng_state(),
-    }
-    if experiment.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    if experiment.device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-@lru_cache(maxsize=1)
-def _tensor(numbers: tuple[int, ...]) -> Tensor:
-    """The same as long as nobody draws."""
-    return torch.tensor(numbers)
-
-
-def _set_random_states(states: Mapping[str, Any]) -> None:
-    version, numbers, spare = states["python"]
-    random.setstate((version, tuple(numbers.tolist()), spare))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
-    if "mps" in states and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(states["mps"])
