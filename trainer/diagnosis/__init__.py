@@ -18,8 +18,8 @@ from trainer.diagnosis import (
     course,
     depth,
     exploding,
+    high_rate,
     mistakes,
-    rate,
     remedies,
     symmetry,
     units,
@@ -40,7 +40,7 @@ OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was obser
 OF_HISTOGRAMS: tuple[Rule, ...] = (symmetry.symmetric_units,)
 OF_STEPS: tuple[Rule, ...] = (
     arithmetic.non_finite, exploding.exploding, arithmetic.underflow,
-    mistakes.starved_update, mistakes.unused_parameter, rate.learning_rate_too_high,
+    mistakes.starved_update, mistakes.unused_parameter, high_rate.learning_rate_too_high,
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
 STANDING = 0.9  # of the loss at the start: hardly lower
@@ -125,6 +125,14 @@ class Diagnosis:
         ended, self._ended = self._ended, []
         return ended
 
+    @property
+    def _piles_up(self) -> bool:
+        """Whether a loop was found that never sets its gradients to zero."""
+        case = self._cases.get("accumulating_gradients")
+        if case is None or case.finding is None or case.symptom is None:
+            return False
+        return case.symptom.blame == "loop"
+
     def _judge(self, verdict: str, symptom: Symptom | None) -> list[Finding]:
         step = self._history.record.step
         case = self._cases.get(verdict)
@@ -186,9 +194,7 @@ class Diagnosis:
             tried = [category, *tried] if found.is_scale else []
             if where is None or symptom.verdict in ("exploding", "signal_blow_up"):
                 where = found.where or where  # of others it is what they are about
-        piled = self._cases.get("accumulating_gradients")
-        piles = piled and piled.finding and piled.finding.cause.startswith("loop")
-        if category == "learning rate" and piles and symptom.level != "info":
+        if category == "learning rate" and self._piles_up and symptom.level != "info":
             tried, category, remedy = [], "loop", remedies.REMEDIES["loop"]
             cause = f"gradients pile up; {cause}"
         if category == "learning rate" and self.configuration is None:

@@ -40,8 +40,8 @@ class Behind(NamedTuple):
 def behind(
     history: History, verdict: str, category: str, configuration: Mapping[str, Any] | None
 ) -> Behind | None:
-    """What is behind a cause of that category: weights that a decay has made small, or what the
-    network is given; None where it is the cause itself."""
+    """What is behind a cause of that category: weights that a decay has made small, dropouts, what
+    the network is given and asked for, or a rate's start values; None where it is the cause."""
     first = history.first_view
     if category not in REPLACED or first is None:
         return None
