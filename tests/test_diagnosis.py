@@ -267,6 +267,20 @@ class TestVanishing:
         assert said(back, back) == ["info"]
         assert said(still, still) == said(back, still) == said(still, back) == ["info", "warning"]
 
+    def test_is_an_alarm_where_a_long_way_back_leads_nowhere(self) -> None:
+        def said(update: float) -> list[str]:
+            steps = (*range(12), 20, 40, 90, 160)
+            shares = [0.5] * 12 + [2e-3, 2e-3, 3e-4, 2e-3]
+            diagnosis, raised = Diagnosis(), []
+            for step, share in zip(steps, shares, strict=True):
+                rows = deep(8, backward=share ** (1 / 6), signal=share ** (1 / 8), update=update)
+                found = diagnosis.add(record(step, rows, optimizer="Adam"))
+                raised += [f.level for f in found if f.verdict == "vanishing"]
+            return raised
+
+        assert said(0.1) == ["info", "warning"]  # the weights have come ten times as far
+        assert said(0.015) == ["info"]
+
     def test_a_signal_of_rounding_that_grows_is_awaited_for_as_long_as_another(self) -> None:
         def said(signals: Iterable[float]) -> list[int]:
             diagnosis = Diagnosis()

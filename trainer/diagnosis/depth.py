@@ -59,8 +59,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     nowhere = history.stays and doublings > thresholds.recovery_doublings
     nowhere &= history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
     judged = certain or steps >= 5 and (moved or stands_still or nowhere)
-    returns = doublings <= thresholds.recovery_doublings and (lost or alone) or history.rebounds
-    recovers = not judged or returns and not certain
+    returns = doublings <= thresholds.recovery_doublings and (lost or alone)
+    recovers = not judged or not certain and (returns or recovery.rebounds(history, thresholds))
     if recovers and "vanishing" not in history.raised:
         return None
     hopeless = certain or signal <= 1e-3

@@ -18,6 +18,7 @@ USUAL = 30.0  # times the input, at most, of an output that was not too large at
 LEFT = 0.3  # of the size of the weights at the start
 STANDING = 0.9  # of the first losses: hardly lower
 HALF = 0.5  # of them: not much lower
+LONG = 10  # times the way after which recovery is judged: enough for one that leads somewhere
 SETTLED = 2 * PATIENCE_STEPS  # steps after which one look is enough
 
 
@@ -76,6 +77,13 @@ def doublings(history: History, thresholds: Thresholds, of_signal: bool = True) 
     flow = history.doublings_of_flow(thresholds.lost_gradient)
     signal = history.doublings_of_signal(thresholds.lost_signal)
     return min(flow, signal) if of_signal else flow
+
+
+def rebounds(history: History, thresholds: Thresholds) -> bool:
+    """Whether signal and flow are on their way back from where they were lowest, other than after
+    a long way in vain: on that they come and go."""
+    in_vain = history.stays and history.path >= LONG * thresholds.moved_path
+    return history.rebounds and not in_vain
 
 
 def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
