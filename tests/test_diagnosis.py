@@ -204,7 +204,7 @@ class TestVanishing:
         def said(left: float) -> set[str]:
             rows = []
             for n, step in enumerate(s for s in STEPS if s <= 150):
-                layers = deep(8, "Tanh", backward=0.2 * 1.06**n, signal=0.2 * 1.06**n, update=0.01)
+                layers = deep(8, "Tanh", backward=0.2 * 1.05**n, signal=0.2 * 1.05**n, update=0.01)
                 layers[-1] = replace(layers[-1], rms=left**n)
                 rows.append(record(step, layers, optimizer="Adam"))
             return alarms(rows)
@@ -281,6 +281,28 @@ class TestVanishing:
         assert said(0.1) == ["info", "warning"]  # the weights have come ten times as far
         assert said(0.015) == ["info"]
 
+    def test_a_signal_that_is_back_in_vain(self) -> None:
+        """Whatever flow there is then: where it leads somewhere the loss falls at once."""
+
+        def said(
+            back: float = 0.5, since: int = 100, last: float = 1.0, first: float = 1e-6
+        ) -> list[tuple[int, str]]:
+            diagnosis, raised = Diagnosis(), []
+            for step in (*range(12), 20, 30, 50, 100, 150):
+                signal = (first if step < since else back) ** (1 / 8)
+                rows = deep(8, signal=signal, update=5e-3)
+                one = record(step, rows, last if step == 150 else 1.0, optimizer="Adam")
+                found = diagnosis.add(one)
+                raised += [(step, f.cause) for f in found if f.verdict == "vanishing" and f.alarm]
+            return raised
+
+        [(step, cause)] = said()
+        assert step == 150 and cause.startswith("initialisation: 8e-07 of the output depended ")
+        assert cause.endswith(
+            " on the sample at first; now 0.4 does, and the loss is still the same"
+        )
+        assert said(since=150) == said(last=0.9) == said(first=0.02) == said(back=5e-4) == []
+
     def test_a_signal_of_rounding_that_grows_is_awaited_for_as_long_as_another(self) -> None:
         def said(signals: Iterable[float]) -> list[int]:
             diagnosis = Diagnosis()
@@ -334,7 +356,8 @@ class TestVanishing:
             return [f.steps[0] for f in found.values() if f.alarm and f.verdict == "vanishing"]
 
         assert said(0.05, 1e-4) == said(1e-3, 0.01) == [150]
-        assert said(0.05, 1e-4, end=0.5) == said(0.2, 1e-4) == said(0.05, 0.05) == []
+        assert said(0.05, 1e-4, end=0.5) == said(0.05, 0.05) == []
+        assert said(0.2, 1e-4) == [300]  # after a way that is ten times as long as another's
         assert said(0.05, 1e-4, update=1e-4) == []  # nor have the weights moved
 
     def test_first_layers_that_stand_still_all_the_way(self) -> None:
@@ -1488,6 +1511,26 @@ class TestLoop:
         assert found(0.0, start=1e-2, until=200) is None  # as at the end of a fine-tuning
         at_zero = (record(s, deep(2, update=0.0), learning_rate=0.0) for s in STEPS)
         assert "starved_update" in alarms(at_zero)
+
+    def test_updates_that_are_put_back(self) -> None:
+        def said(last: float = 0.0, update: float = 1e-3, upto: int = 100) -> list[Finding]:
+            made = run(deep(3, update=update))
+            same = [
+                replace(k, parameter_rms=made[0].parameter_rms * (1 + last * k.step)) for k in made
+            ]
+            found = diagnosed(k for k in same if k.step <= upto)
+            return [f for f in found.values() if f.verdict == "starved_update"]
+
+        [found] = said()
+        assert (found.level, found.steps, found.where) == ("warning", (50, 100), None)
+        assert found.cause == (
+            "undone: updates change the weights by 0.001 of their size, yet for 50 steps each look "
+            "has found them as they were: something puts them back"
+        )
+        assert "a model that is made anew inside the loop" in found.remedy
+        assert said(last=1e-12) == said(upto=40) == []
+        [still] = said(update=0.0)  # of what does not move
+        assert still.cause.startswith("learning rate: ")
 
     def test_updates_that_clipping_leaves_nothing_of(self) -> None:
         def found(clip: float, optimizer: str = "SGD") -> Finding:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from itertools import compress
 
-from trainer.diagnosis import blame, recovery, standstill
+from trainer.diagnosis import blame, recovery, returned, standstill
 from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.recovery import SETTLED
@@ -30,18 +30,23 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     output that is mute, the loss is not asked. No alarm while it is awaited or on its way back.
     """
     first, view = history.first_view, history.view
-    if first is None or view is None or not view.flow_ratio <= 10 * thresholds.lost_gradient:
+    if first is None or view is None or view.dead_row is not None:
         return None
-    if view.dead_row is not None:
+    back = returned.in_vain(history, first, thresholds)
+    if back is not None:
+        return back
+    if not view.flow_ratio <= 10 * thresholds.lost_gradient:
         return None
     steps, signal, ratio = history.steps, view.output_signal, view.flow_ratio
     strong = ratio <= thresholds.lost_gradient / 10
     # Of a single sample nobody knows its signal; that the loss stays has to do.
     alone = math.isnan(signal) and steps >= SETTLED and history.stuck
-    moved = recovery.had_its_way(history, thresholds) or _nothing_moves(history, thresholds)
+    moved = recovery.had_its_way(history, thresholds) or recovery.nothing_moves(history, thresholds)
     lost = recovery.lost(view, thresholds)
     weak = recovery.is_faint(view, thresholds)
     faded = recovery.has_faded(history, first, view, thresholds)
+    given_up = recovery.is_given_up(history, thresholds)
+    faded = faded or given_up and ratio <= thresholds.lost_gradient
     faded = faded or recovery.is_idle(history, view, thresholds)
     left_behind = ratio <= thresholds.lost_gradient and recovery.left_behind(history, thresholds)
     left_behind = left_behind and (history.stays or weak and moved)
@@ -60,7 +65,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     nowhere &= history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
     judged = certain or steps >= 5 and (moved or stands_still or nowhere)
     returns = doublings <= thresholds.recovery_doublings and (lost or alone)
-    recovers = not judged or not certain and (returns or recovery.rebounds(history, thresholds))
+    recovers = not judged or not (certain or given_up) and (returns or history.rebounds)
     if recovers and "vanishing" not in history.raised:
         return None
     hopeless = certain or signal <= 1e-3
@@ -241,10 +246,3 @@ def _shrunk(history: History, first: View, view: View) -> Symptom:
         {"weights_over_start": history.shrunk, "output_over_start": left},
         sightings=1,
     )  # fmt: skip
-
-
-def _nothing_moves(history: History, thresholds: Thresholds) -> bool:
-    """Whether no matrix moves although its steps would grow with its gradient."""
-    still = recovery.largest_update(history) <= thresholds.starved_update
-    settled = history.steps >= SETTLED and not history.rate_is_rising
-    return still and settled and not history.adaptive

@@ -12,7 +12,7 @@ from trainer.diagnosis.chance import Look, look
 from trainer.diagnosis.mark import Mark, doublings, power
 from trainer.diagnosis.rates import Rates
 from trainer.diagnosis.view import Array, View, view
-from trainer.diagnosis.way import Way
+from trainer.diagnosis.way import MOVES, Way
 from trainer.record import StepRecord, is_told
 
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
@@ -20,7 +20,6 @@ FIRST_LOSSES = 12  # that tell how losses differ from batch to batch before they
 RECENT_LOSSES = 5  # whose median is the loss of now
 REBOUND = 3  # times the lowest signal and flow of late
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
-MOVES = 1e-6  # of a matrix, by an update that does something
 SURVIVED_STEPS = 20  # of large updates that adaptive optimizers begin with
 KEPT = 64  # records whose norms and losses are compared with the next
 

@@ -50,12 +50,14 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
 
 def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """The weights have not moved although they have a gradient, or so little that the loss has not,
-    or have stopped before anything was learnt."""
+    or have stopped before anything was learnt, or are put back after each update."""
     record, largest = history.record, recovery.largest_update(history)
     if history.steps < JUDGED_AFTER_STEPS or history.rate_is_rising or history.loss_at_start == 0:
         return None
     if history.raised & {"dead_units", "vanishing", "no_gradient", "signal_collapse"}:
         return None  # which is why
+    if history.way.undone >= JUDGED_AFTER_STEPS:
+        return _put_back(history)
     unmoved = history.path <= thresholds.unmoved_path
     slow = (
         history.steps >= 3 * JUDGED_AFTER_STEPS
@@ -110,6 +112,16 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},
         sightings=1 if unmoved or slow else 2,
     )
+
+
+def _put_back(history: History) -> Symptom:
+    undone, update = history.way.undone, history.update
+    return Symptom(
+        "starved_update", "warning", None, "undone",
+        f"updates change the weights by {update:.1g} of their size, yet for {undone} steps each "
+        "look has found them as they were: something puts them back",
+        {"undone_steps": undone, "update_ratio": update}, sightings=1, confidence=0.99,
+    )  # fmt: skip
 
 
 def _is_left_standing(history: History) -> bool:

@@ -79,11 +79,9 @@ def doublings(history: History, thresholds: Thresholds, of_signal: bool = True) 
     return min(flow, signal) if of_signal else flow
 
 
-def rebounds(history: History, thresholds: Thresholds) -> bool:
-    """Whether signal and flow are on their way back from where they were lowest, other than after
-    a long way in vain: on that they come and go."""
-    in_vain = history.stays and history.path >= LONG * thresholds.moved_path
-    return history.rebounds and not in_vain
+def is_given_up(history: History, thresholds: Thresholds) -> bool:
+    """Whether the loss stays after a long way, on which signal and flow may come and go."""
+    return history.stays and history.path >= LONG * thresholds.moved_path
 
 
 def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
@@ -126,6 +124,13 @@ def left_behind(history: History, thresholds: Thresholds) -> bool:
         return False
     first = first_layers_path(history)
     return first <= thresholds.starved_update * history.steps and history.path >= 10 * first
+
+
+def nothing_moves(history: History, thresholds: Thresholds) -> bool:
+    """Whether no matrix moves although its steps would grow with its gradient."""
+    still = largest_update(history) <= thresholds.starved_update
+    settled = history.steps >= SETTLED and not history.rate_is_rising
+    return still and settled and not history.adaptive
 
 
 def has_faded(history: History, first: View, view: View, thresholds: Thresholds) -> bool:

@@ -38,6 +38,8 @@ REMEDIES = {
     "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
     "loop": "look at the training loop: zero_grad before each backward, a step of the optimizer "
     "after it",
+    "undone": "look for what puts the weights back after a step: a checkpoint that is loaded, "
+    "weights that are copied or a model that is made anew inside the loop",
     "optimizer": "give an optimizer all parameters that are to be trained, or freeze the others",
     "detached": "make output and loss by what has a derivative, and call backward on that loss: no "
     "detach, no argmax, no item, no new tensor on the way",

@@ -9,6 +9,9 @@ import numpy as np
 from trainer.diagnosis.view import Array, matrices
 from trainer.record import StepRecord
 
+SAME = 1e-13  # of a size: rounding of sums that are taken in another order
+MOVES = 1e-6  # of a matrix, by an update that does something
+
 
 @dataclass
 class Way:
@@ -16,12 +19,14 @@ class Way:
     and the paths 0, since biases start at zero and norms at one.
 
     `paths` are the sums of update ratios, each at most 1, since a warm-up or a small rate takes its
-    time.
+    time. `undone` is for how many steps all parameters have had the same sizes at each record,
+    although updates moved them.
     """
 
     updates: Array = field(default_factory=lambda: np.zeros(0))  # the newest ratios
     largest: Array = field(default_factory=lambda: np.zeros(0))  # since they were trained last
     paths: Array = field(default_factory=lambda: np.zeros(0))
+    undone: int = 0
     _ways: Array = field(default_factory=lambda: np.zeros(0))  # at the newest step
     _come: dict[str, float] = field(default_factory=dict)  # paths when others were trained
 
@@ -30,6 +35,10 @@ class Way:
         self.updates = np.where(matrices(record.shapes), record.update_ratio, np.nan)
         ways, self._ways = self._ways, np.minimum(self.updates, 1.0)
         names, last = record.parameters, before or record
+        moved = np.fmax.reduce(ways, initial=0.0) > MOVES
+        sizes, then = record.parameter_rms, last.parameter_rms
+        put_back = moved and len(sizes) == len(then) and np.allclose(sizes, then, SAME, 0.0)
+        self.undone = self.undone + record.step - last.step if put_back else 0
         if last.parameters != names or before is None:  # layers may be trained in turns
             self._come |= zip(last.parameters, self.paths.tolist(), strict=False)
             self.paths = np.array([self._come.get(name, 0.0) for name in names])
