@@ -63,6 +63,17 @@ def run(layers: list[Layer], **keys: object) -> list[StepRecord]:
     return [record(step, layers, loss=1 / (1 + step / 100), **keys) for step in STEPS]  # type: ignore[arg-type]
 
 
+def test_numbers_are_written_out() -> None:
+    """Those of which a reader would have to count the digits, not those of which nobody would."""
+
+    def cause(size: float) -> str:
+        thrown = (record(step, deep(3, update=30.0), input_rms=size) for step in (0, 1))
+        return diagnosed(thrown)["exploding"].cause
+
+    assert "have an RMS of 178; " in cause(178.0) and "have an RMS of 3140; " in cause(3.14e3)
+    assert "have an RMS of 3.14e+08; " in cause(3.14e8)
+
+
 def test_losses_whose_quotient_is_no_float() -> None:
     diagnosis = Diagnosis()
     losses = [1e200, 1e200, 1e-200, *[1e-200] * (len(STEPS) - 3)]
@@ -1391,6 +1402,14 @@ class TestLoop:
         assert found.remedy.startswith("give an optimizer all parameters")
         more = diagnosed(record(s, still, carried=2.0) for s in range(5))["accumulating_gradients"]
         assert more.where is None and more.cause.startswith("loop: ")
+        # One that moves others, as one that was made before the layers were replaced.
+        other = [record(s, [linear(update=0.0)], carried=1.0) for s in STEPS]
+        found = diagnosed(other)
+        assert [*found] == ["accumulating_gradients"]
+        assert found["accumulating_gradients"].where is None
+        assert found["accumulating_gradients"].cause.startswith("optimizer: ")
+        nobody = diagnosed(replace(one, optimizer="") for one in other)
+        assert nobody["accumulating_gradients"].cause.startswith("loop: ")
 
     def test_what_follows_from_gradients_that_pile_up(self) -> None:
         """Is no matter of the rate."""
@@ -1852,6 +1871,18 @@ class TestCourse:
         assert "checkpoint" in gone.remedy
         assert found(False, 0.1) is None and found(True, 0.5) is None
 
+    def test_is_not_over_while_nothing_is_learnt(self) -> None:
+        def said(last: float) -> list[bool]:
+            layers = deep(8, backward=0.4, signal=0.4, update=0.01)
+            steps = (*STEPS, *range(310, 400, 10))
+            found = diagnosed(
+                record(s, layers if s <= 150 else deep(8), loss=1.0 if s <= 150 else last)
+                for s in steps
+            )
+            return [f.resolved for f in found.values() if f.verdict == "vanishing" and f.alarm]
+
+        assert said(1.0) == [False] and said(0.5) == [True]
+
     def test_weights_that_were_replaced(self) -> None:
         """By one update; after fifty steps what came in their place is no better than the start."""
 
@@ -2164,6 +2195,7 @@ class TestInputs:
 
         far, near = found(300.0), found(3.0)
         assert far.cause.startswith("data: the targets are 300 away from an output of 1 (RMS); ")
+        assert "the targets are 180 away from an output" in found(178.0).cause
         assert far.remedy.startswith("scale the targets to a mean of 0 and an RMS of 1; or ")
         assert far.change == {"data.standardize": True}
         assert near.cause.startswith("learning rate: ") and [*near.change] == ["optimizer.lr"]

@@ -30,6 +30,7 @@ ROWS = [
     ],
     ["plain", "tensor_file", "shards", "held", "programs", "random_numbers"],
     ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "structure", "phase"],
+    ["last_activation"],
     ["faults"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from trainer import time_steps
+from trainer import last_activation, time_steps
 from trainer.layers import first_tensor, is_in_memory, kind, layers
 from trainer.measured import Measured
 from trainer.phase import in_backward, is_traced, is_training
@@ -21,7 +21,6 @@ from trainer.record import TIME_STEPS
 from trainer.time_steps import ENDS
 
 logger = logging.getLogger("trainer")
-
 _FAILED = "looking at the layers failed and is off from here on; training goes on"
 
 
@@ -45,6 +44,7 @@ class Activations:
         self._pass = 0  # the number of the forward pass
         self._ahead: Tensor | None = None  # what the first layer without a graph was given
         self._given: Tensor | None = None  # and after it the first one with
+        self._newest: Node | None = None  # what made the output of the layer that was called last
         self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
         self.probes: list[Tensor] = []  # inputs that have a gradient only to be looked at
@@ -94,29 +94,24 @@ class Activations:
         for handle in self._edges:
             handle.remove()
         self._edges, self.probes, self.watching = [], [], False
-        self._ahead = self._given = None
+        self._ahead = self._given = self._newest = None
 
     def _attach(self) -> None:
-        def before(module: nn.Module, hook: Callable[..., Any]) -> None:
-            guarded = partial(self._guarded, hook)
-            self._hooks.append(module.register_forward_pre_hook(guarded, with_kwargs=True))
+        def add(register: Callable[..., RemovableHandle], hook: Callable[..., Any]) -> None:
+            self._hooks.append(register(partial(self._guarded, hook), with_kwargs=True))
 
-        def after(module: nn.Module, hook: Callable[..., Any]) -> None:
-            guarded = partial(self._guarded, hook)
-            self._hooks.append(module.register_forward_hook(guarded, with_kwargs=True))
-
-        before(self._model, self._model_called)
-        after(self._model, self._model_left)
+        add(self._model.register_forward_pre_hook, self._model_called)
+        add(self._model.register_forward_hook, self._model_left)
         for _, module in self._all:
-            before(module, self._calling)
+            add(module.register_forward_pre_hook, self._calling)
         for name, module in self._layers:
             if isinstance(module, nn.RNNBase):
-                before(module, partial(self._sequence_enters, name))
-            after(module, partial(self._called, name, bool(module._parameters)))
+                add(module.register_forward_pre_hook, partial(self._sequence_enters, name))
+            add(module.register_forward_hook, partial(self._called, name, bool(module._parameters)))
         for name, module, wanted in self._holders:
             entered: list[int] = []  # layers, where this one was entered
-            before(module, partial(self._entering, entered))
-            after(module, partial(self._left, name, wanted, entered))
+            add(module.register_forward_pre_hook, partial(self._entering, entered))
+            add(module.register_forward_hook, partial(self._left, name, wanted, entered))
 
     def _guarded(self, hook: Callable[..., Any], *given: Any) -> Any:
         try:
@@ -132,8 +127,12 @@ class Activations:
             self._pass += 1
 
     def _model_left(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if self.watching and not is_traced():
-            self._inside = False
+        if not self.watching or is_traced():
+            return
+        own = last_activation.of(first_tensor(output), self._newest)
+        if own is not None and self._wanted(name := last_activation.name(own)):
+            self._called(name, False, own, args, kwargs, output)
+        self._inside = False
 
     def _entering(self, entered: list[int], module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.watching and is_training():
@@ -236,6 +235,7 @@ class Activations:
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
+        self._newest = node
         if node is not None:
             received = partial(self._received, row, number, call)
             self._edges.append(node.register_prehook(partial(self._guarded, received)))

@@ -21,6 +21,7 @@ from trainer.diagnosis import (
     high_rate,
     mistakes,
     remedies,
+    standstill,
     symmetry,
     units,
 )  # fmt: skip
@@ -44,11 +45,16 @@ OF_STEPS: tuple[Rule, ...] = (
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
 STANDING = 0.9  # of the loss at the start: hardly lower
-SHORT = re.compile(r"\b(\d)e\+0([1-3])\b")  # numbers of one digit that need no exponent
+SHORT = re.compile(r"(?<![\d.])\d(\.\d+)?e\+0[1-5]\b")  # numbers that need no exponent
 ENDED_AFTER = 3  # records in a row without the symptom
 ENDED_AFTER_STEPS = 10  # which the first records are closer than
 # What led to numbers that are not finite is no longer in doubt; nor has it ended while it shows.
 GROWING = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
+# Rules of networks that do not learn.
+IN_VAIN = (
+    "vanishing", "no_gradient", "vanishing_over_time", "signal_collapse", "constant_output",
+    "dead_units", "saturated", "starved_update", "stalled",
+)  # fmt: skip
 
 
 @dataclass
@@ -160,6 +166,8 @@ class Diagnosis:
             return []
         if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
             return []  # where numbers are none nothing has ended well
+        if verdict in IN_VAIN and case.finding.alarm and standstill.in_vain(self._history):
+            return []  # what they led to lasts
         first, now = self._history.first_losses, self._history.recent_loss
         if verdict in GROWING and first:
             falls = case.symptom is not None and case.symptom.blame == "objective" and now < 0
@@ -219,7 +227,7 @@ class Diagnosis:
 
 
 def _in_full(number: re.Match[str]) -> str:
-    return number[1] + "0" * int(number[2])
+    return f"{float(number[0]):.0f}"
 
 
 def _is_in_doubt(history: History) -> bool:

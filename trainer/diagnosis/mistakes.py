@@ -32,14 +32,15 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
     record = history.record
     ratios = dict(zip(record.parameters, record.update_ratio.tolist(), strict=True))
     still = [name for name in record.gradients.names if ratios.get(name) == 0]
-    left = len(still) == carried < len(record.gradients.names)
+    some = carried < len(record.gradients.names)
+    left = len(still) == carried and (some or bool(record.optimizer))
     words = "the gradient of a parameter still holds that of the step before"
     if carried != 1:
         words = f"the gradients of {carried:.0f} parameters still hold those of the step before"
     return Symptom(
         "accumulating_gradients",
         "critical",
-        still[0] if left else None,
+        still[0] if left and some else None,
         "optimizer" if left else "loop",
         f"{words}, and no optimizer moves {'it' if carried == 1 else 'them'}" if left else words,
         {"carried_gradients": carried, "gradient_norm": history.record.gradient_norm},
@@ -56,6 +57,8 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     if history.raised & {"dead_units", "vanishing", "no_gradient", "signal_collapse"}:
         return None  # which is why
+    if history.path == 0 and record.optimizer and "accumulating_gradients" in history.raised:
+        return None  # it moves others
     if history.way.undone >= JUDGED_AFTER_STEPS:
         return _put_back(history)
     unmoved = history.path <= thresholds.unmoved_path
@@ -148,8 +151,8 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
             return None  # somebody moves them all the same, or there is nothing yet to learn
         return Symptom(
             "unused_parameter", "critical", None, "detached",
-            f"none of {len(unused)} parameters gets a gradient: there was no backward pass, or the "
-            "loss does not hang on them",
+            f"none of {len(unused)} parameters gets a gradient: there was no backward pass, the "
+            "loss does not hang on them, or zero_grad came between it and the step",
             {"parameters": len(unused)}, sightings=3, confidence=0.99,
         )  # fmt: skip
     cut = _cut_off(history, {*unused})

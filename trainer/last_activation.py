@@ -1,0 +1,47 @@
+"""What does a model do to its output at last for which it has no module?"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+# Nodes of the graph, which tell what was done, and the modules that do the same.
+MODULES: dict[str, type[nn.Module]] = {
+    "SoftmaxBackward0": nn.Softmax,
+    "LogSoftmaxBackward0": nn.LogSoftmax,
+    "ReluBackward0": nn.ReLU,
+    "SigmoidBackward0": nn.Sigmoid,
+    "TanhBackward0": nn.Tanh,
+}
+RESHAPES = (
+    "View",
+    "UnsafeView",
+    "ReshapeAlias",
+    "Squeeze",
+    "Unsqueeze",
+    "Select",
+    "Transpose",
+    "T",
+)
+AT_MOST = 4  # of them, one after the other
+
+
+def of(output: Tensor | None, newest: Node | None) -> nn.Module | None:
+    """A module of the activation whose result the output is, whatever its shape is since; None
+    where there is none, or the layer that was called last has made it (`newest`)."""
+    node = None if output is None else output.grad_fn
+    for _ in range(AT_MOST):
+        if node is None or node is newest:
+            return None
+        made = MODULES.get(node.name())
+        if made is not None:
+            return made()
+        if node.name().removesuffix("Backward0").rstrip("0123456789") not in RESHAPES:
+            return None
+        node = node.next_functions[0][0]
+    return None
+
+
+def name(activation: nn.Module) -> str:
+    """What it is called among the layers: no module of a model has this name."""
+    return f"forward.{type(activation).__name__.lower()}"
