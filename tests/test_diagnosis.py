@@ -1233,6 +1233,34 @@ class TestNonFinite:
         backward = found(1.0, [math.nan, math.nan, 1.0])
         assert backward.where == "1.weight" and "the loss is finite" in backward.cause
 
+    def test_of_a_derivative_that_nobody_saw(self) -> None:
+        """Weights that are lost behind a loss like all others had a gradient that was none."""
+
+        def found(
+            before: float = 0.9, at: int = 65, norm: float = 1.0, update: float = 1e-3
+        ) -> Finding:
+            diagnosis = Diagnosis()
+            layers = [linear()] * 3
+            for step in STEPS[:15]:
+                last = step == 50
+                rows = [linear(weight_gradient=norm, update=update)] * 3 if last else layers
+                diagnosis.add(record(step, rows))
+            lost = record(at, [linear(weight_gradient=math.nan)] * 3, loss=UNDEFINED)
+            nowhere = np.full_like(lost.parameter_rms, np.nan)
+            diagnosis.add(replace(lost, parameter_rms=nowhere, loss_before=before))
+            return diagnosis.findings[-1]
+
+        assert found().cause == (
+            "operation: the weights themselves are not finite since the step before: its loss was "
+            "still 0.9, its gradient not finite"
+        )
+        assert "a small epsilon in log, sqrt and division" in found().remedy
+        for other in (
+            found(before=30.0), found(before=math.nan), found(at=51), found(norm=500.0),
+            found(update=0.5),
+        ):  # fmt: skip
+            assert "they were before the update of step 50" in other.cause
+
     def test_not_of_a_step_that_a_scaler_skips(self) -> None:
         skipped = [record(s, deep(2, weight_gradient=math.inf), unchanged=1.0) for s in range(4)]
         assert alarms(skipped) == set()

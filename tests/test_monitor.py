@@ -900,3 +900,17 @@ def test_the_loop_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
     exec("from trainer import Monitor" + Loop.source(), names)
     assert list((tmp_path / "runs" / "mine").glob("events.out.tfevents.*"))
+
+
+def test_a_record_knows_the_loss_of_the_step_before() -> None:
+    """Observed or not, if it was a number that nobody had to wait for."""
+    model, made = nn.Linear(2, 1), list[StepRecord]()
+    with Monitor(model, sinks=[made.append], every_steps=100) as monitor:
+        for step, loss in ((70, 0.5), (99, 0.25), (100, 0.125), (150, None), (200, 0.1)):
+            with monitor.step(step, loss):
+                pass
+        for step in (250, 300):
+            with monitor.step(step, torch.tensor(2.0)):
+                pass
+    before = {record.step: record.loss_before for record in made}
+    assert before[100] == 0.25 and math.isnan(before[200]) and before[300] == 2.0

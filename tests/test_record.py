@@ -1,9 +1,10 @@
 """Records survive their wire format bit for bit, and damaged bytes are refused as such."""
 
 import json
+import math
 import struct
 import zlib
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from trainer.record import BINS, MOMENTS, SIGNALS, LayerTable, StepRecord, TensorTable
 from trainer.wire import block as block_module
 from trainer.wire import decode, encode, reading, sheet
-from trainer.wire.layout import MAGIC, NUMBERS
+from trainer.wire.layout import MAGIC, NUMBERS, OLD_MAGIC, layout_of
 
 texts = st.lists(st.text(max_size=8), max_size=4, unique=True).map(tuple)
 patterns = st.integers(0, 2**64 - 1)  # of a float64: every NaN, zero and denormal among them
@@ -151,6 +152,18 @@ def test_a_damaged_block_is_refused(data: st.DataObject) -> None:
         assert "no readable block of step records" in str(error)
     else:  # a few bits of a zlib stream mean nothing
         assert [bits(r) for r in read] == [bits(r) for r in some_records()]
+
+
+def test_a_block_of_before_is_read_without_its_newest_number() -> None:
+    records = some_records()
+    plain = zlib.decompress(encode(records)[len(MAGIC) :])
+    header, count = struct.unpack_from("<II", plain)
+    start, width = 8 + header + 12 * count, sum(layout_of(records[0]).widths())
+    shape = 8, width, count
+    octets = np.frombuffer(plain, np.uint8, math.prod(shape), start).reshape(shape)
+    older = np.delete(octets, NUMBERS.index("loss_before"), axis=1).tobytes()
+    block = OLD_MAGIC + zlib.compress(plain[:start] + older + plain[start + octets.size :])
+    assert [*map(bits, decode(block))] == [bits(replace(r, loss_before=math.nan)) for r in records]
 
 
 @given(st.integers(0, 400))

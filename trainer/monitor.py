@@ -77,7 +77,8 @@ class Monitor:
         self._known: Watched | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
-        self._is_bad = self._is_off = False  # the loss of the last step; the monitor, for good
+        self._loss_before: float | None = None  # of the last step, if it was a number
+        self._is_off = False  # for good
         self._latest: Observation | None = None
         self._reminders = Reminders()
         self._last_pass = LastPass(model, self._section.activation_every_steps is not None)
@@ -149,8 +150,9 @@ class Monitor:
         step, loss = operator.index(step), step_loss.told(loss)
         if self._is_off:
             return UNOBSERVED
-        was_bad, self._is_bad = self._is_bad, step_loss.is_bad(loss)
-        observed = always or self.observes(step) or self._is_bad and not was_bad
+        before, self._loss_before = self._loss_before, step_loss.number(loss)
+        breaks = step_loss.is_bad(loss) and not step_loss.is_bad(before)
+        observed = always or self.observes(step) or breaks
         if observed:
             step_loss.check(loss)
             self._learn()
@@ -168,13 +170,14 @@ class Monitor:
             self._reminders.tell(RESTARTED, step, self._previous[0])
         self._warn_unless_entered()
         self._previous = step, now
-        again = self._last_pass.look_again(step) if self._is_bad and not was_bad else None
+        again = self._last_pass.look_again(step) if breaks else None
         self._latest = Observation(
             step=step,
             watched=self._watched(),
             activations=self._activations,
             again=again,
             loss=loss,
+            loss_before=before,
             optimizer=optimizer,
             before=left,
             histograms=due(step, self._section.histogram_every_steps),

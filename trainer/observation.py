@@ -67,6 +67,7 @@ class Observation(Unobserved):
         activations: Activations,
         again: Measured | None,  # of passes made again, in place of what is measured now
         loss: Tensor | float | None,
+        loss_before: float | None,
         optimizer: torch.optim.Optimizer | None,
         before: Leftover | None,
         histograms: bool,
@@ -79,7 +80,7 @@ class Observation(Unobserved):
         self._activations = activations
         self._again = again
         self._layers: Measured | None = None
-        self._loss = loss
+        self._loss, self._loss_before = loss, loss_before
         self._optimizer = optimizer
         self._before = before  # None: the step before was not observed
         self._histograms = histograms
@@ -220,6 +221,7 @@ class Observation(Unobserved):
             update_ratio=ratio,
             unchanged_fraction=unchanged,
             layers=layers,
+            loss_before=_number(self._loss_before),
         )
 
 

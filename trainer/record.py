@@ -145,7 +145,8 @@ class StepRecord:
 
     A number that does not apply is NaN: `loss` and `clip_coefficient` when the loop told of none,
     `step_ms` at the first record, `update_ratio` of a parameter that is all zeros,
-    `carried_gradients` when the step before was not observed.
+    `carried_gradients` when the step before was not observed, `loss_before` where nobody waited for
+    that loss.
     """
 
     step: int
@@ -166,6 +167,7 @@ class StepRecord:
     update_ratio: NDArray[np.float64]  # (P,) RMS(after - before) / RMS(before)
     unchanged_fraction: NDArray[np.float64]  # (P,) of the values that the update left as they were
     layers: LayerTable | None = None  # at the steps whose activations are observed
+    loss_before: float = math.nan  # of the step before, observed or not
 
     def own_flows(self) -> list[float]:
         """‖weights‖·‖their gradient‖ of each matrix that has a gradient, in their order: blind to

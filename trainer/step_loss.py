@@ -14,6 +14,11 @@ def told(loss: Tensor | float | None) -> Tensor | float | None:
     return loss
 
 
+def number(loss: Tensor | float | None) -> float | None:
+    """A loss that is told as a number; nobody waits for one that is elsewhere."""
+    return None if isinstance(loss, Tensor) else loss
+
+
 def is_bad(loss: Tensor | float | None) -> bool:
     """Whether a number is not finite; nobody waits for one that is elsewhere."""
     return loss is not None and not isinstance(loss, Tensor) and not math.isfinite(loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 import numpy as np
 
@@ -20,6 +21,8 @@ REPLACED = 1.0  # way of the weights after which others have taken their place
 STANDING = 0.9  # of the loss at the start: hardly lower
 ROOTS = ("model", "(model)")
 RISEN = 1.1  # times the loss at the start: it went up before it was none
+USUAL = 3  # times the losses and gradients before, at most
+KNOWN = 5  # losses
 SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
 
 
@@ -60,9 +63,12 @@ def _place(
         # What comes behind the fault gets a gradient that is finite, what comes before does not.
         name = record.parameters[int(np.flatnonzero(bad_weights)[-1])]
         words = "the weights themselves are not finite"
+        where = None if bad_weights.all() and len(bad_weights) > 1 else name
+        if _broke_backward(history, thresholds):
+            words += f" since the step before: its loss was still {record.loss_before:.3g}, its "
+            return where, "operation", words + "gradient not finite"
         if history.before is not None:
             words += f"; they were before the update of step {history.before.step}"
-        where = None if bad_weights.all() and len(bad_weights) > 1 else name
         return where, _why_large(history, thresholds), words
     if view is not None:
         if view.table.has_input and not math.isfinite(view.input_rms):
@@ -114,6 +120,23 @@ def _place(
     words = "the gradient is not finite from there to the first layers"
     words = f"the loss is finite, and {words}" if is_told(record.loss) else words
     return where, _why_large(history, thresholds), words
+
+
+def _broke_backward(history: History, thresholds: Thresholds) -> bool:
+    """Whether weights were lost behind a loss like those before it, of which gradients and updates
+    had not grown: nothing was too large, so a derivative was not defined."""
+    record, before, first = history.record, history.before, history.first_view
+    if before is None or before.step >= record.step - 1 or len(history.losses) < 2:
+        return False
+    if any(dtype in NARROW for dtype in record.dtypes):
+        return False
+    if first is not None and first.recurrent is not None:
+        return False
+    usual = record.loss_before <= USUAL * median(history.losses[-KNOWN:])
+    grown = bool(history.norms) and history.norms[-1] >= USUAL * median(history.norms)
+    known = before.update_ratio[~np.isnan(before.update_ratio)].tolist()
+    thrown = history.rates.raised_for or median([0.0, *known]) >= thresholds.thrown_update
+    return usual and not (grown or thrown)
 
 
 def _who(view: View, row: int, parameters: tuple[str, ...]) -> str:

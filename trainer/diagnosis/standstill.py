@@ -7,6 +7,7 @@ from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 BETTER = 0.9  # times the loss of a guess for the gradient that is there
+SCALED = 1e-4  # of it: the gradient is that of a larger loss than was told, as of a scaled one
 ARRIVED = 0.01  # of the loss at the start
 FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
 
@@ -43,6 +44,6 @@ def has_learnt(history: History) -> bool:
     if not history.marks:
         return False
     mark = history.mark
-    told = bool(history.guesses) and history.guesses[-1].surprise <= BETTER
+    told = bool(history.guesses) and SCALED <= history.guesses[-1].surprise <= BETTER
     fits = target.distance(mark) <= FITS * mark.output * mark.signal
     return fits if target.is_squared(history) else told

@@ -16,7 +16,8 @@ from trainer.record import INPUT, MOMENTS, SIGNALS, StepRecord, TensorTable
 # many bins a row uses, the distance of each from the one before, the bytes of a count and the
 # counts. Numbers stand byte plane by byte plane, column by column, so that equal signs, exponents
 # and zeros are together.
-MAGIC = b"GRAD\x02"
+MAGIC = b"GRAD\x03"
+OLD_MAGIC = b"GRAD\x02"  # of blocks whose records lack the last of the NUMBERS
 MAX_BLOCK_BYTES = 1 << 30  # uncompressed, and of all histograms with their empty bins
 # The parts of a record's numbers in their order; the layers' where their outputs were observed.
 PARTS = (

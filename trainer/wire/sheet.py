@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.record import BINS, MOMENTS
-from trainer.wire.layout import MAGIC, MAX_BLOCK_BYTES, PARTS, Layout, unplanes
+from trainer.wire.layout import MAGIC, MAX_BLOCK_BYTES, NUMBERS, OLD_MAGIC, PARTS, Layout, unplanes
 
 OF_PARAMETERS, OF_LAYERS = 0, 1  # the tables of gradients
+
+
+NOT_A_NUMBER = np.array([np.nan], "<f8").view(np.uint8)
 
 
 class Bins(NamedTuple):
@@ -94,9 +97,9 @@ def readable() -> Iterator[None]:
 
 
 def _sheets(block: bytes) -> list[Sheet]:
-    stream = zlib.decompressobj()
-    body, at = stream.decompress(block.removeprefix(MAGIC), MAX_BLOCK_BYTES), 0
-    if not (block.startswith(MAGIC) and stream.eof and not stream.unused_data):
+    stream, is_old = zlib.decompressobj(), block.startswith(OLD_MAGIC)
+    body, at = stream.decompress(block[len(MAGIC) :], MAX_BLOCK_BYTES), 0
+    if not (block.startswith((MAGIC, OLD_MAGIC)) and stream.eof and not stream.unused_data):
         raise ValueError("it starts as something else, is cut off, too large or goes on too long")
 
     def take(dtype: str, count: int) -> NDArray[Any]:
@@ -117,8 +120,11 @@ def _sheets(block: bytes) -> list[Sheet]:
     found = []
     for number, layout in enumerate(layouts):
         places = np.flatnonzero(which == number)
-        shape = 8, sum(layout.widths()), len(places)
+        shape = 8, sum(layout.widths()) - is_old, len(places)
         octets = take("u1", shape[0] * shape[1] * shape[2]).reshape(shape)
+        if is_old:
+            unknown = np.broadcast_to(NOT_A_NUMBER[:, None], (8, len(places)))
+            octets = np.insert(octets, len(NUMBERS) - 1, unknown, axis=1)
         tables = [bins(len(places) * len(names)) if has else None for names, has in layout.tables()]
         found.append(Sheet(layout, places, steps[places], octets, (tables[0], tables[1])))
     if at != len(body) or sum(len(s.places) for s in found) != len(which):
