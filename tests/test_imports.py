@@ -30,7 +30,7 @@ ROWS = [
     ],
     ["plain", "tensor_file", "shards", "held", "programs", "random_numbers"],
     ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "structure", "phase"],
-    ["last_activation"],
+    ["last_activation", "strangers"],
     ["faults"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],

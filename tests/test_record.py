@@ -154,16 +154,18 @@ def test_a_damaged_block_is_refused(data: st.DataObject) -> None:
         assert [bits(r) for r in read] == [bits(r) for r in some_records()]
 
 
-def test_a_block_of_before_is_read_without_its_newest_number() -> None:
+def test_a_block_of_before_is_read_without_its_newest_numbers() -> None:
     records = some_records()
     plain = zlib.decompress(encode(records)[len(MAGIC) :])
     header, count = struct.unpack_from("<II", plain)
     start, width = 8 + header + 12 * count, sum(layout_of(records[0]).widths())
     shape = 8, width, count
     octets = np.frombuffer(plain, np.uint8, math.prod(shape), start).reshape(shape)
-    older = np.delete(octets, NUMBERS.index("loss_before"), axis=1).tobytes()
+    new = ("loss_before", "strangers")
+    older = np.delete(octets, [*map(NUMBERS.index, new)], axis=1).tobytes()
     block = OLD_MAGIC + zlib.compress(plain[:start] + older + plain[start + octets.size :])
-    assert [*map(bits, decode(block))] == [bits(replace(r, loss_before=math.nan)) for r in records]
+    unknown = dict.fromkeys(new, math.nan)
+    assert [*map(bits, decode(block))] == [bits(replace(r, **unknown)) for r in records]
 
 
 @given(st.integers(0, 400))

@@ -77,7 +77,7 @@ class Monitor:
         self._known: Watched | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
-        self._loss_before: float | None = None  # of the last step, if it was a number
+        self._losses = step_loss.Losses(model)
         self._is_off = False  # for good
         self._latest: Observation | None = None
         self._reminders = Reminders()
@@ -123,6 +123,7 @@ class Monitor:
         for last in records:
             if self._diagnoses:
                 self._diagnose(last, [known] if known else [])
+        self._losses.is_first = last is None
         if last is not None and last.step == step - 1:
             self._leftover = Leftover(last.step, [None] * len(self._watched().parameters))
         self.watch(step)
@@ -147,12 +148,10 @@ class Monitor:
         in the host's memory that is no finite number when that of the step before was one. The
         context's `record` is there at its end; None if the step is not observed.
         """
-        step, loss = operator.index(step), step_loss.told(loss)
+        step, loss = operator.index(step), self._losses.take(loss)
         if self._is_off:
             return UNOBSERVED
-        before, self._loss_before = self._loss_before, step_loss.number(loss)
-        breaks = step_loss.is_bad(loss) and not step_loss.is_bad(before)
-        observed = always or self.observes(step) or breaks
+        observed = always or self.observes(step) or self._losses.breaks
         if observed:
             step_loss.check(loss)
             self._learn()
@@ -170,14 +169,14 @@ class Monitor:
             self._reminders.tell(RESTARTED, step, self._previous[0])
         self._warn_unless_entered()
         self._previous = step, now
-        again = self._last_pass.look_again(step) if breaks else None
+        again = self._last_pass.look_again(step) if self._losses.breaks else None
         self._latest = Observation(
             step=step,
             watched=self._watched(),
             activations=self._activations,
             again=again,
             loss=loss,
-            loss_before=before,
+            losses=self._losses,
             optimizer=optimizer,
             before=left,
             histograms=due(step, self._section.histogram_every_steps),

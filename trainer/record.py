@@ -146,7 +146,7 @@ class StepRecord:
     A number that does not apply is NaN: `loss` and `clip_coefficient` when the loop told of none,
     `step_ms` at the first record, `update_ratio` of a parameter that is all zeros,
     `carried_gradients` when the step before was not observed, `loss_before` where nobody waited for
-    that loss.
+    that loss, `strangers` after the first record.
     """
 
     step: int
@@ -168,6 +168,8 @@ class StepRecord:
     unchanged_fraction: NDArray[np.float64]  # (P,) of the values that the update left as they were
     layers: LayerTable | None = None  # at the steps whose activations are observed
     loss_before: float = math.nan  # of the step before, observed or not
+    # Parameters that the loss hangs on and neither the model nor an optimizer has.
+    strangers: float = math.nan
 
     def own_flows(self) -> list[float]:
         """‖weights‖·‖their gradient‖ of each matrix that has a gradient, in their order: blind to

@@ -1,10 +1,37 @@
-"""The loss of a step, as a loop tells it."""
+"""The losses of the steps, one after the other, as a loop tells them."""
 
 from __future__ import annotations
 
 import math
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from trainer import strangers
+
+
+class Losses:
+    """What is known of the newest one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._newest: float | None = None
+        self.before: float | None = None  # that of the step before, if it was a number
+        self.is_first = True
+        self.strangers = math.nan  # as the first one tells
+
+    def take(self, loss: Tensor | float | None) -> Tensor | float | None:
+        """The next loss, as it was `told`."""
+        if self.is_first and isinstance(loss, Tensor) and loss.numel() == 1:
+            self.strangers = strangers.count(self._model, loss)
+            self.is_first = False
+        loss = told(loss)
+        self.before, self._newest = self._newest, None if isinstance(loss, Tensor) else loss
+        return loss
+
+    @property
+    def breaks(self) -> bool:
+        """Whether the newest number is not finite, and the one before was not such a number."""
+        return _is_bad(self._newest) and not _is_bad(self.before)
 
 
 def told(loss: Tensor | float | None) -> Tensor | float | None:
@@ -14,18 +41,12 @@ def told(loss: Tensor | float | None) -> Tensor | float | None:
     return loss
 
 
-def number(loss: Tensor | float | None) -> float | None:
-    """A loss that is told as a number; nobody waits for one that is elsewhere."""
-    return None if isinstance(loss, Tensor) else loss
-
-
-def is_bad(loss: Tensor | float | None) -> bool:
-    """Whether a number is not finite; nobody waits for one that is elsewhere."""
-    return loss is not None and not isinstance(loss, Tensor) and not math.isfinite(loss)
-
-
 def check(loss: Tensor | float | None) -> None:
     """ValueError for what is not one number."""
     if isinstance(loss, Tensor) and loss.numel() != 1:
         shape = tuple(loss.shape)
         raise ValueError(f"step: loss is the cost, one number; got a tensor of shape {shape}")
+
+
+def _is_bad(loss: float | None) -> bool:
+    return loss is not None and not math.isfinite(loss)

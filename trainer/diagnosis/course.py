@@ -179,7 +179,9 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     if first is None or view is None or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
         return None
     doubled = chance.doubled(view, history.record)
-    if history.path < thresholds.moved_path / (30 if doubled else 3):
+    vain = standstill.in_vain(history) and not standstill.falls(history)
+    strangers = vain and history.strangers > 0
+    if history.path < thresholds.moved_path / (30 if doubled or strangers else 3):
         return None
     beyond = target.beyond(history, history.mark) if history.stays else None
     large, small, dropped = (
@@ -188,8 +190,12 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
         behind.too_much_dropped(view),
     )
     sized = large is not None or small is not None
-    vain = sized and standstill.in_vain(history) and not standstill.falls(history)
-    if doubled is not None and not standstill.falls(history):
+    vain = vain and sized
+    if strangers:
+        category = "unregistered"
+        words = f"nothing is learnt; the loss hangs on {history.strangers:.0f} parameters that "
+        words += "neither the model nor an optimizer has"
+    elif doubled is not None and not standstill.falls(history):
         category = "last activation"
         words = f"nothing is learnt but to guess: a {doubled} comes before a loss that has its own"
     elif beyond is not None:

@@ -51,6 +51,7 @@ class History:
     largest_update: float = 0.0  # of the median over the matrices, so far
     first_update: float = math.nan  # the same, of the first update that did something
     rates: Rates = field(default_factory=Rates)
+    strangers: float = math.nan  # of the first record
     moved_at: int = 0  # steps after the first record, of the latest update that did something
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     alike: list[str] | None = None  # matrices whose units were copies of each other all the time
@@ -66,6 +67,7 @@ class History:
         if self.before is None:
             self.first_step, self.first_sizes = record.step, record.parameter_rms
             self.first_parameters = record.parameters
+            self.strangers = record.strangers
         self.record = record
         self.way.add(record, self.before)
         self.known = [ratio for ratio in self.updates.tolist() if ratio == ratio]

@@ -41,6 +41,8 @@ REMEDIES = {
     "undone": "look for what puts the weights back after a step: a checkpoint that is loaded, "
     "weights that are copied or a model that is made anew inside the loop",
     "optimizer": "give an optimizer all parameters that are to be trained, or freeze the others",
+    "unregistered": "keep layers where the model finds them: in a ModuleList in place of a list, "
+    "made once and not in forward",
     "detached": "make output and loss by what has a derivative, and call backward on that loss: no "
     "detach, no argmax, no item, no new tensor on the way",
     "memory": "raise the bias of the forget gate, shorten the sequence, or let attention or a skip "

@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.record import BINS, MOMENTS
-from trainer.wire.layout import MAGIC, MAX_BLOCK_BYTES, NUMBERS, OLD_MAGIC, PARTS, Layout, unplanes
+from trainer.wire.layout import (
+    MAGIC,
+    MAX_BLOCK_BYTES,
+    NEW,
+    NUMBERS,
+    OLD_MAGIC,
+    PARTS,
+    Layout,
+    unplanes,
+)
 
 OF_PARAMETERS, OF_LAYERS = 0, 1  # the tables of gradients
 
@@ -120,11 +129,11 @@ def _sheets(block: bytes) -> list[Sheet]:
     found = []
     for number, layout in enumerate(layouts):
         places = np.flatnonzero(which == number)
-        shape = 8, sum(layout.widths()) - is_old, len(places)
+        shape = 8, sum(layout.widths()) - (NEW if is_old else 0), len(places)
         octets = take("u1", shape[0] * shape[1] * shape[2]).reshape(shape)
         if is_old:
-            unknown = np.broadcast_to(NOT_A_NUMBER[:, None], (8, len(places)))
-            octets = np.insert(octets, len(NUMBERS) - 1, unknown, axis=1)
+            unknown = np.broadcast_to(NOT_A_NUMBER[:, None, None], (8, NEW, len(places)))
+            octets = np.insert(octets, [len(NUMBERS) - NEW] * NEW, unknown, axis=1)
         tables = [bins(len(places) * len(names)) if has else None for names, has in layout.tables()]
         found.append(Sheet(layout, places, steps[places], octets, (tables[0], tables[1])))
     if at != len(body) or sum(len(s.places) for s in found) != len(which):

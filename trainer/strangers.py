@@ -1,0 +1,44 @@
+"""How many parameters does a loss hang on that are neither the model's nor any optimizer's?"""
+
+from __future__ import annotations
+
+import gc
+import math
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+MOST = 50_000  # nodes of a graph that are looked at, in some milliseconds
+
+
+def count(model: nn.Module, loss: Tensor) -> float:
+    """Their number; NaN for a loss without a graph or with too large a one.
+
+    So are those of layers in a plain list, which no module knows, or that are made anew in every
+    forward pass.
+    """
+    if loss.grad_fn is None:
+        return math.nan
+    own, seen, ahead = {*map(id, model.parameters())}, {loss.grad_fn}, [loss.grad_fn]
+    found: dict[int, nn.Parameter] = {}
+    while ahead:
+        node = ahead.pop()
+        leaf = getattr(node, "variable", None)  # of those that add up gradients
+        if isinstance(leaf, nn.Parameter) and id(leaf) not in own:
+            found[id(leaf)] = leaf
+        more = {after for after, _ in node.next_functions if after is not None} - seen
+        seen |= more
+        ahead += more
+        if len(seen) > MOST:
+            return math.nan
+    if found:  # a search through all objects, of which some do things when asked for their class
+        everything = gc.get_objects()
+        optimizers = [thing for thing in everything if issubclass(type(thing), Optimizer)]
+        held = {
+            id(parameter)
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        found = {key: leaf for key, leaf in found.items() if key not in held}
+    return float(len(found))
