@@ -1718,19 +1718,25 @@ class TestLoop:
             assert other is None or other.level == "info"
 
     def test_weights_that_a_decay_has_shrunk(self) -> None:
-        def cause(left: float, decay: float = 5.0) -> str:
-            rows = [record(s, deep(12, backward=0.2, signal=0.2)) for s in (0, 1)]
-            rows[1] = replace(rows[1], parameter_rms=left * rows[0].parameter_rms)
+        def made(left: float, first: float = 1.0) -> list[StepRecord]:
+            lost = [record(s, deep(12, backward=0.2, signal=0.2)) for s in (1, 2)]
+            begins = record(0, deep(12, backward=first))
+            lost = [replace(one, parameter_rms=left * begins.parameter_rms) for one in lost]
+            return [begins, *lost]
+
+        def cause(left: float, decay: float = 5.0, first: float = 1.0) -> str:
+            rows = made(left, first)
             found = diagnosed(rows, optimizer={"lr": 0.1, "weight_decay": decay})["vanishing"]
             assert (found.change == {"optimizer.weight_decay": 0.0}) == (found.cause[0] == "d")
             return found.cause
 
         assert cause(0.02).startswith("decay: the weights have shrunk to 0.02 of what they began ")
         assert cause(0.5).startswith("initialisation: ")
-        both = [record(s, deep(12, backward=0.2, signal=0.2)) for s in (0, 1)]
-        both[1] = replace(both[1], parameter_rms=0.05 * both[0].parameter_rms)
-        assert diagnosed(both)["vanishing"].cause.startswith("decay: ")  # in a loop of one's own
+        # In a loop of one's own.
+        assert diagnosed(made(0.05))["vanishing"].cause.startswith("decay: ")
         assert cause(0.02, decay=0.0).startswith("initialisation: ")
+        # What never had a gradient shrinks for want of it.
+        assert cause(0.02, first=0.3).startswith("initialisation: ")
 
     def test_unused(self) -> None:
         spare = run([*deep(2), linear(gradient=None, weight_gradient=None)])
@@ -2213,6 +2219,7 @@ class TestInputs:
         assert far is not None and far.level == "warning" and far.steps[0] == 150
         assert "the targets are 300 away from an output of 20 (RMS)" in far.cause
         assert far.change == {"data.standardize": True}
+        assert far.remedy == "scale inputs and targets to a mean of 0 and an RMS of 1"
         for near in (found(20.0, 0.1), found(300.0, 100.0), found(300.0, 20.0, power=1)):
             assert near is None or near.level == "info"
 

@@ -14,6 +14,7 @@ from trainer.diagnosis.order import DROPOUTS
 from trainer.diagnosis.recovery import LEFT
 from trainer.diagnosis.view import View
 
+NEVER = 1e-5  # flow at the first layers / at the last ones: those get no gradient
 JUMP = 100.0  # times what a layer is given
 LARGE = 3.0  # times, by the weights of half of the layers
 TALL = 10.0  # times, by its weights, which start values for its size make one or two
@@ -48,7 +49,10 @@ def behind(
     decay = configuration is None or configuration.get("optimizer", {}).get("weight_decay")
     # Nobody knows that of another's loop: there is less to be left.
     left = LEFT**2 if configuration is None else LEFT
-    if decay and verdict in TOO_SMALL | {"dead_units"} and history.shrunk <= left:
+    # What gets no gradient at all from the start shrinks because of that.
+    follows = verdict == "vanishing" and first.flow_ratio <= NEVER
+    small = verdict in TOO_SMALL | {"dead_units"} and not follows
+    if decay and small and history.shrunk <= left:
         words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
         return Behind("decay", words, remedies.REMEDIES["decay"])
     taken = too_much_dropped(first)

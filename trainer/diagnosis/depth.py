@@ -83,7 +83,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     thrown = history.largest_update >= thresholds.thrown_update
     if left_behind and ratio == 0 and view.is_cut:
         found = replace(found, category="blocked")
-    elif thrown and not recovery.lost(first, thresholds):
+    elif thrown and not recovery.is_faint(first, thresholds):
         found = replace(found, category="learning rate")
     evidence = {
         "flow_first_over_last": ratio,

@@ -72,6 +72,8 @@ def remedy(verdict: str, blame: str) -> str:
         if verdict == "starved_update":
             return "raise the learning rate"
         return "lower the learning rate (by 3 to 10 at first), warm it up, or bound the gradient"
+    if blame == "data" and verdict == "stalled":
+        return "scale inputs and targets to a mean of 0 and an RMS of 1"
     if blame == "activation" and verdict in GROWN:
         return (
             "use an activation that grows no faster than its input (ReLU, GELU), or normalise "
