@@ -293,17 +293,22 @@ class TestVanishing:
         assert said(0.015) == ["info"]
 
     def test_a_signal_that_is_back_in_vain(self) -> None:
-        """Whatever flow there is then: where it leads somewhere the loss falls at once."""
+        """Whatever flow there is then: where it leads somewhere the loss falls at once, of a
+        classifier; nobody knows by how much another one can."""
 
         def said(
-            back: float = 0.5, since: int = 100, last: float = 1.0, first: float = 1e-6
+            back: float = 0.5,
+            since: int = 100,
+            last: float = 1.0,
+            first: float = 1e-6,
+            classes: bool = True,
         ) -> list[tuple[int, str]]:
             diagnosis, raised = Diagnosis(), []
             for step in (*range(12), 20, 30, 50, 100, 150):
                 signal = (first if step < since else back) ** (1 / 8)
                 rows = deep(8, signal=signal, update=5e-3)
                 one = record(step, rows, last if step == 150 else 1.0, optimizer="Adam")
-                found = diagnosis.add(one)
+                found = diagnosis.add(guessing(one) if classes else one)
                 raised += [(step, f.cause) for f in found if f.verdict == "vanishing" and f.alarm]
             return raised
 
@@ -313,6 +318,7 @@ class TestVanishing:
             " on the sample at first; now 0.4 does, and the loss is still the same"
         )
         assert said(since=150) == said(last=0.9) == said(first=0.02) == said(back=5e-4) == []
+        assert said(classes=False) == []
 
     def test_a_signal_of_rounding_that_grows_is_awaited_for_as_long_as_another(self) -> None:
         def said(signals: Iterable[float]) -> list[int]:
@@ -1595,7 +1601,7 @@ class TestLoop:
         found = diagnosed(run(rows))["unused_parameter"]
         assert (found.level, found.steps, found.where) == ("critical", (0, 300), None)
         assert found.cause.startswith("detached: none of 4 parameters gets a gradient: ")
-        assert "no argmax" in found.remedy
+        assert "argmax" in found.remedy
         assert alarms(run(rows)[:2]) == set()
 
     def test_no_step_of_an_optimizer(self) -> None:
@@ -1745,6 +1751,21 @@ class TestLoop:
         cut = [replace(k, gradient=None, weight_gradient=None) for k in deep(2)[:-1]]
         found = diagnosed(run([*cut, linear()]))["unused_parameter"]
         assert found.level == "warning" and found.where == "2"
+
+    def test_half_of_the_weights_unused_where_nothing_is_learnt(self) -> None:
+        def found(unused: int, fall: float = 0.0) -> Finding:
+            spare = [linear(gradient=None, weight_gradient=None)] * unused
+            rows = [linear(), linear(), *spare]
+            made = (record(s, rows, loss=1 - fall * s) for s in STEPS)
+            return diagnosed(made)["unused_parameter"]
+
+        half = found(2)
+        assert (half.level, half.where) == ("warning", "2.weight")
+        assert half.cause.startswith(
+            "detached: 2 of 4 parameters get no gradient, and nothing is learnt"
+        )
+        assert "no detach, no_grad, " in half.remedy
+        assert found(1).level == found(2, fall=2e-3).level == "info"
 
     def test_underflow(self) -> None:
         tiny = deep(2, weight_gradient=1e-9)

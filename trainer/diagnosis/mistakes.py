@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
 from statistics import median
 
 import numpy as np
@@ -12,6 +13,7 @@ from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import matrices
 from trainer.record import owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
@@ -139,7 +141,7 @@ def _is_left_standing(history: History) -> bool:
 
 def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None:
     """A parameter that is trained gets no gradient; an alarm where the layers that the data pass
-    first are cut off from the loss, or all are."""
+    first are cut off from the loss, or all are, or half of the matrices where nothing is learnt."""
     record = history.record
     given = {*record.gradients.names}
     unused = [name for name in record.parameters if name not in given]
@@ -156,12 +158,16 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
             {"parameters": len(unused)}, sightings=3, confidence=0.99,
         )  # fmt: skip
     cut = _cut_off(history, {*unused})
+    known = compress(record.parameters, matrices(record.shapes).tolist())
+    got = [name in given for name in known]
+    missed = standstill.in_vain(history) and 2 * sum(got) <= len(got)
+    words = f"{len(unused)} of {len(record.parameters)} parameters get no gradient"
     return Symptom(
         "unused_parameter",
-        "warning" if cut else "info",
+        "warning" if cut or missed else "info",
         cut or unused[0],
-        "detached" if cut else "unused",
-        f"{len(unused)} of {len(record.parameters)} parameters get no gradient",
+        "detached" if cut or missed else "unused",
+        f"{words}, and nothing is learnt" if missed and not cut else words,
         {"parameters": len(unused)},
         sightings=3,
     )

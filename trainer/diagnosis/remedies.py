@@ -44,7 +44,7 @@ REMEDIES = {
     "unregistered": "keep layers where the model finds them: in a ModuleList in place of a list, "
     "made once and not in forward",
     "detached": "make output and loss by what has a derivative, and call backward on that loss: no "
-    "detach, no argmax, no item, no new tensor on the way",
+    "detach, no_grad, argmax or item, no new tensor on the way",
     "memory": "raise the bias of the forget gate, shorten the sequence, or let attention or a skip "
     "lead back to its start",
     "dropout": "lower the dropout",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from trainer.diagnosis import blame
+from trainer.diagnosis import blame, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.recovery import ROUNDING, SETTLED
 from trainer.diagnosis.symptom import Symptom
@@ -17,14 +17,17 @@ BACK = 1e3  # times the signal that was lost
 
 def in_vain(history: History, first: View, thresholds: Thresholds) -> Symptom | None:
     """A signal that was lost at first has been there again for fifty steps, a thousand times as
-    large, and the loss is still the first: the weights came where it leads nowhere. Where it leads
-    somewhere the loss falls as soon as it is there.
+    large, and the loss of a classifier is still the first, that of a guess: the weights came where
+    it leads nowhere. Where it leads somewhere the loss falls as soon as it is there; by how much,
+    nobody knows of other losses.
     """
     then, now, losses = first.output_signal, history.mark, history.first_losses
     if not (then <= thresholds.lost_signal and history.path >= thresholds.moved_path and losses):
         return None
     enough, stands = BACK * max(then, ROUNDING["float32"]), STANDS * median(losses)
     if not (now.signal >= enough and history.stays and history.loss >= stands):
+        return None
+    if not standstill.guesses(history):
         return None
     since, latest = history.first_step + SETTLED, now.step - PATIENCE_STEPS
     looks = [mark for mark in history.marks if since <= mark.step <= latest]
