@@ -313,7 +313,7 @@ class TestVanishing:
             return raised
 
         [(step, cause)] = said()
-        assert step == 150 and cause.startswith("initialisation: 8e-07 of the output depended ")
+        assert step == 150 and cause.startswith("activation: 8e-07 of the output depended ")
         assert cause.endswith(
             " on the sample at first; now 0.4 does, and the loss is still the same"
         )

@@ -37,7 +37,7 @@ class Way:
         names, last = record.parameters, before or record
         moved = np.fmax.reduce(ways, initial=0.0) > MOVES
         sizes, then = record.parameter_rms, last.parameter_rms
-        put_back = moved and len(sizes) == len(then) and np.allclose(sizes, then, SAME, 0.0)
+        put_back = moved and len(sizes) == len(then) and (abs(sizes - then) <= SAME * then).all()
         self.undone = self.undone + record.step - last.step if put_back else 0
         if last.parameters != names or before is None:  # layers may be trained in turns
             self._come |= zip(last.parameters, self.paths.tolist(), strict=False)
