@@ -1267,6 +1267,13 @@ class TestNonFinite:
         ):  # fmt: skip
             assert "they were before the update of step 50" in other.cause
 
+    def test_what_it_leads_to_is_no_news(self) -> None:
+        lost = deep(8, backward=0.2, signal=0.2)
+        broken = [*lost[:-1], replace(lost[-1], weight_gradient=math.nan)]
+        healthy = [record(s, deep(8)) for s in STEPS[:5]]
+        assert alarms([*healthy, *[record(s, broken) for s in STEPS[5:]]]) == {"non_finite"}
+        assert alarms([*healthy, *[record(s, lost) for s in STEPS[5:]]]) == {"vanishing"}
+
     def test_not_of_a_step_that_a_scaler_skips(self) -> None:
         skipped = [record(s, deep(2, weight_gradient=math.inf), unchanged=1.0) for s in range(4)]
         assert alarms(skipped) == set()

@@ -110,7 +110,7 @@ class Diagnosis:
                 rules = (*rules, *OF_NEIGHBOURS)
             for rule in rules:
                 changed += self._judge(rule.__name__, rule(history, self.thresholds))
-            if "non_finite" in self._raised:
+            if any(finding.verdict == "non_finite" for finding in changed):
                 for verdict in GROWING:
                     case = self._cases.get(verdict)
                     if case is not None and case.symptom is not None and case.finding is None:
@@ -148,8 +148,9 @@ class Diagnosis:
             case = self._cases[verdict] = _Case(step)
         case.seen, case.missed, case.symptom = case.seen + 1, 0, symptom
         if case.finding is None:
-            if case.seen < symptom.sightings:
-                return []
+            follows = "non_finite" in self._raised and not self._history.is_finite
+            if case.seen < symptom.sightings or follows:
+                return []  # what numbers do that are none is no news
             return [self._raise(verdict, case, symptom)]
         higher = LEVELS.index(symptom.level) > LEVELS.index(case.finding.level)
         case.finding = replace(case.finding, steps=(case.first_step, step))
