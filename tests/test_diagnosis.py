@@ -2239,12 +2239,21 @@ class TestInputs:
         return record(step, rows, loss=away**power, input_rms=min(max(output, 1.0), 25.0))
 
     def test_targets_that_are_far_away(self) -> None:
-        def found(away: float, output: float, power: float = 2) -> Finding | None:
-            rows = [self.squared(s, away, output, power, update=0.01) for s in STEPS]
+        def found(
+            away: float, output: float, power: float = 2, left: float = 1.0
+        ) -> Finding | None:
+            sizes = [away if s < 12 else left * away for s in STEPS]
+            rows = [
+                self.squared(s, size, output, power, update=0.01)
+                for s, size in zip(STEPS, sizes, strict=True)
+            ]
             return diagnosed(rows, data={"standardize": False}).get("stalled")
 
         far = found(300.0, 20.0)
         assert far is not None and far.level == "warning" and far.steps[0] == 150
+        # Batches of such losses differ.
+        noisy, falls = found(300.0, 20.0, left=0.96), found(300.0, 20.0, left=0.9)
+        assert noisy is not None and noisy.level == "warning" and falls is None
         assert "the targets are 300 away from an output of 20 (RMS)" in far.cause
         assert far.change == {"data.standardize": True}
         assert far.remedy == "scale inputs and targets to a mean of 0 and an RMS of 1"

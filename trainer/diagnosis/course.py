@@ -183,7 +183,10 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     strangers = vain and history.strangers > 0
     if history.path < thresholds.moved_path / (30 if doubled or strangers else 3):
         return None
-    beyond = target.beyond(history, history.mark) if history.stays else None
+    # Losses of single batches differ more than a tenth, but not all of them.
+    first_loss = median(history.first_losses or [math.inf])
+    stands = history.stays or history.recent_loss >= LOWER * first_loss
+    beyond = target.beyond(history, history.mark) if stands else None
     large, small, dropped = (
         behind.too_large(first),
         behind.too_small(first),
