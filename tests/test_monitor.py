@@ -902,9 +902,10 @@ def test_the_loop_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list((tmp_path / "runs" / "mine").glob("events.out.tfevents.*"))
 
 
-def test_a_record_knows_the_loss_of_the_step_before() -> None:
+def test_a_record_of_lost_weights_knows_the_loss_of_the_step_before() -> None:
     """Observed or not, if it was a number that nobody had to wait for."""
     model, made = nn.Linear(2, 1), list[StepRecord]()
+    model.bias.data[:] = math.inf
     with Monitor(model, sinks=[made.append], every_steps=100) as monitor:
         for step, loss in ((70, 0.5), (99, 0.25), (100, 0.125), (150, None), (200, 0.1)):
             with monitor.step(step, loss):
@@ -912,5 +913,9 @@ def test_a_record_knows_the_loss_of_the_step_before() -> None:
         for step in (250, 300):
             with monitor.step(step, torch.tensor(2.0)):
                 pass
+        model.bias.data[:] = 0.0
+        with monitor.step(400, 2.0):
+            pass
     before = {record.step: record.loss_before for record in made}
     assert before[100] == 0.25 and math.isnan(before[200]) and before[300] == 2.0
+    assert math.isnan(before[400])

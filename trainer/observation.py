@@ -223,7 +223,8 @@ class Observation(Unobserved):
             update_ratio=ratio,
             unchanged_fraction=unchanged,
             layers=layers,
-            loss_before=_number(self._loss_before),
+            # Who goes on with a run does not know it; weights of such a run are never lost.
+            loss_before=math.nan if np.isfinite(rms).all() else _number(self._loss_before),
             strangers=self._strangers,
         )
 

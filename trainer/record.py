@@ -145,8 +145,8 @@ class StepRecord:
 
     A number that does not apply is NaN: `loss` and `clip_coefficient` when the loop told of none,
     `step_ms` at the first record, `update_ratio` of a parameter that is all zeros,
-    `carried_gradients` when the step before was not observed, `loss_before` where nobody waited for
-    that loss, `strangers` after the first record.
+    `carried_gradients` when the step before was not observed, `loss_before` where all weights are
+    finite or nobody waited for that loss, `strangers` after the first record.
     """
 
     step: int
