@@ -1885,6 +1885,26 @@ class TestCourse:
         assert said(later=0.2) == said(update=0.09) == said(end=0.005) == set()
         assert said(optimizer="SGD") == said(rate=0.01) == set()
 
+    def test_weights_that_have_outgrown_those_at_the_start(self) -> None:
+        def found(
+            grown: float = 150.0, loss: float = 1.0, update: float = 20.0, upto: int = 50
+        ) -> Finding | None:
+            made = []
+            for s in [step for step in STEPS if step <= upto]:
+                one = record(s, deep(3, update=1e-2 if s else update), loss=loss if s > 5 else 1.0,
+                             optimizer="Adam")  # fmt: skip
+                sizes = one.parameter_rms * (grown if s > 5 else 1.0)
+                made.append(replace(one, parameter_rms=sizes))
+            return diagnosed(made).get("learning_rate_too_high")
+
+        high = found()
+        assert high is not None and (high.level, high.steps[0]) == ("warning", 40)
+        assert high.cause == (
+            "learning rate: an update changed the weights by 20 of their size, they are 200 times "
+            "as large as at the start, and the loss is not lower"
+        )
+        assert found(grown=50.0) is found(loss=0.5) is found(update=0.05) is found(upto=30) is None
+
     def test_weights_that_grew_while_the_loss_rose(self) -> None:
         """Tenfold since it was lowest, and to twice that at the start."""
 
@@ -2305,7 +2325,8 @@ class TestInputs:
             "data: after 150 steps nothing is learnt but to guess; the inpu"
         )
         assert raw.change == {"data.standardize": True}
-        assert found(20.0) is None and found(80.0, last=0.5) is None  # which is on its way
+        assert found(20.0) is found(80.0, last=0.5) is found(80.0, last=0.95) is None
+        assert found(80.0, last=0.98) is not None  # which is not on its way
         assert found(80.0, kind="BatchNorm1d") is None  # which is made for any size
 
     def test_small_inputs_of_which_nothing_is_learnt(self) -> None:

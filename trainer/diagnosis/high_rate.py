@@ -14,6 +14,8 @@ FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
 SETTLED = 20  # steps after which a loss should be back at where it started
+OUTGROWN = 100  # times the weights at the start
+HARDLY = 0.9  # of the loss at the start
 BLUNT = 0.2  # of the signal at the start
 FALLEN = 0.1  # of the first rate, with which nothing comes back either
 LEFT = 0.1  # of the loss at the start: much has been learnt, however little of a signal it took
@@ -24,6 +26,7 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     have risen for it and do not come down, or a signal that is gone since."""
     return (
         _has_risen(history, thresholds)
+        or _has_outgrown(history, thresholds)
         or _has_blunted(history, thresholds)
         or _has_unlearnt(history, thresholds)
     )
@@ -80,6 +83,24 @@ def _were_replaced(history: History) -> bool:
     above = history.recent_loss > ABOVE * history.loss_at_start > 0
     blunt = view.output_signal <= first.output_signal / 10
     return history.largest_update >= 1 and above and blunt and history.loss > history.loss_at_start
+
+
+def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Whether large updates made the weights a hundred times what they were, for no lower loss."""
+    thrown = history.largest_update >= thresholds.thrown_update
+    late, start, grown = history.steps >= 2 * SETTLED, history.loss_at_start, history.shrunk
+    stands = min(history.loss, history.recent_loss) >= HARDLY * start > 0
+    if not (late and thrown and stands and OUTGROWN <= grown < math.inf):
+        return None
+    return Symptom(
+        "learning_rate_too_high",
+        "warning",
+        None,
+        "learning rate",
+        f"an update changed the weights by {history.largest_update:.1g} of their size, they are "
+        f"{grown:.1g} times as large as at the start, and the loss is not lower",
+        {"largest_update_ratio": history.largest_update, "weights_over_start": grown},
+    )
 
 
 def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:

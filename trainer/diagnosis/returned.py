@@ -11,7 +11,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
-STANDS = 0.95  # of the first losses
+STANDS = 0.98  # of the first losses
 BACK = 1e3  # times the signal that was lost
 
 

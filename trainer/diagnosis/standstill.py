@@ -7,6 +7,7 @@ from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 BETTER = 0.9  # times the loss of a guess for the gradient that is there
+FALLING = 0.96  # of the latest losses
 SCALED = 1e-4  # of it: the gradient is that of a larger loss than was told, as of a scaled one
 ARRIVED = 0.01  # of the loss at the start
 FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
@@ -14,8 +15,8 @@ FITS = 0.7  # times what of the output depends on the sample: errors of what has
 
 def guesses(history: History) -> bool:
     """Whether a classifier does so after three times the steps that an adaptive optimizer is given:
-    its loss may have started above that and fallen to it."""
-    late = history.steps >= 3 * PATIENCE_STEPS
+    its loss may have started above that and fallen to it, but does not fall any more."""
+    late = history.steps >= 3 * PATIENCE_STEPS and history.loss >= FALLING * history.recent_loss
     looks = sum(look.is_a_guess for look in history.guesses) >= RECENT_LOSSES - 1
     return late and looks and not target.is_squared(history)
 
