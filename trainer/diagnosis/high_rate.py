@@ -59,11 +59,7 @@ def _has_risen(history: History, thresholds: Thresholds) -> Symptom | None:
     what = f"an update changed the weights by {history.largest_update:.1g} of their size"
     if times:
         what = f"the rate was raised to {rate / history.rates.first:.1g} times what it was"
-    return Symptom(
-        "learning_rate_too_high",
-        "warning",
-        None,
-        "learning rate",
+    return _found(
         f"{what} and the loss is {history.loss_rise:.1g} times that at the start",
         {
             "largest_update_ratio": history.largest_update,
@@ -92,11 +88,7 @@ def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
     stands = min(history.loss, history.recent_loss) >= HARDLY * start > 0
     if not (late and thrown and stands and OUTGROWN <= grown < math.inf):
         return None
-    return Symptom(
-        "learning_rate_too_high",
-        "warning",
-        None,
-        "learning rate",
+    return _found(
         f"an update changed the weights by {history.largest_update:.1g} of their size, they are "
         f"{grown:.1g} times as large as at the start, and the loss is not lower",
         {"largest_update_ratio": history.largest_update, "weights_over_start": grown},
@@ -120,11 +112,7 @@ def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
     signals = [view.output_signal, *(m.signal for m in history.marks if m.step >= since)]
     if not max(signals) <= BLUNT * first.output_signal:
         return None
-    return Symptom(
-        "learning_rate_too_high",
-        "warning",
-        None,
-        "learning rate",
+    return _found(
         f"an update changed the weights by {history.largest_update:.1g} of their size, and since "
         f"then {view.output_signal:.1g} of the output depends on the sample, of which "
         f"{first.output_signal:.1g} did",
@@ -143,13 +131,15 @@ def _has_unlearnt(history: History, thresholds: Thresholds) -> Symptom | None:
     if len(since) < 2 or not min(since) >= thresholds.risen_loss * before > 0:
         return None  # the first loss at a raised rate is from before
     rate = history.record.learning_rate
-    return Symptom(
-        "learning_rate_too_high",
-        "warning",
-        None,
-        "learning rate",
+    return _found(
         f"the rate was raised to {rate / history.rates.first:.1g} times what it was, and the loss "
         f"is {min(since) / before:.1g} times and more what it was",
         {"loss_over_before": min(since) / before, "learning_rate": rate},
         sightings=1,
+    )
+
+
+def _found(cause: str, evidence: dict[str, float], sightings: int = 2) -> Symptom:
+    return Symptom(
+        "learning_rate_too_high", "warning", None, "learning rate", cause, evidence, sightings
     )
