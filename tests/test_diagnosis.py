@@ -1573,8 +1573,10 @@ class TestLoop:
         assert "starved_update" in alarms(at_zero)
 
     def test_updates_that_are_put_back(self) -> None:
-        def said(last: float = 0.0, update: float = 1e-3, upto: int = 100) -> list[Finding]:
-            made = run(deep(3, update=update))
+        def said(
+            last: float = 0.0, update: float = 1e-3, upto: int = 200, fall: float = 0.0
+        ) -> list[Finding]:
+            made = [record(s, deep(3, update=update), loss=1 - fall * s) for s in STEPS]
             same = [
                 replace(k, parameter_rms=made[0].parameter_rms * (1 + last * k.step)) for k in made
             ]
@@ -1582,13 +1584,14 @@ class TestLoop:
             return [f for f in found.values() if f.verdict == "starved_update"]
 
         [found] = said()
-        assert (found.level, found.steps, found.where) == ("warning", (50, 100), None)
+        assert (found.level, found.steps, found.where) == ("warning", (150, 200), None)
         assert found.cause == (
-            "undone: updates change the weights by 0.001 of their size, yet for 50 steps each look "
-            "has found them as they were: something puts them back"
+            "undone: updates change the weights by 0.001 of their size, yet for 150 steps each "
+            "look has found them as they were: something puts them back"
         )
         assert "a model that is made anew inside the loop" in found.remedy
-        assert said(last=1e-12) == said(upto=40) == []
+        # Signs that change have the same size, and learn.
+        assert said(last=1e-12) == said(upto=100) == said(fall=2e-3) == []
         [still] = said(update=0.0)  # of what does not move
         assert still.cause.startswith("learning rate: ")
 
@@ -1964,6 +1967,17 @@ class TestCourse:
             return [f.resolved for f in found.values() if f.verdict == "vanishing" and f.alarm]
 
         assert said(1.0) == [False] and said(0.5) == [True]
+
+    def test_parameters_that_nobody_has_are_named_where_nothing_is_learnt(self) -> None:
+        def found(strangers: float) -> Finding:
+            made = [record(s, deep(3, update=0.01)) for s in STEPS]
+            return diagnosed([replace(made[0], strangers=strangers), *made[1:]])["stalled"]
+
+        assert found(4.0).level == found(0.0).level == "info"  # somebody may train them after all
+        assert found(4.0).cause.startswith("unregistered: after ")
+        assert found(4.0).cause.endswith("; it hangs on 4 parameters that the model has not")
+        assert "in a ModuleList in place of a list" in found(4.0).remedy
+        assert found(0.0).cause.startswith("stalled: ")
 
     def test_weights_that_were_replaced(self) -> None:
         """By one update; after fifty steps what came in their place is no better than the start."""

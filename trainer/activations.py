@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import last_activation, time_steps
@@ -44,7 +44,6 @@ class Activations:
         self._pass = 0  # the number of the forward pass
         self._ahead: Tensor | None = None  # what the first layer without a graph was given
         self._given: Tensor | None = None  # and after it the first one with
-        self._newest: Node | None = None  # what made the output of the layer that was called last
         self.watching = False
         self.seconds = 0.0  # spent measuring since `watch`
         self.probes: list[Tensor] = []  # inputs that have a gradient only to be looked at
@@ -94,7 +93,7 @@ class Activations:
         for handle in self._edges:
             handle.remove()
         self._edges, self.probes, self.watching = [], [], False
-        self._ahead = self._given = self._newest = None
+        self._ahead = self._given = None
 
     def _attach(self) -> None:
         def add(register: Callable[..., RemovableHandle], hook: Callable[..., Any]) -> None:
@@ -129,7 +128,7 @@ class Activations:
     def _model_left(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not self.watching or is_traced():
             return
-        own = last_activation.of(first_tensor(output), self._newest)
+        own = last_activation.of(first_tensor(output), [each for _, each in self._all])
         if own is not None and self._wanted(name := last_activation.name(own)):
             self._called(name, False, own, args, kwargs, output)
         self._inside = False
@@ -235,7 +234,6 @@ class Activations:
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
-        self._newest = node
         if node is not None:
             received = partial(self._received, row, number, call)
             self._edges.append(node.register_prehook(partial(self._guarded, received)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
 # Nodes of the graph, which tell what was done, and the modules that do the same.
 MODULES: dict[str, type[nn.Module]] = {
@@ -26,16 +27,16 @@ RESHAPES = (
 AT_MOST = 4  # of them, one after the other
 
 
-def of(output: Tensor | None, newest: Node | None) -> nn.Module | None:
+def of(output: Tensor | None, layers: Sequence[nn.Module]) -> nn.Module | None:
     """A module of the activation whose result the output is, whatever its shape is since; None
-    where there is none, or the layer that was called last has made it (`newest`)."""
+    where there is none, or one of the layers is of its kind and may have made it."""
     node = None if output is None else output.grad_fn
     for _ in range(AT_MOST):
-        if node is None or node is newest:
+        if node is None:
             return None
         made = MODULES.get(node.name())
         if made is not None:
-            return made()
+            return None if any(type(layer) is made for layer in layers) else made()
         if node.name().removesuffix("Backward0").rstrip("0123456789") not in RESHAPES:
             return None
         node = node.next_functions[0][0]

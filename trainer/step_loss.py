@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 from torch import Tensor, nn
 
@@ -22,8 +23,9 @@ class Losses:
     def take(self, loss: Tensor | float | None) -> Tensor | float | None:
         """The next loss, as it was `told`."""
         if self.is_first and isinstance(loss, Tensor) and loss.numel() == 1:
-            self.strangers = strangers.count(self._model, loss)
             self.is_first = False
+            with suppress(Exception):  # of what it is told there is all kinds
+                self.strangers = strangers.count(self._model, loss)
         loss = told(loss)
         self.before, self._newest = self._newest, None if isinstance(loss, Tensor) else loss
         return loss

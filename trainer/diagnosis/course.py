@@ -149,10 +149,13 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
     recent = median(history.losses[-6:])
     if recent < (0.9 if raised else 0.97) * history.loss_at_start:
         return None
+    words = f"after {history.steps} steps the loss is {recent / history.loss_at_start:.2f} of"
+    words, category = f"{words} that at the start", "stalled"
+    if history.strangers > 0:  # others may train them
+        words += f"; it hangs on {history.strangers:.0f} parameters that the model has not"
+        category = "unregistered"
     return Symptom(
-        "stalled", "info", None, "stalled",
-        f"after {history.steps} steps the loss is {recent / history.loss_at_start:.2f} of"
-        " that at the start",
+        "stalled", "info", None, category, words,
         {"loss": recent, "loss_at_start": history.loss_at_start, "path": history.path},
     )  # fmt: skip
 
@@ -179,9 +182,7 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     if first is None or view is None or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
         return None
     doubled = chance.doubled(view, history.record)
-    vain = standstill.in_vain(history) and not standstill.falls(history)
-    strangers = vain and history.strangers > 0
-    if history.path < thresholds.moved_path / (30 if doubled or strangers else 3):
+    if history.path < thresholds.moved_path / (30 if doubled else 3):
         return None
     # Losses of single batches differ more than a tenth, but not all of them.
     first_loss = median(history.first_losses or [math.inf])
@@ -193,12 +194,8 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
         behind.too_much_dropped(view),
     )
     sized = large is not None or small is not None
-    vain = vain and sized
-    if strangers:
-        category = "unregistered"
-        words = f"nothing is learnt; the loss hangs on {history.strangers:.0f} parameters that "
-        words += "neither the model nor an optimizer has"
-    elif doubled is not None and not standstill.falls(history):
+    vain = sized and standstill.in_vain(history) and not standstill.falls(history)
+    if doubled is not None and not standstill.falls(history):
         category = "last activation"
         words = f"nothing is learnt but to guess: a {doubled} comes before a loss that has its own"
     elif beyond is not None:

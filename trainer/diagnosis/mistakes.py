@@ -61,7 +61,8 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         return None  # which is why
     if history.path == 0 and record.optimizer and "accumulating_gradients" in history.raised:
         return None  # it moves others
-    if history.way.undone >= JUDGED_AFTER_STEPS:
+    # Weights of one size may change their signs and learn.
+    if history.way.undone >= JUDGED_AFTER_STEPS and standstill.in_vain(history):
         return _put_back(history)
     unmoved = history.path <= thresholds.unmoved_path
     slow = (
