@@ -104,4 +104,6 @@ def test_what_goes_wrong_while_they_are_counted_is_nothing_to_the_loop() -> None
     assert strangers.count(model, model(torch.randn(3, 4)).sum()) == 4
     kept.param_groups = [{}]
     losses = step_loss.Losses(model)
-    assert losses.take(model(torch.randn(3, 4)).sum()) is not None and math.isnan(losses.strangers)
+    assert losses.take(model(torch.randn(3, 4)).sum()) is not None and math.isnan(
+        losses.strangers()
+    )

@@ -27,7 +27,8 @@ _FAILED = "looking at the layers failed and is off from here on; training goes o
 class Activations:
     """Measures every call of every layer from `watch` to `release`; nothing is left attached after.
 
-    What a layer is `layers` says; its output is the first floating-point tensor it returns. The
+    What a layer is `layers` says; its output is the first floating-point tensor it returns. What a
+    model does to its own output at last counts as one, too, as `last_activation` says. The
     gradient is taken by a hook on the edge that the output has when it is made: a later operation
     in place does not change what is measured. The input is the first such tensor among the
     arguments of the layer that is executed first. What goes wrong in here ends the measuring for
@@ -128,7 +129,7 @@ class Activations:
     def _model_left(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not self.watching or is_traced():
             return
-        own = last_activation.of(first_tensor(output), [each for _, each in self._all])
+        own = last_activation.of(first_tensor(output), (each for _, each in self._all))
         if own is not None and self._wanted(name := last_activation.name(own)):
             self._called(name, False, own, args, kwargs, output)
         self._inside = False

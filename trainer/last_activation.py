@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ RESHAPES = (
 AT_MOST = 4  # of them, one after the other
 
 
-def of(output: Tensor | None, layers: Sequence[nn.Module]) -> nn.Module | None:
+def of(output: Tensor | None, layers: Iterable[nn.Module]) -> nn.Module | None:
     """A module of the activation whose result the output is, whatever its shape is since; None
     where there is none, or one of the layers is of its kind and may have made it."""
     node = None if output is None else output.grad_fn

@@ -20,7 +20,6 @@ from trainer.leftover import Leftover
 from trainer.measured import Measured
 from trainer.record import UNDEFINED, StepRecord, TensorTable
 from trainer.shards import here
-from trainer.step_loss import Losses
 from trainer.update import Update
 from trainer.watched import Watched
 
@@ -68,7 +67,8 @@ class Observation(Unobserved):
         activations: Activations,
         again: Measured | None,  # of passes made again, in place of what is measured now
         loss: Tensor | float | None,
-        losses: Losses,
+        loss_before: float | None,
+        strangers: float,
         optimizer: torch.optim.Optimizer | None,
         before: Leftover | None,
         histograms: bool,
@@ -81,8 +81,8 @@ class Observation(Unobserved):
         self._activations = activations
         self._again = again
         self._layers: Measured | None = None
-        self._loss, self._loss_before = loss, losses.before
-        self._strangers, losses.strangers = losses.strangers, math.nan  # told once
+        self._loss, self._loss_before = loss, loss_before
+        self._strangers = strangers
         self._optimizer = optimizer
         self._before = before  # None: the step before was not observed
         self._histograms = histograms

@@ -18,17 +18,22 @@ class Losses:
         self._newest: float | None = None
         self.before: float | None = None  # that of the step before, if it was a number
         self.is_first = True
-        self.strangers = math.nan  # as the first one tells
+        self._strangers = math.nan  # as the first one tells
 
     def take(self, loss: Tensor | float | None) -> Tensor | float | None:
         """The next loss, as it was `told`."""
         if self.is_first and isinstance(loss, Tensor) and loss.numel() == 1:
             self.is_first = False
             with suppress(Exception):  # of what it is told there is all kinds
-                self.strangers = strangers.count(self._model, loss)
+                self._strangers = strangers.count(self._model, loss)
         loss = told(loss)
         self.before, self._newest = self._newest, None if isinstance(loss, Tensor) else loss
         return loss
+
+    def strangers(self) -> float:
+        """How many the first one hangs on; told once, NaN from then on."""
+        count, self._strangers = self._strangers, math.nan
+        return count
 
     @property
     def breaks(self) -> bool:

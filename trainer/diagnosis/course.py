@@ -184,7 +184,7 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     doubled = chance.doubled(view, history.record)
     if history.path < thresholds.moved_path / (30 if doubled else 3):
         return None
-    # Losses of single batches differ more than a tenth, but not all of them.
+    # Where batches differ the newest losses need not be those of the first, but are no tenth lower.
     first_loss = median(history.first_losses or [math.inf])
     stands = history.stays or history.recent_loss >= LOWER * first_loss
     beyond = target.beyond(history, history.mark) if stands else None
