@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainer import monitor, report
+from trainer import checkup, report
 from trainer.finding import Finding
 from trainer.record import StepRecord
 
@@ -51,6 +51,9 @@ def standin(told: Told) -> Callable[..., Any]:
             self._findings |= {(finding.verdict, finding.where): finding for finding in new}
             return new
 
+        def end(self, step: int, loss: float | None) -> list[Finding]:
+            return []
+
     made: list[Standin] = []
     Standin.made = made  # type: ignore[attr-defined]
     return Standin
@@ -62,7 +65,7 @@ def tell(monkeypatch: pytest.MonkeyPatch) -> Callable[[Told], list[Any]]:
 
     def tell(told: Told) -> list[Any]:
         kind: Any = standin(told)
-        monkeypatch.setattr(monitor, "Diagnosis", kind)
+        monkeypatch.setattr(checkup, "Diagnosis", kind)
         monkeypatch.setattr(report, "Diagnosis", kind)
         return kind.made
 

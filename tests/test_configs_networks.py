@@ -30,7 +30,7 @@ def train(name: str, *overrides: str) -> tuple[Experiment, loop.Result, list[Ste
     built, records = experiment.build(config, document), list[StepRecord]()
     monitor = Monitor(built.model, sinks=[records.append], **config.monitor.model_dump())
     result = loop.run(built, monitor, Console(quiet=True))
-    assert monitor._diagnoses  # it goes off where it fails, and training goes on
+    assert monitor._checkup.is_on  # it goes off where it fails, and training goes on
     if all(override.startswith(("stop.", "monitor.")) for override in overrides):
         header = VERDICT.search((CONFIGS / f"{name}.yaml").read_text())
         alarms = {finding.verdict for finding in monitor.findings if finding.alarm}

@@ -180,7 +180,7 @@ def test_a_diagnosis_that_fails_does_not_end_the_training(
         def add(self, record: object) -> list[Finding]:
             raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("trainer.monitor.Diagnosis", Broken)
+    monkeypatch.setattr("trainer.checkup.Diagnosis", Broken)
     model = nn.Linear(1, 1)
     train(Monitor(model), model)
     (record,) = caplog.records

@@ -21,7 +21,7 @@ ROWS = [
     ["misfits", "observation", "models", "evaluation"],
     ["update"],
     ["last_pass"],
-    ["activations", "breaking", "journal", "leftover", "losses", "schedules", "watched"],
+    ["activations", "breaking", "checkup", "journal", "leftover", "losses", "schedules", "watched"],
     ["measured", "patterns"],
     ["layer_calls"],
     [
@@ -30,7 +30,7 @@ ROWS = [
     ],
     ["plain", "tensor_file", "shards", "held", "programs", "random_numbers"],
     ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "structure", "phase"],
-    ["last_activation", "strangers"],
+    ["last_activation", "last_words", "strangers"],
     ["faults"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self
 
 Level = Literal["info", "warning", "critical"]
+FILE = "findings.jsonl"  # of a run, a line for each
+END = "steps_in_all"  # in the evidence for what was found because a run has ended
 LEVELS: tuple[Level, ...] = ("info", "warning", "critical")
 
 
@@ -47,6 +49,32 @@ class Finding:
     def at_least(self, level: Level) -> bool:
         """Whether its level is this one or above."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
+
+    @property
+    def of_the_end(self) -> bool:
+        """Whether it was found because the run has ended."""
+        return END in self.evidence
+
+    def ended_with(self, step: int, loss: float) -> bool:
+        """Whether it was, and the newest record was that of this step, with this loss."""
+        return self.of_the_end and self.steps[1] == step and self.evidence.get("loss") == loss
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """What `to_json` made the line of; ValueError where it made none."""
+        try:
+            found = json.loads(line)
+            first, last = found["steps"]
+            kept = {each.name: found[each.name] for each in fields(cls) if each.name in found}
+            evidence = {str(name): float(value) for name, value in found["evidence"].items()}
+            made = cls(**kept | {"steps": (int(first), int(last)), "evidence": evidence})
+            texts = made.verdict, made.cause, made.remedy, made.where or ""
+            plain = all(isinstance(text, str) for text in texts) and made.level in LEVELS
+            if plain and isinstance(made.change, dict) and isinstance(made.resolved, bool):
+                return made
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+            pass
+        raise ValueError("no line of a finding")
 
     def to_json(self) -> str:
         """One line of JSON; numbers that are not finite become the texts `nan`, `inf`, `-inf`."""

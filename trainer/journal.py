@@ -12,9 +12,8 @@ from pathlib import Path
 from trainer import summary
 from trainer.events import Events
 from trainer.events.reader import event_files, is_ours
-from trainer.finding import Finding
+from trainer.finding import FILE, Finding
 
-FILE = "findings.jsonl"
 logger = logging.getLogger("trainer")
 
 
@@ -74,8 +73,11 @@ class Journal:
 
     def _rewind(self, size: int) -> None:
         if self._path.exists():
-            os.truncate(self._path, min(size, self._path.stat().st_size))
-            if not size:
+            lines = self._path.read_bytes()[:size].splitlines(keepends=True)
+            while lines and _is_of_the_end(lines[-1]):  # it has not ended after all
+                lines.pop()
+            os.truncate(self._path, sum(map(len, lines)))
+            if not lines:
                 self._path.unlink()
 
     def _append(self, line: bytes) -> None:
@@ -88,6 +90,13 @@ class Journal:
                 with suppress(OSError):  # half a line is none
                     file.truncate(start)
                 raise
+
+
+def _is_of_the_end(line: bytes) -> bool:
+    try:
+        return Finding.from_json(line.decode()).of_the_end
+    except ValueError:
+        return False
 
 
 def log(finding: Finding) -> None:

@@ -191,6 +191,8 @@ def run(
             break
         if console.due:
             console.progress(step + 1, latest, progress.skipped)
+    if reason not in ("interrupted", "not finite"):
+        monitor.end()  # before the last checkpoint, which knows what was found
     keeper.ended(progress, reason)
     steps, final = progress.step, None
     best = patience.best if validates is not None else None

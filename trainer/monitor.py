@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import operator
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,10 +17,10 @@ from torch.optim import Optimizer
 from trainer import step_loss
 from trainer.activations import Activations
 from trainer.cadence import due
+from trainer.checkup import Checkup, Found
 from trainer.config.arguments import section
 from trainer.config.problem import shown
 from trainer.config.schema import Monitor as Section
-from trainer.diagnosis import Diagnosis
 from trainer.events import Events
 from trainer.finding import Finding
 from trainer.journal import Journal, log
@@ -34,9 +34,6 @@ from trainer.structure import Structure
 from trainer.watched import Watched, watched
 
 Sink = Callable[[StepRecord], None]
-Found = Callable[[Finding], None]
-
-logger = logging.getLogger("trainer")
 
 
 class Monitor:
@@ -71,13 +68,14 @@ class Monitor:
             self._events = Events(Path(log_dir))
             self._sinks.insert(0, self._events.write)
             self._found.insert(0, Journal(Path(log_dir), self._events).write)
-        self._diagnosis, self._diagnoses = Diagnosis(configuration), self._section.diagnose
+        self._checkup = Checkup(configuration, self._section.diagnose)
         self._structure = Structure(model)
         self._activations = Activations(model, self._wants)
         self._known: Watched | None = None
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
         self._losses = step_loss.Losses(model)
+        self._last_step: int | None = None
         self._is_off = False  # for good
         self._latest: Observation | None = None
         self._reminders = Reminders()
@@ -90,7 +88,7 @@ class Monitor:
     @property
     def findings(self) -> list[Finding]:
         """All that was found so far: what has ended, then the rest in the order it was raised."""
-        return self._diagnosis.findings
+        return self._checkup.findings
 
     def observes(self, step: int) -> bool:
         """Whether the cadences ask for a record of this step; known before it."""
@@ -107,7 +105,7 @@ class Monitor:
         histograms = due(step, self._section.histogram_every_steps)
         every_steps = self._section.activation_every_steps
         looks = due(step, every_steps)
-        if every_steps is not None and self._diagnoses and self._diagnosis.suspects:
+        if every_steps is not None and self._checkup.suspects:
             looks = looks or histograms or due(step, self._section.every_steps)
         if looks and not self._is_off:
             self._activations.watch(histograms)
@@ -121,9 +119,9 @@ class Monitor:
         """
         last = None
         for last in records:
-            if self._diagnoses:
-                self._diagnose(last, [known] if known else [])
+            self._checkup.add(last, [known] if known else [])
         self._losses.is_first = last is None
+        self._last_step = None if last is None else last.step
         if last is not None and last.step == step - 1:
             self._leftover = Leftover(last.step, [None] * len(self._watched().parameters))
         self.watch(step)
@@ -151,6 +149,7 @@ class Monitor:
         step, loss = operator.index(step), self._losses.take(loss)
         if self._is_off:
             return UNOBSERVED
+        self._last_step = step
         observed = always or self.observes(step) or self._losses.breaks
         if observed:
             step_loss.check(loss)
@@ -186,14 +185,27 @@ class Monitor:
         )
         return self._latest
 
-    def close(self) -> None:
-        """Writes what is waiting, closes the event file and leaves no hook on the model."""
-        self._warn_unless_entered()
-        if self._leftover is not None:
-            self._leftover.end()
+    def end(self) -> None:
+        """Training has come to its end: tells what was in vain. Nothing is watched any more."""
+        if self._last_step is not None and not self._is_off:
+            self._checkup.end(self._last_step, self._losses.recent, self._found)
         self._turn_off()
-        if self._events is not None:
-            self._events.close()
+
+    def close(self) -> None:
+        """Writes what is waiting, closes the event file and leaves no hook on the model.
+
+        Where no exception is on its way, training has come to its end.
+        """
+        self._warn_unless_entered()
+        try:
+            if sys.exc_info()[0] is None:
+                self.end()
+        finally:
+            if self._leftover is not None:
+                self._leftover.end()
+            self._turn_off()
+            if self._events is not None:
+                self._events.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,8 +221,7 @@ class Monitor:
         try:
             for sink in self._sinks:
                 sink(observation.record)
-            if self._diagnoses:
-                self._diagnose(observation.record, self._found)
+            self._checkup.add(observation.record, self._found)
         finally:
             self.watch(observation.step + 1)
 
@@ -218,18 +229,6 @@ class Monitor:
         self._activations.release()
         self._last_pass.release()
         self._is_off = True
-
-    def _diagnose(self, record: StepRecord, told: Sequence[Found]) -> None:
-        try:
-            findings = self._diagnosis.add(record)
-        except Exception:  # training goes on whatever is wrong with the diagnosis
-            self._diagnoses = False
-            message = "the diagnosis failed at step %d and is off from here on; training goes on"
-            logger.warning(message, record.step, exc_info=True)
-            return
-        for finding in findings:
-            for found in told:
-                found(finding)
 
     def _warn_unless_entered(self) -> None:
         if self._latest is not None and not self._latest.entered:

@@ -13,6 +13,7 @@ from trainer.config import ConfigError
 from trainer.config.file import read
 from trainer.diagnosis import Diagnosis
 from trainer.events.reader import event_files, records
+from trainer.last_words import with_last_words
 from trainer.record import StepRecord
 from trainer.summary import Summary, loss_unit
 
@@ -32,9 +33,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         tree = configuration(given.run)
         diagnosis, summary = Diagnosis(tree), Summary(loss_unit(tree))
-        for record in logged(given.run):
-            summary.add(record)
-            diagnosis.add(record)
+        newest = None
+        for newest in logged(given.run):
+            summary.add(newest)
+            diagnosis.add(newest)
+        findings = with_last_words(diagnosis.findings, given.run, newest)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -42,10 +45,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{given.run}: cannot be read: {error.strerror}", file=sys.stderr)
         return 2
     if given.json:
-        said = {"run": str(given.run), **summary.tree(diagnosis.findings)}
+        said = {"run": str(given.run), **summary.tree(findings)}
         print(json.dumps(said, indent=2, ensure_ascii=False))
     else:
-        print("\n".join(summary.lines(diagnosis.findings)))
+        print("\n".join(summary.lines(findings)))
     return 0
 
 

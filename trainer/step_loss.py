@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from contextlib import suppress
+from statistics import median
 
 from torch import Tensor, nn
 
 from trainer import strangers
+
+LATEST = 5  # one batch may be easy
 
 
 class Losses:
@@ -15,7 +19,7 @@ class Losses:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._newest: float | None = None
+        self._latest = deque[Tensor | float | None](maxlen=LATEST)
         self.before: float | None = None  # that of the step before, if it was a number
         self.is_first = True
         self._strangers = math.nan  # as the first one tells
@@ -27,13 +31,26 @@ class Losses:
             with suppress(Exception):  # of what it is told there is all kinds
                 self._strangers = strangers.count(self._model, loss)
         loss = told(loss)
-        self.before, self._newest = self._newest, None if isinstance(loss, Tensor) else loss
+        before = self._newest
+        self._latest.append(_copy(loss) if isinstance(loss, Tensor) else loss)
+        self.before = None if isinstance(before, Tensor) else before
         return loss
+
+    @property
+    def recent(self) -> float | None:
+        """The median of the latest; waits for those that are not in the host's memory."""
+        with suppress(Exception):  # of what it was told there is all kinds
+            return median(float(loss) for loss in self._latest if loss is not None)
+        return None
 
     def strangers(self) -> float:
         """How many the first one hangs on; told once, NaN from then on."""
         count, self._strangers = self._strangers, math.nan
         return count
+
+    @property
+    def _newest(self) -> Tensor | float | None:
+        return self._latest[-1] if self._latest else None
 
     @property
     def breaks(self) -> bool:
@@ -55,5 +72,14 @@ def check(loss: Tensor | float | None) -> None:
         raise ValueError(f"step: loss is the cost, one number; got a tensor of shape {shape}")
 
 
-def _is_bad(loss: float | None) -> bool:
-    return loss is not None and not math.isfinite(loss)
+def _copy(loss: Tensor) -> Tensor | None:
+    """What is left when the loop goes on with its tensors; None of what is not one number."""
+    with suppress(Exception):
+        return loss.detach().clone() if loss.numel() == 1 else None
+    return None
+
+
+def _is_bad(loss: Tensor | float | None) -> bool:
+    if loss is None or isinstance(loss, Tensor):
+        return False
+    return not math.isfinite(loss)

@@ -102,6 +102,9 @@ def diagnosed(trace: Trace, **keys: object) -> tuple[list[Alarm], list[str]]:
             alarm = Alarm(record.step, finding.verdict, finding.where, finding.cause)
             if finding.alarm:
                 alarms.setdefault(alarm[1:3], alarm)
+    for finding in diagnosis.end(trace.steps - 1, trace.last):
+        alarm = Alarm(trace.steps, finding.verdict, finding.where, finding.cause)
+        alarms.setdefault(alarm[1:3], alarm)
     return list(alarms.values()), [str(finding) for finding in diagnosis.findings]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -59,6 +61,7 @@ class Trace:
     final: float = math.nan
     constant: float = math.nan
     steps: int = 0
+    last: float | None = None  # the median of the last losses that the monitor was told
 
 
 def run(program: Program, seed: int, keys: dict[str, int | None]) -> Trace:
@@ -67,6 +70,7 @@ def run(program: Program, seed: int, keys: dict[str, int | None]) -> Trace:
     made, trace = program.make(seed), Trace(program.name, seed)
     trace.constant = made.constant
     with Monitor(made.model, sinks=[trace.records.append], **keys) as monitor:
+        losses = deque[float](maxlen=5)
         for step in range(program.steps):
             loss = made.loss() / made.backwards
             loss.backward()
@@ -83,9 +87,10 @@ def run(program: Program, seed: int, keys: dict[str, int | None]) -> Trace:
                 for parameter in made.model.parameters():
                     parameter.grad = None
             trace.steps = step + 1
+            losses.append(loss.item())
             if trace.records and not math.isfinite(trace.records[-1].loss):
                 break
-    trace.final = made.evaluate()
+    trace.last, trace.final = statistics.median(losses), made.evaluate()
     return trace
 
 

@@ -17,6 +17,7 @@ from trainer.diagnosis import (
     blow_up,
     course,
     depth,
+    ending,
     exploding,
     high_rate,
     mistakes,
@@ -25,8 +26,9 @@ from trainer.diagnosis import (
     symmetry,
     units,
 )  # fmt: skip
+from trainer.diagnosis.case import Case
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.symptom import UNCONFIRMED, Rule, Symptom
+from trainer.diagnosis.symptom import Rule, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import LEVELS, Finding
 from trainer.record import StepRecord
@@ -46,8 +48,8 @@ OF_STEPS: tuple[Rule, ...] = (
 )  # fmt: skip
 STANDING = 0.9  # of the loss at the start: hardly lower
 SHORT = re.compile(r"(?<![\d.])\d(\.\d+)?e\+0[1-5]\b")  # numbers that need no exponent
-ENDED_AFTER = 3  # records in a row without the symptom
-ENDED_AFTER_STEPS = 10  # which the first records are closer than
+GONE_AFTER = 3  # records in a row without the symptom
+GONE_AFTER_STEPS = 10  # which the first records are closer than
 # What led to numbers that are not finite is no longer in doubt; nor has it ended while it shows.
 GROWING = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
 # Rules of networks that do not learn.
@@ -55,23 +57,6 @@ IN_VAIN = (
     "vanishing", "no_gradient", "vanishing_over_time", "signal_collapse", "constant_output",
     "dead_units", "saturated", "starved_update", "stalled",
 )  # fmt: skip
-
-
-@dataclass
-class _Case:
-    """A symptom in a row of records, and the finding that it became."""
-
-    first_step: int
-    seen: int = 0
-    missed: int = 0
-    symptom: Symptom | None = None
-    finding: Finding | None = None
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether more sightings would make it a finding."""
-        waits = self.symptom is not None and self.symptom.sightings < UNCONFIRMED
-        return waits and self.finding is None
 
 
 @dataclass
@@ -87,7 +72,7 @@ class Diagnosis:
     thresholds: Thresholds = Thresholds()
     suspects: bool = field(default=False, init=False)
     _history: History = field(default_factory=History)
-    _cases: dict[str, _Case] = field(default_factory=dict)
+    _cases: dict[str, Case] = field(default_factory=dict)
     _raised: list[str] = field(default_factory=list)
     _ended: list[Finding] = field(default_factory=list)
 
@@ -126,6 +111,28 @@ class Diagnosis:
         )
         return changed
 
+    def end(self, step: int | None = None, loss: float | None = None) -> list[Finding]:
+        """What is found because this step was the last one, where nothing else is wrong.
+
+        `loss` is the median of those of the last steps. By default both are those of the newest
+        record.
+        """
+        if not self._history.first_losses or any(
+            finding.alarm and not finding.resolved for finding in self.findings
+        ):
+            return []
+        history = self._history
+        end = ending.End(
+            1 + (history.record.step if step is None else step) - history.first_step,
+            history.recent_loss if loss is None else min(loss, history.recent_loss),
+        )
+        symptom = ending.in_vain(history, end, self.thresholds)
+        if symptom is None:
+            return []
+        case = self._cases.setdefault(symptom.verdict, Case(history.first_step))
+        case.first_step = history.first_step  # it is about the whole run
+        return self._judge(symptom.verdict, replace(symptom, sightings=1))
+
     def forget(self) -> list[Finding]:
         """Those that have ended, which are then remembered no more: they have no bound."""
         ended, self._ended = self._ended, []
@@ -145,7 +152,7 @@ class Diagnosis:
         if symptom is None:
             return [] if case is None else self._missed(verdict, case, step)
         if case is None:
-            case = self._cases[verdict] = _Case(step)
+            case = self._cases[verdict] = Case(step)
         case.seen, case.missed, case.symptom = case.seen + 1, 0, symptom
         if case.finding is None:
             follows = "non_finite" in self._raised and not self._history.is_finite
@@ -159,13 +166,13 @@ class Diagnosis:
         case.finding = replace(self._finding(case, symptom), steps=(case.first_step, step))
         return [case.finding]
 
-    def _missed(self, verdict: str, case: _Case, step: int) -> list[Finding]:
+    def _missed(self, verdict: str, case: Case, step: int) -> list[Finding]:
         case.missed += 1
         if case.finding is None:
             if "non_finite" not in self._raised:
                 del self._cases[verdict]
             return []
-        if case.missed < ENDED_AFTER or verdict == "non_finite" or not self._history.is_finite:
+        if case.missed < GONE_AFTER or verdict == "non_finite" or not self._history.is_finite:
             return []  # where numbers are none nothing has ended well
         if verdict in IN_VAIN and case.finding.alarm and standstill.in_vain(self._history):
             return []  # what they led to lasts
@@ -176,7 +183,7 @@ class Diagnosis:
                 return []  # nor where the loss is above those of the first batches, or falls on
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]
-        if since < ENDED_AFTER_STEPS and verdict != "accumulating_gradients":
+        if since < GONE_AFTER_STEPS and verdict != "accumulating_gradients":
             return []
         ended = replace(case.finding, resolved=True)
         self._ended.append(ended)
@@ -185,13 +192,13 @@ class Diagnosis:
         del self._cases[verdict]
         return [ended]
 
-    def _raise(self, verdict: str, case: _Case, symptom: Symptom) -> Finding:
+    def _raise(self, verdict: str, case: Case, symptom: Symptom) -> Finding:
         case.finding = self._finding(case, symptom)
         self._raised.append(verdict)
         self._history.raised.add(verdict)
         return case.finding
 
-    def _finding(self, case: _Case, symptom: Symptom) -> Finding:
+    def _finding(self, case: Case, symptom: Symptom) -> Finding:
         history, change = self._history, {}
         category, cause = symptom.blame, symptom.cause
         remedy = remedies.remedy(symptom.verdict, category)

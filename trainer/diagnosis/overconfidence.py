@@ -7,6 +7,7 @@ import math
 from trainer.diagnosis import chance
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.view import View
+from trainer.record import StepRecord
 
 LARGE = 10  # times what varies of the input, of an output whose classes are sure and wrong
 SHARP = 0.8  # share of the largest in a gradient's values: they are all or nothing
@@ -14,6 +15,7 @@ WRONG = (0.25, 1.01)  # share of the samples that are, with all confidence
 PAIR = 0.9  # the most of them of two classes, where absolute errors of two values are 1
 SAME = 1.1  # at most so many times another one, the largest derivative is what it was
 FLOOR = 1e-3  # of the input, as little as which may be all that depends on the sample
+SOON = 6  # times half of the steps
 GUESSES = 3  # times the loss of a guess
 
 
@@ -33,7 +35,7 @@ def _output_size(view: View) -> float:
 def nats_of_the_sure_and_wrong(history: History) -> float | None:
     """The loss of each sample of a classifier that is sure and wrong after twice the steps that an
     adaptive optimizer is given, was when half of the steps were done, and at that pace will not be
-    at the loss of a guess after as many again; None of any other network.
+    at the loss of a guess after three times as many more; None of any other network.
 
     The cross-entropy's gradient by the output is (p - y) / N for N samples: where the outputs are
     so large that p is 0 or 1, two values of each sample that is wrong are 1 / N in size and all
@@ -44,22 +46,40 @@ def nats_of_the_sure_and_wrong(history: History) -> float | None:
     first, view, record = history.first_view, history.view, history.record
     if first is None or view is None or history.steps < 2 * PATIENCE_STEPS:
         return None
-    row, middle = view.order.last_with_parameters, history.first_step + history.steps / 2
+    middle = history.first_step + history.steps / 2
     earlier = [mark for mark in history.marks if mark.step <= middle]
-    if row is None or history.rate_is_rising or not earlier:
+    if history.rate_is_rising or not earlier or not _output_size(first) >= LARGE:
         return None
-    if not (_output_size(first) >= LARGE and 3 * _output_size(view) >= LARGE):
+    found = _sure_and_wrong(view, record, LARGE / 3)
+    if found is None or not earlier[-1].steepest > 0:
         return None
-    classes = chance.classes(view, record) or 1
-    count, norm, absolute, largest = view.moments[row, :4].tolist()
-    if classes < 2 or not largest > 0 or not earlier[-1].steepest > 0:
+    if not 1 / SAME <= view.steepest / earlier[-1].steepest <= SAME:
         return None
-    sharp, wrong = norm / absolute * (norm / largest), absolute / largest * classes / (2 * count)
-    same = 1 / SAME <= view.steepest / earlier[-1].steepest <= SAME
-    if not (same and sharp >= SHARP and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):
-        return None
-    nats, of_a_guess = classes / view.steepest, math.log(classes)
+    nats, of_a_guess = found
     then, now = nats * earlier[-1].batch_loss, nats * record.loss
     if not (then >= GUESSES * of_a_guess and now >= GUESSES * of_a_guess):
         return None
-    return now if now * (now / then) * (now / then) >= of_a_guess else None
+    return now if now * (now / then) ** SOON >= of_a_guess else None
+
+
+def nats_worse_than_a_guess(history: History, loss: float) -> float | None:
+    """What a loss is for each sample of a classifier that was sure and wrong at first, if that is
+    no better than a guess; None otherwise."""
+    first = history.first_view
+    found = first and _sure_and_wrong(first, history.record, LARGE)
+    return found[0] * loss if found and found[0] * loss >= found[1] else None
+
+
+def _sure_and_wrong(view: View, record: StepRecord, large: float) -> tuple[float, float] | None:
+    """Of a classifier that is, by as large an output: how many nats a sample a loss of 1 is, and
+    how many are those of a guess."""
+    row, classes = view.order.last_with_parameters, chance.classes(view, record) or 1
+    if row is None or classes < 2 or not _output_size(view) >= large:
+        return None
+    count, norm, absolute, largest = view.moments[row, :4].tolist()
+    if not largest > 0:
+        return None
+    sharp, wrong = norm / absolute * (norm / largest), absolute / largest * classes / (2 * count)
+    if not (sharp >= SHARP and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):
+        return None
+    return classes / view.steepest, math.log(classes)

@@ -14,9 +14,11 @@ from trainer.config.file import read
 from trainer.config.problem import ConfigError
 from trainer.diagnosis import Diagnosis
 from trainer.finding import LEVELS, Finding
+from trainer.last_words import with_last_words
 from trainer.plugin.blocks import Block, Blocks, Follower
 from trainer.plugin.grid import Grid, Part
 from trainer.plugin.measures import MEASURES, Measure
+from trainer.record import StepRecord
 from trainer.summary import overrides
 
 MOST_ENDED = 30  # findings of a run that are told
@@ -51,8 +53,10 @@ class Measured:
 class Judged:
     """The findings of a run, derived from its records anew."""
 
-    def __init__(self, configuration: dict[str, Any] | None) -> None:
+    def __init__(self, configuration: dict[str, Any] | None, folder: Path | None) -> None:
         self._diagnosis, self._records = Diagnosis(configuration), 0
+        self._folder = folder
+        self._newest: StepRecord | None = None
         self._ended = {level: deque[Finding](maxlen=MOST_ENDED) for level in reversed(LEVELS)}
         self._number_ended = 0
 
@@ -61,7 +65,7 @@ class Judged:
         step = block.step
         for record in block.records():
             self._diagnosis.add(record)
-            step = record.step
+            step, self._newest = record.step, record
             self._records += 1
             for finding in self._diagnosis.forget():
                 self._ended[finding.level].append(finding)
@@ -74,6 +78,8 @@ class Judged:
         ended = [one for of_level in self._ended.values() for one in reversed(of_level)]
         told = sorted(ended[:MOST_ENDED], key=lambda finding: finding.steps)
         findings = [*told, *self._diagnosis.findings]
+        if self._folder is not None:
+            findings = with_last_words(findings, self._folder, self._newest)
         return {
             "records": self._records,
             "findings": [
@@ -93,7 +99,7 @@ class Run:
         self._measured: OrderedDict[str, Follower[Measured]] = OrderedDict()
         self._lock = threading.Lock()
         configuration, self.note = _configuration(folder)
-        self._judged = Follower(lambda: Judged(configuration))
+        self._judged = Follower(lambda: Judged(configuration, folder))
 
     @contextmanager
     def measured(self, name: str) -> Iterator[tuple[Measured, list[str]]]:
