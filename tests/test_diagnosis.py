@@ -285,7 +285,7 @@ class TestVanishing:
             diagnosis, raised = Diagnosis(), []
             for step, share in zip(steps, shares, strict=True):
                 rows = deep(8, backward=share ** (1 / 6), signal=share ** (1 / 8), update=update)
-                found = diagnosis.add(record(step, rows, optimizer="Adam"))
+                found = diagnosis.add(guessing(record(step, rows, optimizer="Adam")))
                 raised += [f.level for f in found if f.verdict == "vanishing"]
             return raised
 
@@ -364,17 +364,21 @@ class TestVanishing:
     def test_less_is_lost_where_the_loss_stays(self) -> None:
         """Signal and flow are each lost less, together as much, and 150 steps changed nothing."""
 
-        def said(signal: float, flow: float, end: float = 1.0, update: float = 0.01) -> list[int]:
+        def said(
+            signal: float, flow: float, end: float = 1.0, update: float = 0.01, surprise: float = 1
+        ) -> list[int]:
             layers = deep(6, "Sigmoid", backward=flow ** (1 / 6), signal=(signal / 0.8) ** (1 / 6))
             layers = [replace(k, update=update) if k.weight else k for k in layers]
             losses = np.geomspace(1.0, end, len(STEPS))
             pairs = zip(STEPS, losses, strict=True)
-            found = diagnosed(record(s, layers, loss=float(x)) for s, x in pairs)
+            made = [guessing(record(s, layers, loss=float(x))) for s, x in pairs]
+            found = diagnosed(replace(one, loss=surprise * one.loss) for one in made)
             return [f.steps[0] for f in found.values() if f.alarm and f.verdict == "vanishing"]
 
         assert said(0.05, 1e-4) == said(1e-3, 0.01) == [150]
         assert said(0.05, 1e-4, end=0.5) == said(0.05, 0.05) == []
         assert said(0.2, 1e-4) == [300]  # after a way that is ten times as long as another's
+        assert said(0.2, 1e-4, surprise=0.8) == []  # what there was to learn was learnt at once
         assert said(0.05, 1e-4, update=1e-4) == []  # nor have the weights moved
 
     def test_first_layers_that_stand_still_all_the_way(self) -> None:
