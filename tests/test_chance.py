@@ -52,6 +52,41 @@ def guesses(*given: object) -> bool:
     return look(found, made).is_a_guess
 
 
+class Functional(nn.Module):
+    """One that multiplies with weights itself, of which nobody knows what they are for."""
+
+    def __init__(self, classes: int, size: float) -> None:
+        super().__init__()
+        self.head = nn.Parameter(size * torch.randn(classes, 20))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.head)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("classes", [2, 3, 10, 100])
+def test_classes_that_nobody_knows_are_told_by_the_gradient(classes: int, factor: float) -> None:
+    def told(size: float, loss: Loss) -> bool:
+        torch.manual_seed(0)
+        model, records = Functional(classes, size), list[StepRecord]()
+        with Monitor(model, sinks=[records.append]) as monitor:
+            value = factor * loss(model(torch.randn(640, 20)), torch.arange(640) % classes)
+            value.backward()
+            with monitor.step(0, value):
+                pass
+        found = view(records[0])
+        assert found is not None and chance.classes(found, records[0]) is None
+        beside = look(found, records[0])
+        assert beside.is_a_guess or beside == chance.UNKNOWN
+        return beside.is_a_guess
+
+    def squared(out: Tensor, y: Tensor) -> Tensor:
+        return functional.mse_loss(out, torch.randn(out.shape))
+
+    assert told(0.01, functional.cross_entropy)
+    assert not told(3.0, functional.cross_entropy) and not told(0.01, squared)
+
+
 def binary(out: Tensor, y: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(out[:, 0], y.float())
 

@@ -1222,9 +1222,26 @@ class TestNonFinite:
         broken = [linear(weight=math.nan, rms=math.nan, gradient=math.nan)]
         found = diagnosed([record(0, [linear()]), record(1, broken, loss=math.nan)])["non_finite"]
         assert found.where == "0.weight"
-        assert "not finite; they were before the update of step 0" in found.cause
+        assert "not finite; they were finite before the update of step 0" in found.cause
         all_of_them = diagnosed([record(0, deep(2)), record(1, broken * 2, loss=math.nan)])
         assert all_of_them["non_finite"].where is None  # an update by a gradient that was not
+
+    def test_a_gradient_of_weights_alone(self) -> None:
+        """As of a penalty on a gradient: no layer passes on what is not finite."""
+        broken = [replace(k, weight_gradient=math.nan) if k.weight else k for k in deep(3)]
+        found = self.where(broken)
+        assert found.where == "6.weight" and found.cause.endswith(
+            "though no output is large: a derivative is not defined, such as a root's at 0"
+        )
+        assert found.cause.startswith("operation: the loss is finite, and the gradient is not ")
+        large = [replace(k, rms=1e5) for k in broken]
+        assert "no output is large" not in self.where(large).cause
+
+    def test_of_values_of_which_nothing_is_known_before(self) -> None:
+        whole = [Layer("Network", rms=math.nan, weight=0.1)]
+        found = self.where(whole, input_rms=None, loss=math.nan)
+        assert found.cause.startswith("operation: Network")
+        assert found.cause.endswith("makes values that are not finite of finite ones")
 
     def test_of_a_step_whose_layers_nobody_saw(self) -> None:
         """A loss that is not finite says nothing about the place; a gradient beside one that is
@@ -1269,7 +1286,7 @@ class TestNonFinite:
             found(before=30.0), found(before=math.nan), found(at=51), found(norm=500.0),
             found(update=0.5),
         ):  # fmt: skip
-            assert "they were before the update of step 50" in other.cause
+            assert "they were finite before the update of step 50" in other.cause
 
     def test_what_it_leads_to_is_no_news(self) -> None:
         lost = deep(8, backward=0.2, signal=0.2)
@@ -1479,6 +1496,31 @@ class TestLoop:
         for s in range(11):
             diagnosis.add(record(s, deep(2), carried=3.0 if 0 < s < 5 else 0.0))
         assert diagnosis.findings[0].resolved and not diagnosis.suspects
+
+    def test_of_weights_that_no_gradient_reaches(self) -> None:
+        """The rate is not to blame where signal and flow were lost at first, or where what comes
+        after the last layer is flat."""
+        lost = deep(8, backward=0.4, signal=0.4, update=1e-9)
+        moving = [replace(k, signal=0.5) for k in deep(8, update=1e-9)]
+        made = [record(step, moving if step else lost) for step in STEPS]
+        found = diagnosed(made)["starved_update"]
+        assert found.where == "0" and found.cause.startswith("initialisation: in 50 steps no weig")
+        assert found.cause.endswith(
+            "of its size: at first 0.0005 of the output depended on the sample, and the gradient "
+            "at the first layers was 0.003 of that at the last"
+        )
+        assert diagnosed(run(moving))["starved_update"].cause.startswith("learning rate: ")
+
+        def flat(factor: float) -> Finding:
+            rows = [guessing(one) for one in run(moving)]
+            rows = [replace(one, loss=factor * one.loss) for one in rows]
+            return diagnosed(rows)["starved_update"]
+
+        assert flat(1e9).cause.endswith(
+            "what comes after the last layer is flat there, and lets 1e-09 of the gradient pass"
+        )
+        assert flat(1e9).cause.startswith("last activation: ")
+        assert flat(1e5).cause.startswith("learning rate: ")
 
     def test_updates_of_nothing(self) -> None:
         still = deep(3, update=1e-9)

@@ -68,7 +68,7 @@ def _place(
             words += f" since the step before: its loss was still {record.loss_before:.3g}, its "
             return where, "operation", words + "gradient not finite"
         if history.before is not None:
-            words += f"; they were before the update of step {history.before.step}"
+            words += f"; they were finite before the update of step {history.before.step}"
         return where, _why_large(history, thresholds), words
     if view is not None:
         if view.table.has_input and not math.isfinite(view.input_rms):
@@ -83,13 +83,14 @@ def _place(
                     _why_large(history, thresholds),
                     "the state has grown from step to step of the sequence until it overflowed",
                 )
-            if kind in ACTIVATIONS or size < LARGE:
+            if kind in ACTIVATIONS or not size >= LARGE:
                 blame = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:
                     blame = "dtype"
                 # Before a layer with weights a function may come that no module tells of.
                 who = _who(view, row, record.parameters)
-                what = f"{who} makes values that are not finite of finite ones (RMS {size:.3g})"
+                known = "" if math.isnan(size) else f" (RMS {size:.3g})"
+                what = f"{who} makes values that are not finite of finite ones{known}"
                 return view.names[row], blame, what
             return (
                 view.names[row],
@@ -118,7 +119,12 @@ def _place(
     bad_rows = np.flatnonzero(~np.isfinite(record.gradients.norms()))
     where = record.gradients.names[int(bad_rows[-1])] if len(bad_rows) else None
     words = "the gradient is not finite from there to the first layers"
-    words = f"the loss is finite, and {words}" if is_told(record.loss) else words
+    if not is_told(record.loss):
+        return where, _why_large(history, thresholds), words
+    words = f"the loss is finite, and {words}"
+    if view is not None and float(np.fmax.reduce(view.rms, initial=0.0)) < LARGE:
+        words += ", though no output is large: a derivative is not defined, such as a root's at 0"
+        return where, "operation", words
     return where, _why_large(history, thresholds), words
 
 

@@ -64,18 +64,34 @@ def look(view: View, record: StepRecord, row: int | None = None) -> Look:
     p is 1 / C: so the loss over √(N · Σ g²) is ln C / √(1 - 1 / C), and (Σ |g|)² / (N · Σ g²) is
     4 · (1 - 1 / C); for one output (two classes) 2 · ln 2 and 1. A network that has learnt more
     than that has a lower loss for its gradient, and one that is wrong about some samples alone has
-    a less even gradient.
+    a less even gradient. Where nobody knows C, as of a model that multiplies with weights itself,
+    it is the one that makes a guess as even as this.
     """
     count = classes(view, record)
-    if not count or not record.loss > 0:
+    if not len(view.kinds) or not record.loss > 0:
         return UNKNOWN
-    row = view.order.last_with_parameters if row is None else row
-    values, norm, absolute = view.moments[row, :3].tolist()
+    if count:
+        row = view.order.last_with_parameters if row is None else row
+        return _beside(record.loss, view.moments[row, :3].tolist(), count)
+    moments = view.moments[len(view.kinds) - 1, :3].tolist()
+    likely = _likely_classes(*moments)
+    found = UNKNOWN if likely is None else _beside(record.loss, moments, likely)
+    return found if found.is_a_guess else UNKNOWN  # of others they are as likely as not
+
+
+def _beside(loss: float, moments: list[float], count: int) -> Look:
+    values, norm, absolute = moments
     samples = values / count
     if not (norm > 0 and samples >= 2):
         return UNKNOWN
     size, other = norm * math.sqrt(samples), 1 - 1 / count
-    loss, even = (
+    of_a_guess, even = (
         (math.log(count) / math.sqrt(other), 4 * other) if count > 1 else (2 * math.log(2), 1)
     )
-    return Look(record.loss / size / loss, (absolute / size) ** 2 / even)
+    return Look(loss / size / of_a_guess, (absolute / size) ** 2 / even)
+
+
+def _likely_classes(values: float, norm: float, absolute: float) -> int | None:
+    """The C for which (Σ |g|)² / (C · N · Σ g²) is 4 · (1 - 1 / C) / C; None without one."""
+    even = absolute**2 / (values * norm**2) if values * norm > 0 else math.nan
+    return round(2 * (1 + math.sqrt(1 - even)) / even) if 0 < even < 1 else None

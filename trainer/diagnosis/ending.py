@@ -31,9 +31,9 @@ class End(NamedTuple):
 
 
 def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | None:
-    """A classifier that guesses at the end, after 150 steps, as it did at the start. After 100, one
-    that was sure and wrong at first and is worse than a guess; and any network whose output hardly
-    depends on the sample, with a gradient that is faint at the first layers.
+    """After 150 steps a classifier that guesses as it did at the start, after 100 where signal or
+    gradient were lost; also one that was sure and wrong at first and is worse than a guess, and any
+    network whose output hardly depends on the sample, with a faint gradient at the first layers.
 
     What is still waited for while a run goes on has not come then: a signal or a gradient that was
     faint half way through, whether or not it is on its way back, or weights that have not come far.
@@ -49,7 +49,8 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = _faint(history, first, end, history.mark)
     elif _guesses(history, end):
         found = _why(history, first, end, thresholds)
-        if found.verdict != "vanishing" and loss < STANDS_STILL * _of_a_guess(history):
+        early = end.steps < 3 * PATIENCE_STEPS or loss < STANDS_STILL * _of_a_guess(history)
+        if early and found.verdict != "vanishing":
             return None
     else:
         return None
@@ -60,7 +61,7 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
 def _guesses(history: History, end: End) -> bool:
     looks = history.guesses
     guess = looks[-1].is_a_guess and sum(look.is_a_guess for look in looks) >= MOST_LOOKS
-    if end.steps < 3 * PATIENCE_STEPS or not guess or target.is_squared(history):
+    if not guess or target.is_squared(history):
         return False
     of_a_guess, loss = _of_a_guess(history), min(end.loss, history.loss)
     stands = loss >= max(STANDS * of_a_guess, BEGAN * median(history.first_losses))
@@ -77,7 +78,7 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
     mark = history.mark
     faint = mark.signal <= thresholds.lost_signal * overconfidence.varying(first)
     faint = faint and mark.flow_ratio <= 10 * thresholds.lost_gradient
-    if not faint or standstill.has_learnt(history) or standstill.has_arrived(history):
+    if not faint or standstill.has_arrived(history):
         return False
     return min(end.loss, history.loss) >= LASTS * mark.loss
 

@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import recovery, standstill
+from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
@@ -23,6 +23,7 @@ GONE_RATE = 1e-3  # of the first: at its end a schedule may be there, not half o
 HALF = 0.5  # of the loss at the start
 SLOW = 30  # times less of a way than a recovery takes
 SWALLOWED = 0.9  # of the values that an update should have changed
+FLAT = 1e6  # times less of a gradient than that of a guess with this loss
 STANDING = 0.95  # of the loss of the first batches
 
 
@@ -92,6 +93,20 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     if not (unmoved or slow):
         since = history.first_step + history.moved_at
         words = f"little was learnt, and no weight matrix has moved since step {since}"
+    first, look, where = history.first_view, history.guesses[-1:], None
+    if unmoved and first is not None and recovery.lost(first, thresholds):
+        found = blame.attenuation(first, record, first)
+        category, where = found.category, found.where
+        words += (
+            f" of its size: at first {first.output_signal:.1g} of the output depended on the sample"
+            f", and the gradient at the first layers was {first.flow_ratio:.1g} of that at the last"
+        )
+    elif unmoved and look and look[0].surprise >= FLAT:
+        category = "last activation"
+        words += (
+            " of its size: what comes after the last layer is flat there, and lets "
+            f"{1 / look[0].surprise:.1g} of the gradient pass"
+        )
     if history.path == 0 and not record.optimizer:
         words, category = (
             "no weight has moved: no optimizer made a step while it was watched",
@@ -112,7 +127,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     return Symptom(
         "starved_update",
         "warning",
-        None,
+        where,
         category,
         words,
         {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trainer.diagnosis import target
+from trainer.diagnosis.chance import Look
 from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
@@ -45,6 +46,15 @@ def has_learnt(history: History) -> bool:
     if not history.marks:
         return False
     mark = history.mark
-    told = bool(history.guesses) and SCALED <= history.guesses[-1].surprise <= BETTER
+    told = bool(history.guesses) and _is_better(history.guesses[-1])
     fits = target.distance(mark) <= FITS * mark.output * mark.signal
     return fits if target.is_squared(history) else told
+
+
+def had_learnt(history: History) -> bool:
+    """Whether a classifier told the classes better than a guess at any of the latest looks."""
+    return any(map(_is_better, history.guesses)) and not target.is_squared(history)
+
+
+def _is_better(look: Look) -> bool:
+    return SCALED <= look.surprise <= BETTER
