@@ -1239,9 +1239,11 @@ class TestNonFinite:
 
     def test_of_values_of_which_nothing_is_known_before(self) -> None:
         whole = [Layer("Network", rms=math.nan, weight=0.1)]
-        found = self.where(whole, input_rms=None, loss=math.nan)
+        [found] = diagnosed([record(0, whole, input_rms=None, loss=math.nan)]).values()
         assert found.cause.startswith("operation: Network")
         assert found.cause.endswith("makes values that are not finite of finite ones")
+        later = self.where(whole, input_rms=None, loss=math.nan)
+        assert later.cause == "operation: outputs have grown before it"
 
     def test_of_a_step_whose_layers_nobody_saw(self) -> None:
         """A loss that is not finite says nothing about the place; a gradient beside one that is

@@ -35,10 +35,11 @@ def full_disk(case: Case) -> Iterator[str]:
     """The whole run is on it."""
     with disk(case.folder):
         step = case.step()
-        messages = (NO_CHECKPOINT, NO_EVENTS, NOT_THE_LAST + NO_SPACE, NO_RESULT + NO_SPACE)
+        messages = (NO_EVENTS, NOT_THE_LAST + NO_SPACE, NO_RESULT + NO_SPACE)
         prepare = partial(at, step, partial(fill, case.folder))
-        unnamed = f"BEST: cannot be written: {NO_SPACE}"
-        yield from case.ends(prepare, 1, *messages, perhaps=unnamed)
+        # One that is written over the blocks of an older one has room.
+        perhaps = (f"BEST: cannot be written: {NO_SPACE}", NO_CHECKPOINT)
+        yield from case.ends(prepare, 1, *messages, perhaps=perhaps)
         (case.folder / BALLAST).unlink()
         # A checkpoint that was written over an older one may be newer than the last events.
         yield from case.goes_on(lost=("records", "curves"))

@@ -83,7 +83,8 @@ def _place(
                     _why_large(history, thresholds),
                     "the state has grown from step to step of the sequence until it overflowed",
                 )
-            if kind in ACTIVATIONS or not size >= LARGE:
+            unknown = math.isnan(size) and history.before is None
+            if kind in ACTIVATIONS or size < LARGE or unknown:
                 blame = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:
                     blame = "dtype"
@@ -95,7 +96,8 @@ def _place(
             return (
                 view.names[row],
                 _why_large(history, thresholds),
-                f"outputs have grown to an RMS of {size:.3g} before it",
+                f"outputs have grown {'' if math.isnan(size) else f'to an RMS of {size:.3g} '}"
+                "before it",
             )
         if is_told(record.loss) and not math.isfinite(record.loss):
             size = float(np.fmax.reduce(view.rms, initial=0.0))
