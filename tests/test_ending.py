@@ -92,6 +92,12 @@ def test_not_where_the_loss_has_fallen_since_the_newest_record() -> None:
     assert verdicts(vain(), 0.9) == []
 
 
+def test_layers_that_were_seen_in_the_second_half_alone() -> None:
+    made = [guessing(record(step, deep(3, update=5e-4))) for step in range(0, 201, 10)]
+    late = [one if one.step > 150 else replace(one, layers=None) for one in made]
+    assert verdicts(late) == verdicts(made) == ["starved_update"]
+
+
 def test_not_while_the_rate_is_rising() -> None:
     made = vain()
     assert verdicts(replace(one, learning_rate=1e-4 * (1 + one.step)) for one in made) == []

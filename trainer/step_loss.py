@@ -15,7 +15,7 @@ LATEST = 5  # one batch may be easy
 
 
 class Losses:
-    """What is known of the newest one."""
+    """What is known of the latest ones."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model

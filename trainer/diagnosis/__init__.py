@@ -114,18 +114,14 @@ class Diagnosis:
     def end(self, step: int | None = None, loss: float | None = None) -> list[Finding]:
         """What is found because this step was the last one, where nothing else is wrong.
 
-        `loss` is the median of those of the last steps. By default both are those of the newest
-        record.
+        `loss` is the median of those of the last steps. Where they are not known, the records tell.
         """
-        if not self._history.first_losses or any(
-            finding.alarm and not finding.resolved for finding in self.findings
-        ):
-            return []
         history = self._history
-        end = ending.End(
-            1 + (history.record.step if step is None else step) - history.first_step,
-            history.recent_loss if loss is None else min(loss, history.recent_loss),
-        )
+        if not history.first_losses or any(f.alarm and not f.resolved for f in self.findings):
+            return []
+        steps = 1 + (history.record.step if step is None else step) - history.first_step
+        known = history.recent_loss, history.loss
+        end = ending.End(steps, min(known if loss is None else (loss, *known)))
         symptom = ending.in_vain(history, end, self.thresholds)
         if symptom is None:
             return []

@@ -27,7 +27,7 @@ class End(NamedTuple):
     """What is known of a run's end."""
 
     steps: int  # in all
-    loss: float  # of the last ones
+    loss: float  # the lowest of that of the last ones and those of the newest records
 
 
 def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | None:
@@ -41,15 +41,14 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
     first = history.first_view
     if first is None or history.rate_is_rising or end.steps < 2 * PATIENCE_STEPS:
         return None
-    loss = min(end.loss, history.loss)
-    nats = overconfidence.nats_worse_than_a_guess(history, loss)
+    nats = overconfidence.nats_worse_than_a_guess(history, end.loss)
     if nats is not None:
         found = _blown_up(history, first, end, nats)
     elif _is_mute(history, first, end, thresholds):
         found = _faint(history, first, end, history.mark)
     elif _guesses(history, end):
         found = _why(history, first, end, thresholds)
-        early = end.steps < 3 * PATIENCE_STEPS or loss < STANDS_STILL * _of_a_guess(history)
+        early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
         if early and found.verdict != "vanishing":
             return None
     else:
@@ -63,8 +62,8 @@ def _guesses(history: History, end: End) -> bool:
     guess = looks[-1].is_a_guess and sum(look.is_a_guess for look in looks) >= MOST_LOOKS
     if not guess or target.is_squared(history):
         return False
-    of_a_guess, loss = _of_a_guess(history), min(end.loss, history.loss)
-    stands = loss >= max(STANDS * of_a_guess, BEGAN * median(history.first_losses))
+    of_a_guess = _of_a_guess(history)
+    stands = end.loss >= max(STANDS * of_a_guess, BEGAN * median(history.first_losses))
     return stands and history.lowest_loss >= EVER * of_a_guess
 
 
@@ -80,7 +79,7 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
     faint = faint and mark.flow_ratio <= 10 * thresholds.lost_gradient
     if not faint or standstill.has_arrived(history):
         return False
-    return min(end.loss, history.loss) >= LASTS * mark.loss
+    return end.loss >= LASTS * mark.loss
 
 
 def _blown_up(history: History, first: View, end: End, nats: float) -> Symptom:
@@ -108,7 +107,8 @@ def _faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
 
 def _why(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
     middle = history.first_step + end.steps / 2
-    half = max((m for m in history.marks if m.step <= middle), key=lambda mark: mark.step)
+    before = [mark for mark in history.marks if mark.step <= middle]
+    half = before[-1] if before else history.marks[0]
     if half.signal <= thresholds.lost_signal or half.flow_ratio <= thresholds.lost_gradient:
         return _faint(history, first, end, half)
     if recovery.lost(first, thresholds):

@@ -83,7 +83,7 @@ def is_given_up(history: History, thresholds: Thresholds) -> bool:
     """Whether the loss stays after a long way, on which signal and flow may come and go, and not
     because what there was to learn was learnt at once."""
     long = history.stays and history.path >= LONG * thresholds.moved_path
-    return long and not standstill.has_learnt(history) and not standstill.had_learnt(history)
+    return long and not (standstill.has_learnt(history) or standstill.had_learnt(history))
 
 
 def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
