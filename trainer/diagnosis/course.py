@@ -25,9 +25,9 @@ PASSING = {"stalled", "loss_spike", "oscillating"}  # which explain nothing
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss is above that at the start and goes on rising, and updates were large enough to do
     that; where targets move it rises whatever they are."""
-    grown, lowest = history.grown, history.lowest_loss
-    learnt = lowest < LEARNT * history.loss_at_start
-    if learnt and GROWN <= grown < math.inf and history.loss_rise >= thresholds.risen_loss:
+    risen = history.loss_rise >= thresholds.risen_loss
+    learnt = history.lowest_loss < LEARNT * history.loss_at_start
+    if risen and learnt and GROWN <= (grown := history.grown) < math.inf:
         return Symptom(
             "diverging", "critical", None, "learning rate",
             f"the weights are {grown:.1g} times as large as when the loss was lowest, and it is "
@@ -36,7 +36,7 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
             sightings=1 if history.loss_rise >= CLEAR else 2,
         )  # fmt: skip
     recent = history.losses[-RECENT:]
-    if len(recent) < RECENT or not history.loss_rise >= thresholds.risen_loss:
+    if len(recent) < RECENT or not risen:
         return None
     least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEAR else 1)
     if not (history.largest_update >= least or history.loss_rise >= FAR):
@@ -107,8 +107,10 @@ def loss_spike(history: History, thresholds: Thresholds) -> Symptom | None:
     if len(before) < 12 or not math.isfinite(history.loss):
         return None
     middle = median(before)
+    if not history.loss > 2 * abs(middle):
+        return None
     spread = 1.4826 * median(abs(loss - middle) for loss in before)
-    if not (history.loss - middle > 7 * spread and history.loss > 2 * abs(middle)):
+    if not history.loss - middle > 7 * spread:
         return None
     return Symptom(
         "loss_spike", "info", None, "spike",

@@ -84,9 +84,9 @@ def _were_replaced(history: History) -> bool:
 def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
     """Whether large updates made the weights a hundred times what they were, for no lower loss."""
     thrown = history.largest_update >= thresholds.thrown_update
-    late, start, grown = history.steps >= 2 * SETTLED, history.loss_at_start, history.shrunk
+    late, start = history.steps >= 2 * SETTLED, history.loss_at_start
     stands = min(history.loss, history.recent_loss) >= HARDLY * start > 0
-    if not (late and thrown and stands and OUTGROWN <= grown < math.inf):
+    if not (late and thrown and stands and OUTGROWN <= (grown := history.shrunk) < math.inf):
         return None
     return _found(
         f"an update changed the weights by {history.largest_update:.1g} of their size, they are "

@@ -14,7 +14,7 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import matrices
-from trainer.record import owner
+from trainer.record import StepRecord, owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
 CUT = 0.01  # of the gradient that clipping leaves
@@ -81,12 +81,11 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.steps >= 2 * JUDGED_AFTER_STEPS
     )
     stopped |= _is_left_standing(history)
-    unchanged = [share for share in record.unchanged_fraction.tolist() if share == share]
-    share = median(unchanged) if unchanged else math.nan
     is_narrow = any(dtype in NARROW for dtype in record.dtypes)
-    swallowed = is_narrow and share >= SWALLOWED and history.stays
+    swallowed = is_narrow and history.stays and _unchanged(record) >= SWALLOWED
     if not ((unmoved or slow or stopped or swallowed) and record.gradient_norm > 0):
         return None
+    share = _unchanged(record)
     fallen = record.learning_rate <= FALLEN_RATE * history.rates.first
     category = "learning rate" if unmoved or slow else "stalled"
     words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
@@ -133,6 +132,12 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},
         sightings=1 if unmoved or slow else 2,
     )
+
+
+def _unchanged(record: StepRecord) -> float:
+    """The share of its values that an update left as they were, of the median parameter."""
+    known = [share for share in record.unchanged_fraction.tolist() if share == share]
+    return median(known) if known else math.nan
 
 
 def _put_back(history: History) -> Symptom:
