@@ -111,7 +111,7 @@ def test_special_values(dtype, flush):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 2047, 8191, 8192, 10_241, 65_536, 65_537, 140_000])
+@pytest.mark.parametrize("size", [1, 2047, 8191, 8192, 10_241, 65_536, 65_537, 131_073, 270_000])
 def test_sizes_about_the_blocks(dtype, size):
     check_fast([torch.randn(size, generator=torch.Generator().manual_seed(size)).to(dtype)])
 
@@ -142,6 +142,14 @@ def test_values_far_below_the_largest(dtype):
     values[100] = torch.nan
     values[80_000] = torch.inf
     check_fast([values.to(dtype)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blocks_of_few_values(dtype):
+    # counted in 16 bits, of which a block of one value uses most
+    same, small = torch.full((200_000,), -3.0), torch.full((65_536,), 2.0**-20)
+    small[0], halves = 2.0**14, torch.tensor([1.0, -1.0]).repeat(32_768)
+    check_fast([each.to(dtype) for each in (same, small, halves, halves.sort()[0])])
 
 
 def test_blocks_of_random_bits():

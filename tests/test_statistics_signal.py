@@ -72,6 +72,40 @@ def test_large_output_on_several_threads():
     np.testing.assert_allclose(statistics.signal(image).numpy(), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(7, 1037), (6, 3, 30, 41), (5, 130, 2, 3), (2, 9, 25, 25)])
+def test_units_that_are_summed_piece_by_piece(shape):
+    output = torch.randn(shape, dtype=torch.float64).relu()
+    by_hand = by_unit(output)
+    expected = reference.signal(by_hand, len(by_hand))
+    np.testing.assert_allclose(statistics.signal(output).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("first", [1e7, -1e7])
+def test_a_first_sample_far_from_all_others(first):
+    output = torch.randn(2000, 9, dtype=torch.float64)
+    output[0] = first
+    expected = reference.signal(by_unit(output), 9)
+    np.testing.assert_allclose(statistics.signal(output).numpy(), expected, rtol=1e-10)
+    output[1:] = first
+    assert statistics.signal(output)[2] == 0
+
+
+def test_the_same_bits_on_any_number_of_threads():
+    threads_before = torch.get_num_threads()
+    seen = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            made = torch.Generator().manual_seed(3)
+            outputs = [torch.randn(s, generator=made) for s in ((300, 700), (8, 20, 30, 31))]
+            alone = torch.stack([statistics.signal(each) for each in outputs])
+            assert torch.equal(alone, statistics.signals(outputs))
+            seen.append(alone)
+    finally:
+        torch.set_num_threads(threads_before)
+    assert all(torch.equal(each, seen[0]) for each in seen)
+
+
 def test_a_signal_far_below_the_mean():
     # the difference of two float32 sums would say 3e-4 whatever the signal
     noise = torch.randn(64, 32, dtype=torch.float64) * 1e-6

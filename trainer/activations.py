@@ -107,7 +107,8 @@ class Activations:
         for name, module in self._layers:
             if isinstance(module, nn.RNNBase):
                 add(module.register_forward_pre_hook, partial(self._sequence_enters, name))
-            add(module.register_forward_hook, partial(self._called, name, bool(module._parameters)))
+            what = name, kind(module), bool(module._parameters)
+            add(module.register_forward_hook, partial(self._called, *what))
         for name, module, wanted in self._holders:
             entered: list[int] = []  # layers, where this one was entered
             add(module.register_forward_pre_hook, partial(self._entering, entered))
@@ -131,7 +132,7 @@ class Activations:
             return
         own = last_activation.of(first_tensor(output), (each for _, each in self._all))
         if own is not None and self._wanted(name := last_activation.name(own)):
-            self._called(name, False, own, args, kwargs, output)
+            self._called(name, kind(own), False, own, args, kwargs, output)
         self._inside = False
 
     def _entering(self, entered: list[int], module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -151,7 +152,7 @@ class Activations:
             return  # it was skipped
         self._calling(module, args, kwargs)
         if wanted:
-            self._called(name, True, module, args, kwargs, output)
+            self._called(name, kind(module), True, module, args, kwargs, output)
 
     def _note(self, name: str) -> None:
         """Takes down where a layer stands that is executed without a graph in a forward pass."""
@@ -212,7 +213,7 @@ class Activations:
         return (sequence, *args[1:]), kwargs
 
     def _called(
-        self, name: str, weighted: bool,
+        self, name: str, class_name: str, weighted: bool,
         module: nn.Module, args: Any, kwargs: Any, output: Any,
     ) -> None:  # fmt: skip
         self._note(name)
@@ -231,7 +232,7 @@ class Activations:
             if again and self._ahead is not None:
                 measured.input(self._ahead)
                 self._ahead = self._given = None
-            row, call = measured.output(name, kind(module), tensor, forward, again)
+            row, call = measured.output(name, class_name, tensor, forward, again)
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]

@@ -82,7 +82,7 @@ def first_tensor(output: Any) -> Tensor | None:
 
     Only one with values counts, and they have to be in memory.
     """
-    for tensor in tensors(output):
+    for tensor in (output,) if isinstance(output, Tensor) else tensors(output):
         numbers = tensor.is_floating_point() or tensor.is_complex()
         if numbers and is_in_memory(tensor) and tensor.numel():
             return tensor

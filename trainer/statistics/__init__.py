@@ -77,8 +77,7 @@ def signal(output: Tensor) -> Tensor:
 def signals(outputs: Sequence[Tensor]) -> Tensor:
     """What `signal` says of each output: (N, 4). Many small ones take a fraction of a call each."""
     values, alike = dense(outputs)
-    together = len(values) > 1 and alike and all(map(Tensor.numel, values))
-    kind = kinds.kind_of(values) if together else None
+    kind = kinds.kind_of(values) if alike and all(map(Tensor.numel, values)) else None
     if kind is None or not hasattr(kind, "signals"):
         return torch.stack([signal(each) for each in values])
     result: Tensor = kind.signals(values, [*map(_units, map(_SHAPE, values))])

@@ -26,7 +26,7 @@ PAIRS = 1024  # coded at a time
 TABLE = CODES * CODES
 PAIRS_PAY_FROM = 8192  # values; below, adding up the tables costs more than pairs save
 TABLE_BYTES = 4 * BINS  # the scratch of a thread that counts no pairs
-SCRATCH_BYTES = TABLE_BYTES + 4 * CODES + 2 * PAIRS + 2 * 2 * TABLE
+SCRATCH_BYTES = TABLE_BYTES + 2 * CODES + 2 * PAIRS + 2 * 2 * TABLE
 
 U16 = np.uint16
 
@@ -64,21 +64,31 @@ def count_pairs(x, low, even, odd, codes):
 @njit(nogil=True)
 def unpair(low, even, odd, sums, table):
     """Move what was counted in pairs to the bins of `table`; the number of values with code 0."""
-    sums[:] = U32(0)
+    sums[:] = U16(0)  # of the second ones: half of a block, so that 16 bits are enough
+    lowest = U32(0)
     for p in range(CODES):
         row, other = even[p * CODES : (p + 1) * CODES], odd[p * CODES : (p + 1) * CODES]
-        total = U32(0)
-        for q in range(sums.size):
-            both = U32(row[q]) + U32(other[q])
-            sums[q] += both
-            total += both
-        row[:] = U16(0)
-        other[:] = U16(0)
-        sums[p] += total
-    for code in range(CODES):
-        if code & WINDOW:
-            table[low + (code & WINDOW) + (code >> 6) * SIGN] += sums[code]
-    return sums[0] + sums[64]
+        some = U16(0)
+        for q in range(CODES):
+            both = U16(row[q] + other[q])
+            sums[q] = U16(sums[q] + both)
+            some = U16(some + both)
+        if some:
+            row[:] = U16(0)
+            other[:] = U16(0)
+            lowest += add_code(p, low, some, table)
+    for q in range(CODES):
+        lowest += add_code(q, low, sums[q], table)
+    return lowest
+
+
+@njit(nogil=True, inline="always")
+def add_code(code, low, count, table):
+    """Add the values of a code to their bin; how many there are if it is code 0, of many bins."""
+    if code & WINDOW == 0:
+        return U32(count)
+    table[low + (code & WINDOW) + (code >> 6) * SIGN] += U32(count)
+    return U32(0)
 
 
 @njit(nogil=True)

@@ -33,7 +33,7 @@ from trainer.statistics.histogram import (
 )
 
 LINE = 2048  # values that two loops read in turn, from the first-level cache
-BLOCK = 32768  # values; the second pass over them finds their 128 KiB in the second-level cache
+BLOCK = 65536  # values; the second pass over them finds their 256 KiB in the second-level cache
 # A job is an array of int64: this header, then rows with an entry for each tensor: addresses,
 # lengths, first blocks (one more entry: how many blocks there are), second addresses. The results
 # of blocks go to PARTIALS and are put together in RESULTS by the thread that ends the last one.
@@ -147,8 +147,8 @@ def summarize_blocks(job):
     moments = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], COLUMNS))
     place = header[SCRATCH] + worker * SCRATCH_BYTES
     table = carray(address_of(place, np.uint32), (BINS,))
-    sums = carray(address_of(place + 4 * BINS, np.uint32), (CODES,))
-    place += 4 * BINS + 4 * CODES
+    sums = carray(address_of(place + 4 * BINS, np.uint16), (CODES,))
+    place += 4 * BINS + 2 * CODES
     codes = carray(address_of(place, np.uint16), (PAIRS,))
     even = carray(address_of(place + 2 * PAIRS, np.uint16), (TABLE,))
     odd = carray(address_of(place + 2 * PAIRS + 2 * TABLE, np.uint16), (TABLE,))

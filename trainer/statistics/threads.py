@@ -159,13 +159,19 @@ def _first_blocks(lengths: tuple[int, ...]) -> list[int]:
 def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """RMS and fractions (4,) of values seen as (samples, units, positions)."""
     results = torch.empty(SIGNALS + 3 * shape[1], dtype=torch.float64, device="cpu")
-    header = (0, 0, *shape, results.data_ptr(), values.data_ptr())
+    _, units_, positions = shape
+    columns = units_ * positions // torch.get_num_threads()
+    # In pieces long enough for what the processor reads ahead of them.
+    step = min(max(columns, units.AT_ONCE // 8), units.AT_ONCE) // positions
+    header = (0, 0, *shape, results.data_ptr(), values.data_ptr(), max(1, step))
     _run(units.measure_units, values.dtype, values.numel(), header)
     return results[:SIGNALS]
 
 
 def signals(outputs: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]]) -> Tensor:
     """The same (N, 4) of several outputs of one dtype."""
+    if len(outputs) == 1:  # by all threads
+        return signal(outputs[0], shapes[0]).unsqueeze(0)
     n, columns = len(outputs), [*zip(*shapes, strict=True)]
     before = [*accumulate(columns[1], initial=0)]
     results = torch.empty(SIGNALS * n + 3 * before[-1], dtype=torch.float64, device="cpu")
