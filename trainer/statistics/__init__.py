@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainer.record import BINS, SIGNALS
 from trainer.statistics import kinds, operations
-from trainer.statistics.kinds import by_kind, dense, is_compiled, use_compiled
+from trainer.statistics.kinds import by_kind, dense, dense_one, is_compiled, use_compiled
 from trainer.statistics.snapshot import Snapshot
 
 # The columns of a row of moments, float64. NORM (L2), SUM_ABS and MAX_ABS are over finite values.
@@ -67,7 +67,7 @@ def signal(output: Tensor) -> Tensor:
     taken; the dead fraction is their share of all units. NaN for what is undefined: no values, a
     signal from a single sample of each unit.
     """
-    (values,) = dense([output]).values
+    values = dense_one(output)
     if values.numel() == 0:
         return torch.full((SIGNALS,), torch.nan, dtype=torch.float64, device=values.device)
     result: Tensor = kinds.kind_of([values]).signal(values.detach(), _units(values.shape))
@@ -76,6 +76,8 @@ def signal(output: Tensor) -> Tensor:
 
 def signals(outputs: Sequence[Tensor]) -> Tensor:
     """What `signal` says of each output: (N, 4). Many small ones take a fraction of a call each."""
+    if len(outputs) == 1:
+        return signal(outputs[0]).unsqueeze(0)
     values, alike = dense(outputs)
     kind = kinds.kind_of(values) if alike and all(map(Tensor.numel, values)) else None
     if kind is None or not hasattr(kind, "signals"):

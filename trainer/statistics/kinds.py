@@ -40,11 +40,15 @@ def dense(tensors: Sequence[Tensor]) -> Dense:
         and not any(map(Tensor.is_neg, tensors))
     ):
         return Dense(tensors, len(traits) == 1)
-    values = [_dense(tensor) for tensor in tensors]
+    values = [dense_one(tensor) for tensor in tensors]
     return Dense(values, len({*map(_TRAITS, values)}) == 1)
 
 
-def _dense(tensor: Tensor) -> Tensor:
+def dense_one(tensor: Tensor) -> Tensor:
+    """The same of one tensor."""
+    is_strided = tensor.layout is torch.strided
+    if is_strided and tensor.dtype in _PLAIN and tensor.is_contiguous() and not tensor.is_neg():
+        return tensor
     values = tensor.detach()
     if values.layout != torch.strided:
         sparse = values.layout in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
