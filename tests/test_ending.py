@@ -151,8 +151,10 @@ def test_a_signal_that_came_back_too_late() -> None:
 def test_a_network_whose_output_hardly_depends_on_the_sample() -> None:
     """Whatever its loss is; on its way back, for which the records alone wait."""
 
-    def made(signal: float, flow: float, learnt: float = 1.0) -> list[StepRecord]:
-        shares = [10 ** (-6 + 4 * step / 100) for step in STEPS]
+    def made(
+        signal: float, flow: float, learnt: float = 1.0, decades: float = 4
+    ) -> list[StepRecord]:
+        shares = [10 ** (-2 - decades * (1 - step / 100)) for step in STEPS]
         losses = [learnt if step > 50 else 1.0 for step in STEPS]
         return [
             replace(guessing(record(step, deep(8, backward=(flow * share) ** (1 / 8), update=5e-3,
@@ -166,6 +168,8 @@ def test_a_network_whose_output_hardly_depends_on_the_sample() -> None:
     assert found.headline == "warning: vanishing in 0 (steps 0 to 100)"
     assert "the run ended after 101 steps without having learnt; at step 100 0.004" in found.cause
     assert verdicts(made(0.5, 1.0), 0.8) == []  # it fell since
+    assert verdicts(made(5.0, 1.0)) == []
+    assert verdicts(made(5.0, 1.0, decades=7)) == ["vanishing"]  # it was lost, and is not all back
     assert verdicts(made(50.0, 1.0)) == []
     assert verdicts(made(0.5, 100.0)) == []
     assert verdicts(made(0.5, 1.0, learnt=1e-3)) == []  # nothing is left to learn

@@ -74,8 +74,10 @@ def _of_a_guess(history: History) -> float:
 
 def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether output and gradient are, at the newest look at the layers, and nothing is learnt."""
-    mark = history.mark
-    faint = mark.signal <= thresholds.lost_signal * overconfidence.varying(first)
+    mark, least = history.mark, thresholds.lost_signal * overconfidence.varying(first)
+    if "vanishing" in history.raised:  # waited for, though it is ten times what is lost
+        least *= 10
+    faint = mark.signal <= least
     faint = faint and mark.flow_ratio <= 10 * thresholds.lost_gradient
     if not faint or standstill.has_arrived(history):
         return False
