@@ -216,19 +216,19 @@ class Activations:
         self, name: str, class_name: str, weighted: bool,
         module: nn.Module, args: Any, kwargs: Any, output: Any,
     ) -> None:  # fmt: skip
-        self._note(name)
         if not (self.watching and is_training()):
+            self._note(name)
             return
         started = time.perf_counter()
         tensor = first_tensor(output)
         if tensor is None:
             return
-        measured = self.measured
+        measured, again = self.measured, in_backward()
         row, call = measured.row(name), -1
         # Checkpointing calls the layer again during the backward pass: the same output.
-        if row is None or not in_backward():
+        if row is None or not again:
             in_loop = weighted and measured.row(f"{name}.{ENDS[0]}") is None
-            forward, again = self._pass if in_loop else -1, in_backward()
+            forward = self._pass if in_loop else -1
             if again and self._ahead is not None:
                 measured.input(self._ahead)
                 self._ahead = self._given = None
@@ -237,8 +237,8 @@ class Activations:
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
         if node is not None:
-            received = partial(self._received, row, number, call)
-            self._edges.append(node.register_prehook(partial(self._guarded, received)))
+            received = partial(self._guarded, self._received, row, number, call)
+            self._edges.append(node.register_prehook(received))
         self.seconds += time.perf_counter() - started
 
     def _received(

@@ -33,8 +33,9 @@ _THREADS_PAY_FROM = 65536
 
 
 @cache
-def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, Any]:
-    """The loop over a job's blocks as a C function, from numba's cache on disk where it can."""
+def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, int, Any]:
+    """The loop over a job's blocks as a C function, its address, and how to call it. From numba's
+    cache on disk where it can."""
     signature = types.void(types.CPointer(_BITS[dtype]))
     # numba looks only at the age of the file that the loop itself is in; the name must tell the
     # rest, or code compiled from an older `bits` would be taken from the cache.
@@ -43,7 +44,8 @@ def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, Any]:
         function = cfunc(signature, cache=True)(loop)
     except (RuntimeError, OSError):  # no folder where numba may write, or no room in it
         function = cfunc(signature)(loop)
-    return function, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function.address)
+    address: int = function.address
+    return function, address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
 
 
 @cache
@@ -76,12 +78,12 @@ def _run(loop: Any, dtype: torch.dtype, values: int, header: Sequence[int], *row
     """Do a job (see `kernel`), on all of torch's threads when it has many values."""
     job = array("q", chain(header, *rows))
     address = job.buffer_info()[0]
-    compiled, call = _compiled(loop, dtype)
+    _, function, call = _compiled(loop, dtype)
     parallel = _parallel() if values >= _THREADS_PAY_FROM and torch.get_num_threads() > 1 else None
     if parallel is None:
         call(address)
     else:  # 0: as many threads as torch uses, since libgomp would end those that are left out
-        parallel(compiled.address, address, 0, 0)
+        parallel(function, address, 0, 0)
 
 
 class _Scratch:
