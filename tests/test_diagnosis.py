@@ -1193,7 +1193,19 @@ class TestNonFinite:
     def test_a_function_may_come_before_a_layer_with_weights(self) -> None:
         layers = [replace(k, rms=math.nan) if n >= 2 else k for n, k in enumerate(deep(3))]
         found = self.where(layers, loss=math.nan)
-        assert found.where == "2" and "Linear, or what is done before it, makes" in found.cause
+        assert found.where == "2" and "what is done between 1 and 2 makes values" in found.cause
+        layers[2] = replace(layers[2], kind="Own")
+        found = self.where(layers, loss=math.nan)
+        assert "Own, or what is done before it, makes" in found.cause
+
+    def test_after_an_update_that_replaced_the_weights_it_is_the_rate(self) -> None:
+        bad = [replace(k, rms=math.nan) if n >= 3 else k for n, k in enumerate(deep(3))]
+        for update, category in ((1.5, "learning rate"), (0.5, "operation")):
+            records = [record(0, deep(3, update=update)), record(1, bad, loss=math.nan)]
+            found = diagnosed(records)["non_finite"]
+            assert found.where == "3"
+            assert found.cause.startswith("learning rate: ") == (category == "learning rate")
+            assert found.cause.endswith("changed the weights by 2 of their size") == (update > 1)
 
     def test_backward_only(self) -> None:
         layers = [replace(k, gradient=math.nan, weight_gradient=math.nan) if n < 3 else k
@@ -1733,7 +1745,7 @@ class TestLoop:
         alike = found(0.1)
         assert alike is not None and (alike.level, alike.steps) == ("warning", (0, 150))
         assert alike.where == "0.weight"
-        assert alike.cause.startswith("initialisation: the units of 2 layers are copies of each ")
+        assert alike.cause.startswith("initialisation: all units of 2 layers get the same gradient")
         early = found(0.1, steps=60)
         assert early is not None and early.level == "info"
         assert found(None) is None

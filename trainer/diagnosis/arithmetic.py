@@ -21,6 +21,7 @@ REPLACED = 1.0  # way of the weights after which others have taken their place
 STANDING = 0.9  # of the loss at the start: hardly lower
 ROOTS = ("model", "(model)")
 RISEN = 1.1  # times the loss at the start: it went up before it was none
+SUMS = ("Linear", "Conv1d", "Conv2d", "Conv3d")  # of finite products
 USUAL = 3  # times the losses and gradients before, at most
 KNOWN = 5  # losses
 SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
@@ -92,7 +93,7 @@ def _place(
                 who = _who(view, row, record.parameters)
                 known = "" if math.isnan(size) else f" (RMS {size:.3g})"
                 what = f"{who} makes values that are not finite of finite ones{known}"
-                return view.names[row], blame, what
+                return view.names[row], *_unless_thrown(history, blame, what)
             return (
                 view.names[row],
                 _why_large(history, thresholds),
@@ -105,16 +106,14 @@ def _place(
                 why = _why_large(history, thresholds)
                 return None, why, f"outputs have grown to an RMS of {size:.3g}, the loss beyond all"
             what = "what is done after the layers, or the loss itself, makes a value that is not"
-            return None, "loss", f"the outputs of all layers are finite; {what}"
+            words = f"the outputs of all layers are finite; {what}"
+            return None, *_unless_thrown(history, "loss", words)
         bad = view.gradient_not_finite
         if bad.any():
             row = int(np.flatnonzero(bad)[-1])
             after = view.names[row + 1] if row + 1 < len(bad) else "the loss"
-            return (
-                view.names[row],
-                "operation",
-                f"the derivative of {after} is not finite although its output is",
-            )
+            words = f"the derivative of {after} is not finite although its output is"
+            return view.names[row], *_unless_thrown(history, "operation", words)
     if is_told(record.loss) and not math.isfinite(record.loss):
         words = "the loss is not finite; the layers of this step were not looked at"
         return None, _why_large(history, thresholds), words
@@ -128,6 +127,17 @@ def _place(
         words += ", though no output is large: a derivative is not defined, such as a root's at 0"
         return where, "operation", words
     return where, _why_large(history, thresholds), words
+
+
+def _unless_thrown(history: History, blame: str, words: str) -> tuple[str, str]:
+    """The category and the words: the rate's, if an update put others in the weights' place."""
+    thrown = history.largest_update
+    if not (history.before is not None and blame != "dtype" and thrown >= REPLACED):
+        return blame, words
+    return (
+        "learning rate",
+        f"{words}, since an update changed the weights by {thrown:.1g} of their size",
+    )
 
 
 def _broke_backward(history: History, thresholds: Thresholds) -> bool:
@@ -154,7 +164,11 @@ def _who(view: View, row: int, parameters: tuple[str, ...]) -> str:
         after = [other for other in view.names[row + 1 :] if not name.startswith(f"{other}.")][:1]
         ends = f"between {view.names[row - 1]} and {after[0]}" if after else "at its end"
         return f"{kind} itself, {ends if row else 'at its start'},"
-    return f"{kind}, or what is done before it," if f"{name}.weight" in parameters else kind
+    if f"{name}.weight" not in parameters:
+        return kind
+    if kind in SUMS and row and view.table.dtypes[-1] not in NARROW:  # which sums cannot do
+        return f"what is done between {view.names[row - 1]} and {name}"
+    return f"{kind}, or what is done before it,"
 
 
 def _blew_up(history: History, thresholds: Thresholds) -> bool:

@@ -18,6 +18,7 @@ NEVER = 1e-5  # flow at the first layers / at the last ones: those get no gradie
 JUMP = 100.0  # times what a layer is given
 LARGE = 3.0  # times, by the weights of half of the layers
 TALL = 10.0  # times, by its weights, which start values for its size make one or two
+ROUNDING = 1e-6  # of a signal, which there is none of
 SCALE = 30.0  # times more than 1, for which start values are made, or less
 TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
              "dead_units", "saturated"}  # fmt: skip
@@ -58,8 +59,7 @@ def behind(
     taken = too_much_dropped(first)
     if taken is not None and verdict in TOO_SMALL | TOO_LARGE:
         return Behind("dropout", taken, remedies.REMEDIES["dropout"])
-    signals = [signal for signal in first.signal.tolist() if not math.isnan(signal)]
-    if verdict in TOO_SMALL and first.input_signal == 0 and signals and not any(signals):
+    if verdict in TOO_SMALL and first.input_signal == 0 and first.output_signal <= ROUNDING:
         words = "the inputs are the same for every sample"
         return Behind("data", words, "give the network what tells one sample from another", False)
     changed = _of_changed_inputs(first, history.view, verdict)

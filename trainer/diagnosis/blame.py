@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT, SATURATING
+from trainer.diagnosis.order import ACTIVATIONS, GATED, RECTIFIERS, RECURRENT, SATURATING
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord, owner
 
@@ -15,6 +16,9 @@ DOMINANT = 0.4  # share of the whole from which one layer is named alone
 # By how much a rectifier that passes half of the values lowers the gradient's RMS; He's start
 # values (He et al. 2015, arXiv:1502.01852) make up for exactly that.
 HALF = math.log(math.sqrt(0.5))
+FLAT = math.log(0.6)  # of a function that no module tells of: below, it is no rectifier
+FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
+MINUTE = math.log(0.01)  # of weights that no module has: nothing comes through them
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Blame:
     """A layer, a category of cause and the typical gains that say so."""
 
     where: str
-    category: str  # activation, initialisation, normalisation or recurrence
+    category: str  # activation, initialisation, normalisation, recurrence or memory (its gates)
     activation_gain: float  # per activation, geometric mean; NaN without
     weight_gain: float  # per layer with weights
 
@@ -32,7 +36,10 @@ def attenuation(view: View, record: StepRecord, first_view: View) -> Blame:
     gains = np.where(first_view.gains > 0, first_view.gains, np.nan)
     if view.kinds != first_view.kinds or np.isnan(gains).all():
         gains = np.where(view.gains > 0, view.gains, np.nan)
-    return _blame(view, record, np.log(gains), -1)
+    found = _blame(view, record, np.log(gains), -1)
+    if found.category == "activation" and _is_flooded(first_view):
+        found = replace(found, category="initialisation")
+    return found
 
 
 def amplification(view: View, record: StepRecord) -> Blame:
@@ -64,7 +71,8 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
     row = _place(view, record, np.where(known, sign * logs, 0.0))
     recurrent = [i for i, kind in enumerate(view.kinds) if kind in RECURRENT]
     if recurrent and (row in recurrent or not is_activation.any()):
-        category, row = "recurrence", recurrent[0]
+        row = recurrent[0]
+        category = "memory" if sign < 0 and view.kinds[row] in GATED else "recurrence"
     elif view.normalised and SATURATING.keys().isdisjoint(view.kinds):
         category = "normalisation"
     else:
@@ -76,6 +84,14 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
         math.exp(activations / count) if is_activation.any() else math.nan,
         math.exp(float(np.mean(of_weights))) if len(of_weights) else math.nan,
     )
+
+
+def _is_flooded(view: View) -> bool:
+    """Whether half of the activations that flatten out are given far more than they can tell apart:
+    it is the weights before them that are too large."""
+    before = [math.nan, *view.rms[:-1].tolist()]
+    given = [size for kind, size in zip(view.kinds, before, strict=True) if kind in SATURATING]
+    return bool(given) and median(given) >= FLOODED
 
 
 def _place(view: View, record: StepRecord, sizes: np.ndarray) -> int:
@@ -91,13 +107,20 @@ def _place(view: View, record: StepRecord, sizes: np.ndarray) -> int:
 def _from_parameters(view: View, record: StepRecord, of_layers: np.ndarray) -> tuple[float, float]:
     """Log gains of functions between layers that no module tells of, and of the weights: a matrix
     of RMS r with n outputs has the gain r·√n on the way back (Glorot and Bengio 2010)."""
-    logs = []
-    rms = dict(zip(record.parameters, record.parameter_rms.tolist(), strict=True))
-    shapes = dict(zip(record.parameters, record.shapes, strict=True))
-    for name in view.names[1:]:
-        shape = shapes.get(f"{name}.weight", ())
-        if len(shape) > 1 and rms[f"{name}.weight"] > 0:
-            outputs = shape[0] * math.prod(shape[2:])
-            logs.append(math.log(rms[f"{name}.weight"] * math.sqrt(outputs)))
-    weights = sum(logs)
-    return float(np.sum(of_layers)) - weights, weights
+    gains = {
+        name: math.log(rms * math.sqrt(shape[0] * math.prod(shape[2:])))
+        for name, rms, shape in zip(
+            record.parameters, record.parameter_rms.tolist(), record.shapes, strict=True
+        )
+        if len(shape) > 1 and rms > 0
+    }
+    weights = sum(gains.get(f"{name}.weight", 0.0) for name in view.names[1:])
+    weights += sum(
+        gain for name, gain in gains.items() if gain < MINUTE and owner(name) not in view.names
+    )
+    functions, count = float(np.sum(of_layers)) - weights, len(of_layers)
+    if (
+        count and FLAT <= functions / count <= 0
+    ):  # rectifiers, which weights are meant to make up for
+        functions, weights = functions - HALF * count, weights + HALF * count
+    return functions, weights

@@ -81,7 +81,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         consequence = "the loss stays"
     found = blame.attenuation(view, history.record, first)
     thrown = history.largest_update >= thresholds.thrown_update
-    if left_behind and ratio == 0 and view.is_cut:
+    if left_behind and ratio == 0 and view.is_cut and found.category != "memory":
         found = replace(found, category="blocked")
     elif thrown and not recovery.is_faint(first, thresholds):
         found = replace(found, category="learning rate")

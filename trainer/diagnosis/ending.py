@@ -111,7 +111,8 @@ def _why(history: History, first: View, end: End, thresholds: Thresholds) -> Sym
     middle = history.first_step + end.steps / 2
     before = [mark for mark in history.marks if mark.step <= middle]
     half = before[-1] if before else history.marks[0]
-    if half.signal <= thresholds.lost_signal or half.flow_ratio <= thresholds.lost_gradient:
+    lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
+    if min(lost) <= 1 or max(lost) <= 10:  # one of them, or most of both
         return _faint(history, first, end, half)
     if recovery.lost(first, thresholds):
         return _faint(history, first, end, history.marks[0])

@@ -25,6 +25,7 @@ SLOW = 30  # times less of a way than a recovery takes
 SWALLOWED = 0.9  # of the values that an update should have changed
 FLAT = 1e6  # times less of a gradient than that of a guess with this loss
 STANDING = 0.95  # of the loss of the first batches
+MINUTE = 0.08  # of what a matrix is given: far less than with any usual start values
 
 
 def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -33,8 +34,10 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
     if not carried > 0:
         return None
     record = history.record
-    ratios = dict(zip(record.parameters, record.update_ratio.tolist(), strict=True))
-    still = [name for name in record.gradients.names if ratios.get(name) == 0]
+    # Of weights that are zero no update is a share.
+    stands = (record.update_ratio == 0) | (record.unchanged_fraction == 1)
+    unmoved = {*compress(record.parameters, stands)}
+    still = [name for name in record.gradients.names if name in unmoved]
     some = carried < len(record.gradients.names)
     left = len(still) == carried and (some or bool(record.optimizer))
     words = "the gradient of a parameter still holds that of the step before"
@@ -100,6 +103,9 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
             f" of its size: at first {first.output_signal:.1g} of the output depended on the sample"
             f", and the gradient at the first layers was {first.flow_ratio:.1g} of that at the last"
         )
+    elif unmoved and (size := _size_of_weights(history)) <= MINUTE:
+        category = "initialisation"
+        words += f" of its size: the weights make {size:.1g} of what they are given at first"
     elif unmoved and look and look[0].surprise >= FLAT:
         category = "last activation"
         words += (
@@ -137,6 +143,16 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
 def _unchanged(record: StepRecord) -> float:
     """The share of its values that an update left as they were, of the median parameter."""
     known = [share for share in record.unchanged_fraction.tolist() if share == share]
+    return median(known) if known else math.nan
+
+
+def _size_of_weights(history: History) -> float:
+    """How much of what it is given a matrix makes at first, the median: weights of RMS r, for n
+    inputs, make r·√n times as much (He et al. 2015). NaN without a matrix."""
+    if history.first_parameters != history.record.parameters:
+        return math.nan
+    sizes = zip(history.first_sizes.tolist(), history.record.shapes, strict=True)
+    known = [rms * math.sqrt(math.prod(shape[1:])) for rms, shape in sizes if len(shape) > 1]
     return median(known) if known else math.nan
 
 

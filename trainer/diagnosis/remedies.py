@@ -45,8 +45,8 @@ REMEDIES = {
     "made once and not in forward",
     "detached": "make output and loss by what has a derivative, and call backward on that loss: no "
     "detach, no_grad, argmax or item, no new tensor on the way",
-    "memory": "raise the bias of the forget gate, shorten the sequence, or let attention or a skip "
-    "lead back to its start",
+    "memory": "start with open gates (raise the bias of the forget gate, take large ones from the "
+    "others), shorten the sequence, or let attention or a skip lead back to its start",
     "dropout": "lower the dropout",
     "objective": "look at the sign of the loss, and whether the targets are what it is made for (0 "
     "and 1, or between, of a binary cross-entropy)",

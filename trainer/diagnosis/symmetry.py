@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
 from statistics import median
 
 import numpy as np
@@ -30,6 +31,7 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     if table.histograms is None or history.alike is not None and not history.alike:
         return None  # units that were told apart once stay so
     shapes = dict(zip(record.parameters, record.shapes, strict=True))
+    zero = {*compress(record.parameters, record.parameter_rms == 0)}  # and stay so
     alike = []
     for row, name in enumerate(table.names):
         shape = shapes.get(name, ())
@@ -38,7 +40,7 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
             continue
         counts, zeros = table.histograms[row], table.moments[row, 4]
         same = not np.any(counts[counts > 0] % shape[0]) and zeros % shape[0] == 0
-        if same and counts.any():
+        if same and (counts.any() or name in zero and zeros == table.moments[row, 0]):
             alike.append(name)
     history.alike = alike
     if not alike:
@@ -50,7 +52,10 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
         "warning" if slow or standstill.in_vain(history) else "info",
         alike[0],
         "initialisation",
-        f"the units of {len(alike)} layers are copies of each other: their weights began the same",
+        f"{alike[0]} is zero and gets no gradient"
+        if zero.issuperset(alike)
+        else f"all units of {len(alike)} layers get the same gradient: their weights began the "
+        "same, or nothing that they are given or asked for tells them apart",
         {"layers": len(alike)},
         sightings=SIGHTINGS,
     )

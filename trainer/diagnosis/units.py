@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.diagnosis import standstill, target
+from trainer.diagnosis import recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
@@ -33,7 +33,8 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     # What small updates kill within a few steps, and on a short way, was close to it at the start.
     thrown = history.largest_update >= thresholds.thrown_update or history.rates.raised_for
     moved = history.steps >= 2 * PATIENCE_STEPS or history.path >= thresholds.moved_path
-    sick = history.raised & {"vanishing", "signal_collapse"}  # which is why
+    sick = bool(history.raised & {"vanishing", "signal_collapse"})  # which is why
+    sick |= first is not None and recovery.lost(first, thresholds)
     killed = not born and (thrown or moved and not sick)
     blame = "learning rate" if killed else "initialisation"
     if row == len(view.names) - 1 and born:
