@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 import numpy as np
 
+from trainer.diagnosis.gains import gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
-from trainer.record import is_told
+from trainer.record import is_told, owner
 
 NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
 REPLACED = 1.0  # way of the weights after which others have taken their place
+LARGER = 3.0  # times what they are given, by the median of weights, which are drawn to make one
 STANDING = 0.9  # of the loss at the start: hardly lower
 ROOTS = ("model", "(model)")
 RISEN = 1.1  # times the loss at the start: it went up before it was none
-SUMS = ("Linear", "Conv1d", "Conv2d", "Conv3d")  # of finite products
 USUAL = 3  # times the losses and gradients before, at most
 KNOWN = 5  # losses
 SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
@@ -93,7 +95,7 @@ def _place(
                 who = _who(view, row, record.parameters)
                 known = "" if math.isnan(size) else f" (RMS {size:.3g})"
                 what = f"{who} makes values that are not finite of finite ones{known}"
-                return view.names[row], *_unless_thrown(history, blame, what)
+                return view.names[row], *_unless_thrown(history, view.names[: row + 1], blame, what)
             return (
                 view.names[row],
                 _why_large(history, thresholds),
@@ -107,13 +109,13 @@ def _place(
                 return None, why, f"outputs have grown to an RMS of {size:.3g}, the loss beyond all"
             what = "what is done after the layers, or the loss itself, makes a value that is not"
             words = f"the outputs of all layers are finite; {what}"
-            return None, *_unless_thrown(history, "loss", words)
+            return None, *_unless_thrown(history, view.names, "loss", words)
         bad = view.gradient_not_finite
         if bad.any():
             row = int(np.flatnonzero(bad)[-1])
             after = view.names[row + 1] if row + 1 < len(bad) else "the loss"
             words = f"the derivative of {after} is not finite although its output is"
-            return view.names[row], *_unless_thrown(history, "operation", words)
+            return view.names[row], *_unless_thrown(history, view.names, "operation", words)
     if is_told(record.loss) and not math.isfinite(record.loss):
         words = "the loss is not finite; the layers of this step were not looked at"
         return None, _why_large(history, thresholds), words
@@ -129,10 +131,17 @@ def _place(
     return where, _why_large(history, thresholds), words
 
 
-def _unless_thrown(history: History, blame: str, words: str) -> tuple[str, str]:
-    """The category and the words: the rate's, if an update put others in the weights' place."""
-    thrown = history.largest_update
-    if not (history.before is not None and blame != "dtype" and thrown >= REPLACED):
+def _unless_thrown(
+    history: History, layers: Sequence[str], blame: str, words: str
+) -> tuple[str, str]:
+    """The category and the words: the rate's, if an update put others in the place of the weights
+    of these layers, far larger than any that are drawn."""
+    record, thrown = history.record, history.largest_update
+    if history.before is None or blame == "dtype" or thrown < REPLACED:
+        return blame, words
+    made = gains(record.parameters, record.shapes, record.parameter_rms)
+    before = [gain for name, gain in made.items() if owner(name) in layers]
+    if not before or median(before) < LARGER:
         return blame, words
     return (
         "learning rate",
@@ -164,11 +173,7 @@ def _who(view: View, row: int, parameters: tuple[str, ...]) -> str:
         after = [other for other in view.names[row + 1 :] if not name.startswith(f"{other}.")][:1]
         ends = f"between {view.names[row - 1]} and {after[0]}" if after else "at its end"
         return f"{kind} itself, {ends if row else 'at its start'},"
-    if f"{name}.weight" not in parameters:
-        return kind
-    if kind in SUMS and row and view.table.dtypes[-1] not in NARROW:  # which sums cannot do
-        return f"what is done between {view.names[row - 1]} and {name}"
-    return f"{kind}, or what is done before it,"
+    return f"{kind}, or what is done before it," if f"{name}.weight" in parameters else kind
 
 
 def _blew_up(history: History, thresholds: Thresholds) -> bool:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from trainer.diagnosis import remedies, target
+from trainer.diagnosis.gains import gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import DROPOUTS
 from trainer.diagnosis.recovery import LEFT
@@ -59,7 +60,8 @@ def behind(
     taken = too_much_dropped(first)
     if taken is not None and verdict in TOO_SMALL | TOO_LARGE:
         return Behind("dropout", taken, remedies.REMEDIES["dropout"])
-    if verdict in TOO_SMALL and first.input_signal == 0 and first.output_signal <= ROUNDING:
+    ends = *first.signal[:1], first.output_signal  # in between, places are told apart
+    if verdict in TOO_SMALL and first.input_signal == 0 and max(ends) <= ROUNDING:
         words = "the inputs are the same for every sample"
         return Behind("data", words, "give the network what tells one sample from another", False)
     changed = _of_changed_inputs(first, history.view, verdict)
@@ -94,16 +96,10 @@ def _of_changed_inputs(first: View, now: View | None, verdict: str) -> str | Non
 
 def _of_weights(history: History, view: View) -> Behind | None:
     """A layer whose weights make far more of what it is given than those of any that is drawn for
-    its size, or all layers together: weights of RMS r, for n inputs, make r·√n times as much (He et
-    al. 2015)."""
+    its size, or all layers together."""
     if history.first_parameters != history.record.parameters:
         return None
-    sizes = zip(history.first_sizes.tolist(), history.record.shapes, strict=True)
-    gain_of = {
-        name: rms * math.sqrt(math.prod(shape[1:]))
-        for name, (rms, shape) in zip(history.first_parameters, sizes, strict=True)
-        if len(shape) > 1
-    }
+    gain_of = gains(history.first_parameters, history.record.shapes, history.first_sizes)
     rms = [view.input_rms, *view.rms.tolist()]
     for name, (before, after) in zip(view.names, pairwise(rms), strict=True):
         gain = gain_of.get(f"{name}.weight", 0.0)

@@ -17,7 +17,9 @@ DOMINANT = 0.4  # share of the whole from which one layer is named alone
 # values (He et al. 2015, arXiv:1502.01852) make up for exactly that.
 HALF = math.log(math.sqrt(0.5))
 FLAT = math.log(0.6)  # of a function that no module tells of: below, it is no rectifier
+STEEP = ("Tanh", "Hardtanh")
 FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
+BEYOND = 700.0  # any log gain: of what lets nothing through
 MINUTE = math.log(0.01)  # of weights that no module has: nothing comes through them
 
 
@@ -33,10 +35,11 @@ class Blame:
 
 def attenuation(view: View, record: StepRecord, first_view: View) -> Blame:
     """Who lowers the gradient most on its way back."""
-    gains = np.where(first_view.gains > 0, first_view.gains, np.nan)
-    if view.kinds != first_view.kinds or np.isnan(gains).all():
-        gains = np.where(view.gains > 0, view.gains, np.nan)
-    found = _blame(view, record, np.log(gains), -1)
+    gains = first_view.gains
+    if view.kinds != first_view.kinds or not (gains > 0).any():
+        gains = view.gains
+    logs = np.log(np.where(gains > 0, gains, np.nan))
+    found = _blame(view, record, logs, -1, cut=gains == 0)
     if found.category == "activation" and _is_flooded(first_view):
         found = replace(found, category="initialisation")
     return found
@@ -50,11 +53,12 @@ def amplification(view: View, record: StepRecord) -> Blame:
         backward = np.log(np.where(view.gains > 0, view.gains, np.nan))
     with np.errstate(invalid="ignore"):
         grows = np.where(np.isnan(backward), forward, np.fmax(forward, backward))
-    return _blame(view, record, grows, 1)
+    return _blame(view, record, grows, 1, cut=np.zeros(len(rms), bool))
 
 
-def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame:
-    """`logs`: the log gain of each row's module; `sign`: -1 for who lowers, 1 for who raises."""
+def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.ndarray) -> Blame:
+    """`logs`: the log gain of each row's module; `sign`: -1 for who lowers, 1 for who raises;
+    `cut`: who lets nothing through."""
     known = ~np.isnan(logs)
     is_activation = np.array([kind in ACTIVATIONS for kind in view.kinds])
     rectifies = np.array([kind in RECTIFIERS for kind in view.kinds])
@@ -68,11 +72,13 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
         activations, weights = _from_parameters(view, record, of_weights)
     else:
         activations, weights = float(np.sum(of_activations)), float(np.sum(of_weights))
-    row = _place(view, record, np.where(known, sign * logs, 0.0))
+    sizes = np.where(known, sign * logs, 0.0)
+    sizes[cut] = BEYOND
+    row = _place(view, record, sizes)
     recurrent = [i for i, kind in enumerate(view.kinds) if kind in RECURRENT]
-    if recurrent and (row in recurrent or not is_activation.any()):
-        row = recurrent[0]
-        category = "memory" if sign < 0 and view.kinds[row] in GATED else "recurrence"
+    gated = sign < 0 and bool(recurrent) and view.kinds[recurrent[0]] in GATED
+    if recurrent and (row in recurrent or not is_activation.any() and not gated):
+        category, row = "memory" if gated else "recurrence", recurrent[0]
     elif view.normalised and SATURATING.keys().isdisjoint(view.kinds):
         category = "normalisation"
     else:
@@ -87,10 +93,11 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int) -> Blame
 
 
 def _is_flooded(view: View) -> bool:
-    """Whether half of the activations that flatten out are given far more than they can tell apart:
-    it is the weights before them that are too large."""
-    before = [math.nan, *view.rms[:-1].tolist()]
-    given = [size for kind, size in zip(view.kinds, before, strict=True) if kind in SATURATING]
+    """Whether half of the tanh are given far more than they can tell apart: the weights before them
+    are too large."""
+    before = [view.input_rms, *view.rms[:-1].tolist()]
+    pairs = zip(view.kinds, before, strict=True)
+    given = [size for kind, size in pairs if kind in STEEP and not math.isnan(size)]
     return bool(given) and median(given) >= FLOODED
 
 

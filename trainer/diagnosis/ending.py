@@ -112,7 +112,7 @@ def _why(history: History, first: View, end: End, thresholds: Thresholds) -> Sym
     before = [mark for mark in history.marks if mark.step <= middle]
     half = before[-1] if before else history.marks[0]
     lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
-    if min(lost) <= 1 or max(lost) <= 10:  # one of them, or most of both
+    if any(times <= 1 for times in lost) or all(times <= 10 for times in lost):
         return _faint(history, first, end, half)
     if recovery.lost(first, thresholds):
         return _faint(history, first, end, history.marks[0])

@@ -10,6 +10,7 @@ import numpy as np
 
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.arithmetic import NARROW
+from trainer.diagnosis.gains import gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -147,12 +148,16 @@ def _unchanged(record: StepRecord) -> float:
 
 
 def _size_of_weights(history: History) -> float:
-    """How much of what it is given a matrix makes at first, the median: weights of RMS r, for n
-    inputs, make r·√n times as much (He et al. 2015). NaN without a matrix."""
-    if history.first_parameters != history.record.parameters:
+    """How much of what it is given a matrix makes at first, the median; NaN where updates do not go
+    by that: those of adaptive optimizers, and where layers normalise."""
+    first, record = history.first_view, history.record
+    if first is None or history.adaptive or first.normalised:
         return math.nan
-    sizes = zip(history.first_sizes.tolist(), history.record.shapes, strict=True)
-    known = [rms * math.sqrt(math.prod(shape[1:])) for rms, shape in sizes if len(shape) > 1]
+    if history.first_parameters != record.parameters:
+        return math.nan
+    kinds = dict(zip(first.names, first.kinds, strict=True))
+    made = gains(record.parameters, record.shapes, history.first_sizes)
+    known = [gain for name, gain in made.items() if kinds.get(owner(name)) != "Embedding"]
     return median(known) if known else math.nan
 
 

@@ -31,7 +31,7 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     if table.histograms is None or history.alike is not None and not history.alike:
         return None  # units that were told apart once stay so
     shapes = dict(zip(record.parameters, record.shapes, strict=True))
-    zero = {*compress(record.parameters, record.parameter_rms == 0)}  # and stay so
+    zero = {*compress(record.parameters, record.parameter_rms == 0)}
     alike = []
     for row, name in enumerate(table.names):
         shape = shapes.get(name, ())
@@ -46,6 +46,8 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     if not alike:
         return None
     slow = history.steps >= 3 * PATIENCE_STEPS
+    # What is zero may be meant to start later, by a factor that is zero until then.
+    slow = slow and not zero.issuperset(alike)
     slow = slow and history.recent_loss >= FAR * median(history.first_losses or [math.inf]) > 0
     return Symptom(
         "symmetric_units",

@@ -1,0 +1,20 @@
+"""How much of what it is given do the weights of a matrix make?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from trainer.diagnosis.view import Array
+
+
+def gains(
+    parameters: Sequence[str], shapes: Sequence[tuple[int, ...]], sizes: Array
+) -> dict[str, float]:
+    """Of each parameter of two dimensions and more: weights of RMS r, for n inputs, make r·√n times
+    as much (He et al. 2015, arXiv:1502.01852)."""
+    return {
+        name: rms * math.sqrt(math.prod(shape[1:]))
+        for name, rms, shape in zip(parameters, sizes.tolist(), shapes, strict=True)
+        if len(shape) > 1
+    }
