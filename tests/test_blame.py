@@ -134,7 +134,19 @@ def test_gates_that_are_shut(kind: type[nn.RNNBase], gates: slice, bias: float) 
         model.layer.bias_ih_l0[gates] = bias
     tokens = torch.randint(10, (32, 12))
     cause = trained(model, lambda: nn.functional.cross_entropy(model(tokens), tokens[:, 0]), 210)
-    assert cause.startswith("memory: ")
+    assert cause.startswith("memory: ") and cause.endswith(": the gates of layer are shut")
+
+
+@pytest.mark.parametrize(("weight", "category"), [(1e-3, "initialisation"), (0.1, "memory")])
+def test_gates_of_weights_that_make_nothing_are_not_shut(weight: float, category: str) -> None:
+    layers = [
+        linear(kind="Embedding", gradient=1e-12),
+        linear(kind="LSTM", signal=1e-9, weight=weight),
+        linear(signal=1e-9, update=5e-3),
+    ]
+    cause = found(run(layers, input_rms=None))["vanishing"].cause
+    assert cause.startswith(f"{category}: ")
+    assert cause.endswith("the gates of 1 are shut") == (category == "memory")
 
 
 def test_gates_are_not_to_blame_for_what_comes_after_them() -> None:

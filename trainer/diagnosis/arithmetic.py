@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis.gains import gains
+from trainer.diagnosis.gains import weight_gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
@@ -139,7 +139,7 @@ def _unless_thrown(
     record, thrown = history.record, history.largest_update
     if history.before is None or blame == "dtype" or thrown < REPLACED:
         return blame, words
-    made = gains(record.parameters, record.shapes, record.parameter_rms)
+    made = weight_gains(record.parameters, record.shapes, record.parameter_rms)
     before = [gain for name, gain in made.items() if owner(name) in layers]
     if not before or median(before) < LARGER:
         return blame, words

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from trainer.diagnosis import remedies, target
-from trainer.diagnosis.gains import gains
+from trainer.diagnosis.gains import weight_gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import DROPOUTS
 from trainer.diagnosis.recovery import LEFT
@@ -99,7 +99,7 @@ def _of_weights(history: History, view: View) -> Behind | None:
     its size, or all layers together."""
     if history.first_parameters != history.record.parameters:
         return None
-    gain_of = gains(history.first_parameters, history.record.shapes, history.first_sizes)
+    gain_of = weight_gains(history.first_parameters, history.record.shapes, history.first_sizes)
     rms = [view.input_rms, *view.rms.tolist()]
     for name, (before, after) in zip(view.names, pairwise(rms), strict=True):
         gain = gain_of.get(f"{name}.weight", 0.0)

@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 
+from trainer.diagnosis.gains import MINUTE, weight_gains
 from trainer.diagnosis.order import ACTIVATIONS, GATED, RECTIFIERS, RECURRENT, SATURATING
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord, owner
@@ -20,7 +21,7 @@ FLAT = math.log(0.6)  # of a function that no module tells of: below, it is no r
 STEEP = ("Tanh", "Hardtanh")
 FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
 BEYOND = 700.0  # any log gain: of what lets nothing through
-MINUTE = math.log(0.01)  # of weights that no module has: nothing comes through them
+FAINT = math.log(0.01)  # of weights that no module has: nothing comes through them
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
     recurrent = [i for i, kind in enumerate(view.kinds) if kind in RECURRENT]
     gated = sign < 0 and bool(recurrent) and view.kinds[recurrent[0]] in GATED
     if recurrent and (row in recurrent or not is_activation.any() and not gated):
-        category, row = "memory" if gated else "recurrence", recurrent[0]
+        category, row = "recurrence", recurrent[0]
+        if gated:
+            category = "initialisation" if _is_minute(record, view.names[row]) else "memory"
     elif view.normalised and SATURATING.keys().isdisjoint(view.kinds):
         category = "normalisation"
     else:
@@ -90,6 +93,13 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
         math.exp(activations / count) if is_activation.any() else math.nan,
         math.exp(float(np.mean(of_weights))) if len(of_weights) else math.nan,
     )
+
+
+def _is_minute(record: StepRecord, name: str) -> bool:
+    """Whether the weights of a layer make far less of what they are given than is usual."""
+    made = weight_gains(record.parameters, record.shapes, record.parameter_rms)
+    own = [gain for parameter, gain in made.items() if owner(parameter) == name]
+    return bool(own) and median(own) <= MINUTE
 
 
 def _is_flooded(view: View) -> bool:
@@ -123,7 +133,7 @@ def _from_parameters(view: View, record: StepRecord, of_layers: np.ndarray) -> t
     }
     weights = sum(gains.get(f"{name}.weight", 0.0) for name in view.names[1:])
     weights += sum(
-        gain for name, gain in gains.items() if gain < MINUTE and owner(name) not in view.names
+        gain for name, gain in gains.items() if gain < FAINT and owner(name) not in view.names
     )
     functions, count = float(np.sum(of_layers)) - weights, len(of_layers)
     if (

@@ -85,6 +85,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         found = replace(found, category="blocked")
     elif thrown and not recovery.is_faint(first, thresholds):
         found = replace(found, category="learning rate")
+    if found.category == "memory":
+        consequence += f": the gates of {found.where} are shut"
     evidence = {
         "flow_first_over_last": ratio,
         "output_signal_fraction": signal,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from trainer.diagnosis.view import Array
 
+MINUTE = 0.08  # of what a matrix is given: far less than with any usual start values
 
-def gains(
+
+def weight_gains(
     parameters: Sequence[str], shapes: Sequence[tuple[int, ...]], sizes: Array
 ) -> dict[str, float]:
     """Of each parameter of two dimensions and more: weights of RMS r, for n inputs, make r·√n times

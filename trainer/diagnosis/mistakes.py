@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.arithmetic import NARROW
-from trainer.diagnosis.gains import gains
+from trainer.diagnosis.gains import MINUTE, weight_gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -26,7 +26,6 @@ SLOW = 30  # times less of a way than a recovery takes
 SWALLOWED = 0.9  # of the values that an update should have changed
 FLAT = 1e6  # times less of a gradient than that of a guess with this loss
 STANDING = 0.95  # of the loss of the first batches
-MINUTE = 0.08  # of what a matrix is given: far less than with any usual start values
 
 
 def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -156,7 +155,7 @@ def _size_of_weights(history: History) -> float:
     if history.first_parameters != record.parameters:
         return math.nan
     kinds = dict(zip(first.names, first.kinds, strict=True))
-    made = gains(record.parameters, record.shapes, history.first_sizes)
+    made = weight_gains(record.parameters, record.shapes, history.first_sizes)
     known = [gain for name, gain in made.items() if kinds.get(owner(name)) != "Embedding"]
     return median(known) if known else math.nan
 
