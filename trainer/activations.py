@@ -40,6 +40,7 @@ class Activations:
         self._entered = 0  # layers so far
         self._hooks: list[RemovableHandle] = []  # on the modules
         self._edges: list[RemovableHandle] = []  # on the graph of a step
+        self.measured = Measured(False)
         self._begins = False  # whether the next layer is the first of a forward pass
         self._inside = False  # whether a forward pass of the model, which trains, goes on
         self._pass = 0  # the number of the forward pass
@@ -84,6 +85,8 @@ class Activations:
 
     def release(self) -> None:
         """Removes every hook; what was measured is lost."""
+        if not (self._hooks or self.watching):
+            return
         self._end()
         self.measured = Measured(False)
         for handle in self._hooks:

@@ -24,6 +24,7 @@ MOST_PASSES = 4  # of a step: what more of them were given is not kept
 MOST_LOOKS = 3  # of a run
 MOST_BYTES = 1 << 30  # of a model that is copied
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_TENSOR = {Tensor}
 _FAILED = "the forward pass of step %d could not be made again; training goes on"
 
 
@@ -64,21 +65,29 @@ class LastPass:
         if not is_training() or in_backward():
             return
         self._passes += 1
+        if self._passes > MOST_PASSES:
+            self._given.clear()
+            return
         try:
             given = self._taken(module, args, kwargs)
         except Exception:  # whatever somebody's tensors are, their model is to get them
             given = None
-        if given is None or self._passes > MOST_PASSES:
+        if given is None:
             self._given.clear()
         else:
             self._given.append(given)
 
     def _taken(self, module: nn.Module, args: Any, kwargs: Any) -> _Given | None:
-        found = [*tensors((args, kwargs))]
-        if any(tensor.grad_fn is not None or not is_in_memory(tensor) for tensor in found):
-            return None
-        kinds = {"cpu", *(tensor.device.type for tensor in found)}
-        autocast = {k: torch.get_autocast_dtype(k) for k in kinds if torch.is_autocast_enabled(k)}
+        are_all = not kwargs and _TENSOR.issuperset(map(type, args))  # as in most models
+        found = args if are_all else [*tensors((args, kwargs))]
+        for tensor in found:
+            if tensor.grad_fn is not None or not is_in_memory(tensor):
+                return None
+        autocast = {}
+        if torch._C._is_any_autocast_enabled():
+            kinds = {"cpu", *(tensor.device.type for tensor in found)}
+            on = filter(torch.is_autocast_enabled, kinds)
+            autocast = {kind: torch.get_autocast_dtype(kind) for kind in on}
         versions = [tensor._version for tensor in found]
         return _Given(args, kwargs, versions, torch.get_rng_state(), autocast, module.training)
 

@@ -20,7 +20,10 @@ class Losses:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._latest = deque[Tensor | float | None](maxlen=LATEST)
+        self._newest: Tensor | float | None = None
         self.before: float | None = None  # that of the step before, if it was a number
+        # Whether the newest number is not finite, and the one before was not such a number.
+        self.breaks = False
         self.is_first = True
         self._strangers = math.nan  # as the first one tells
 
@@ -30,10 +33,11 @@ class Losses:
             self.is_first = False
             with suppress(Exception):  # of what it is told there is all kinds
                 self._strangers = strangers.count(self._model, loss)
-        loss = told(loss)
-        before = self._newest
-        self._latest.append(_copy(loss) if isinstance(loss, Tensor) else loss)
+        loss, before = told(loss), self._newest
+        self._newest = _copy(loss) if isinstance(loss, Tensor) else loss
+        self._latest.append(self._newest)
         self.before = None if isinstance(before, Tensor) else before
+        self.breaks = _is_bad(self._newest) and not _is_bad(self.before)
         return loss
 
     @property
@@ -47,15 +51,6 @@ class Losses:
         """How many the first one hangs on; told once, NaN from then on."""
         count, self._strangers = self._strangers, math.nan
         return count
-
-    @property
-    def _newest(self) -> Tensor | float | None:
-        return self._latest[-1] if self._latest else None
-
-    @property
-    def breaks(self) -> bool:
-        """Whether the newest number is not finite, and the one before was not such a number."""
-        return _is_bad(self._newest) and not _is_bad(self.before)
 
 
 def told(loss: Tensor | float | None) -> Tensor | float | None:
