@@ -46,8 +46,7 @@ class Activations:
         self._pass = 0  # the number of the forward pass
         self._ahead: Tensor | None = None  # what the first layer without a graph was given
         self._given: Tensor | None = None  # and after it the first one with
-        self.watching = False
-        self.seconds = 0.0  # spent measuring since `watch`
+        self.watching, self.seconds = False, 0.0  # spent measuring since `watch`
         self.probes: list[Tensor] = []  # inputs that have a gradient only to be looked at
         self.learn()
 
@@ -85,13 +84,12 @@ class Activations:
 
     def release(self) -> None:
         """Removes every hook; what was measured is lost."""
-        if not (self._hooks or self.watching):
-            return
-        self._end()
-        self.measured = Measured(False)
-        for handle in self._hooks:
-            handle.remove()
-        self._hooks = []
+        if self._hooks or self.watching:
+            self._end()
+            self.measured = Measured(False)
+            for handle in self._hooks:
+                handle.remove()
+            self._hooks = []
 
     def _end(self) -> None:
         for handle in self._edges:
@@ -226,16 +224,15 @@ class Activations:
         tensor = first_tensor(output)
         if tensor is None:
             return
-        measured, again = self.measured, in_backward()
-        row, call = measured.row(name), -1
+        row, call, again = self.measured.row(name), -1, in_backward()
         # Checkpointing calls the layer again during the backward pass: the same output.
         if row is None or not again:
-            in_loop = weighted and measured.row(f"{name}.{ENDS[0]}") is None
+            in_loop = weighted and self.measured.row(f"{name}.{ENDS[0]}") is None
             forward = self._pass if in_loop else -1
             if again and self._ahead is not None:
-                measured.input(self._ahead)
+                self.measured.input(self._ahead)
                 self._ahead = self._given = None
-            row, call = measured.output(name, class_name, tensor, forward, again)
+            row, call = self.measured.output(name, class_name, tensor, forward, again)
         node, number = tensor.grad_fn, tensor.output_nr
         if node is None and tensor.requires_grad:  # of a leaf
             node, number = get_gradient_edge(tensor)[:2]
