@@ -33,9 +33,8 @@ _THREADS_PAY_FROM = 65536
 
 
 @cache
-def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, int, Any]:
-    """The loop over a job's blocks as a C function, its address, and how to call it. From numba's
-    cache on disk where it can."""
+def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The loop over a job's blocks as a C function, from numba's cache on disk where it can."""
     signature = types.void(types.CPointer(_BITS[dtype]))
     # numba looks only at the age of the file that the loop itself is in; the name must tell the
     # rest, or code compiled from an older `bits` would be taken from the cache.
@@ -44,8 +43,7 @@ def _compiled(loop: Any, dtype: torch.dtype) -> tuple[Any, int, Any]:
         function = cfunc(signature, cache=True)(loop)
     except (RuntimeError, OSError):  # no folder where numba may write, or no room in it
         function = cfunc(signature)(loop)
-    address: int = function.address
-    return function, address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+    return function, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(function.address)
 
 
 @cache
@@ -78,12 +76,12 @@ def _run(loop: Any, dtype: torch.dtype, values: int, header: Sequence[int], *row
     """Do a job (see `kernel`), on all of torch's threads when it has many values."""
     job = array("q", chain(header, *rows))
     address = job.buffer_info()[0]
-    _, function, call = _compiled(loop, dtype)
+    compiled, call = _compiled(loop, dtype)
     parallel = _parallel() if values >= _THREADS_PAY_FROM and torch.get_num_threads() > 1 else None
     if parallel is None:
         call(address)
     else:  # 0: as many threads as torch uses, since libgomp would end those that are left out
-        parallel(function, address, 0, 0)
+        parallel(compiled.address, address, 0, 0)
 
 
 class _Scratch:
@@ -161,11 +159,12 @@ def _first_blocks(lengths: tuple[int, ...]) -> list[int]:
 def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """RMS and fractions (4,) of values seen as (samples, units, positions)."""
     results = torch.empty(SIGNALS + 3 * shape[1], dtype=torch.float64, device="cpu")
-    _, units_, positions = shape
-    columns = units_ * positions // torch.get_num_threads()
+    _, of_units, positions = shape
+    columns = of_units * positions // torch.get_num_threads()
     # In pieces long enough for what the processor reads ahead of them.
-    step = min(max(columns, units.AT_ONCE // 8), units.AT_ONCE) // positions
-    header = (0, 0, *shape, results.data_ptr(), values.data_ptr(), max(1, step))
+    columns = min(max(columns, units.AT_ONCE // 8), units.AT_ONCE)
+    step = max(1, columns // positions)
+    header = (0, 0, *shape, results.data_ptr(), values.data_ptr(), step)
     _run(units.measure_units, values.dtype, values.numel(), header)
     return results[:SIGNALS]
 
