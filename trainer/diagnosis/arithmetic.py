@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis.gains import weight_gains
+from trainer.diagnosis import gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
@@ -20,7 +20,6 @@ NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers ab
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
 REPLACED = 1.0  # way of the weights after which others have taken their place
-LARGER = 3.0  # times what they are given, by the median of weights, which are drawn to make one
 STANDING = 0.9  # of the loss at the start: hardly lower
 ROOTS = ("model", "(model)")
 RISEN = 1.1  # times the loss at the start: it went up before it was none
@@ -139,9 +138,9 @@ def _unless_thrown(
     record, thrown = history.record, history.largest_update
     if history.before is None or blame == "dtype" or thrown < REPLACED:
         return blame, words
-    made = weight_gains(record.parameters, record.shapes, record.parameter_rms)
+    made = gains.weight_gains(record.parameters, record.shapes, record.parameter_rms)
     before = [gain for name, gain in made.items() if owner(name) in layers]
-    if not before or median(before) < LARGER:
+    if not before or median(before) < gains.LARGE:
         return blame, words
     return (
         "learning rate",

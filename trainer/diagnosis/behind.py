@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from trainer.diagnosis import remedies, target
-from trainer.diagnosis.gains import weight_gains
+from trainer.diagnosis.gains import LARGE, weight_gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import DROPOUTS
 from trainer.diagnosis.recovery import LEFT
@@ -17,7 +17,6 @@ from trainer.diagnosis.view import View
 
 NEVER = 1e-5  # flow at the first layers / at the last ones: those get no gradient
 JUMP = 100.0  # times what a layer is given
-LARGE = 3.0  # times, by the weights of half of the layers
 TALL = 10.0  # times, by its weights, which start values for its size make one or two
 ROUNDING = 1e-6  # of a signal, which there is none of
 SCALE = 30.0  # times more than 1, for which start values are made, or less

@@ -17,7 +17,7 @@ DOMINANT = 0.4  # share of the whole from which one layer is named alone
 # By how much a rectifier that passes half of the values lowers the gradient's RMS; He's start
 # values (He et al. 2015, arXiv:1502.01852) make up for exactly that.
 HALF = math.log(math.sqrt(0.5))
-FLAT = math.log(0.6)  # of a function that no module tells of: below, it is no rectifier
+FLAT = math.log(0.6)  # of a function that no module tells of: above, it may be a rectifier
 STEEP = ("Tanh", "Hardtanh")
 FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
 BEYOND = 700.0  # any log gain: of what lets nothing through
@@ -136,8 +136,6 @@ def _from_parameters(view: View, record: StepRecord, of_layers: np.ndarray) -> t
         gain for name, gain in gains.items() if gain < FAINT and owner(name) not in view.names
     )
     functions, count = float(np.sum(of_layers)) - weights, len(of_layers)
-    if (
-        count and FLAT <= functions / count <= 0
-    ):  # rectifiers, which weights are meant to make up for
+    if count and FLAT <= functions / count <= 0:  # as of rectifiers
         functions, weights = functions - HALF * count, weights + HALF * count
     return functions, weights

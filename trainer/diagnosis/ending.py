@@ -75,7 +75,7 @@ def _of_a_guess(history: History) -> float:
 def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether output and gradient are, at the newest look at the layers, and nothing is learnt."""
     mark, least = history.mark, thresholds.lost_signal * overconfidence.varying(first)
-    if "vanishing" in history.raised:  # waited for, though it is ten times what is lost
+    if "vanishing" in history.raised:  # so far as information: it was lost, and waited for
         least *= 10
     faint = mark.signal <= least
     faint = faint and mark.flow_ratio <= 10 * thresholds.lost_gradient
@@ -112,6 +112,7 @@ def _why(history: History, first: View, end: End, thresholds: Thresholds) -> Sym
     before = [mark for mark in history.marks if mark.step <= middle]
     half = before[-1] if before else history.marks[0]
     lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
+    # One of them is, or most of both; NaN is neither.
     if any(times <= 1 for times in lost) or all(times <= 10 for times in lost):
         return _faint(history, first, end, half)
     if recovery.lost(first, thresholds):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from trainer.diagnosis.view import Array
 
+LARGE = 3.0  # times what a matrix is given, which start values make one or two
 MINUTE = 0.08  # of what a matrix is given: far less than with any usual start values
 
 
