@@ -154,26 +154,29 @@ def test_a_loss_that_never_changes_is_no_squared_error() -> None:
 
 @pytest.mark.parametrize("factor", [0.5, 1e-6, 1e6])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_squared_error_tells_how_far_the_targets_are(factor: float, reduction: str) -> None:
+def test_an_error_tells_how_far_the_targets_are(factor: float, reduction: str) -> None:
     torch.manual_seed(1)
     y = 300 + 40 * torch.randn(64, 2)
-    given: list[tuple[Loss, bool]] = [
-        (lambda out, y: factor * functional.mse_loss(out, y, reduction=reduction), True),
-        (lambda out, y: factor * functional.l1_loss(out, y, reduction=reduction), False),
-        (lambda out, y: factor * functional.huber_loss(out, y, reduction=reduction), False),
-        (lambda out, y: factor * (out - y).pow(4).mean(), False),
+    given: list[tuple[Loss, str]] = [
+        (lambda out, y: factor * functional.mse_loss(out, y, reduction=reduction), "squared"),
+        (lambda out, y: factor * functional.l1_loss(out, y, reduction=reduction), "absolute"),
+        (lambda out, y: factor * functional.huber_loss(out, y, reduction=reduction), "absolute"),
+        (lambda out, y: factor * (out - y).pow(4).mean(), "other"),
     ]
-    for loss, squared in given:
+    for loss, kind in given:
         history = History()
         for made in seen(2, 30.0, loss, y, steps=5):
             history.add(made)
-        assert target.is_squared(history) is squared
-        if squared:
+        assert target.is_squared(history) is (kind == "squared")
+        assert target.is_absolute(history) is (kind == "absolute")
+        said = target.beyond(history, history.mark)
+        if kind == "other":
+            assert said is None
+        else:
+            assert said is not None and said.startswith("the targets are 3e+02 away")
+        if kind == "squared":
             wanted = float((y**2).mean().sqrt())
             assert target.distance(history.mark) == pytest.approx(wanted, rel=0.05)
-            assert "the targets are 3e+02 away" in (target.beyond(history, history.mark) or "")
-        else:
-            assert target.beyond(history, history.mark) is None
 
 
 def stalled(last: nn.Module, loss: Loss, targets: Tensor, rate: float = 0.1) -> list[Finding]:
@@ -209,6 +212,42 @@ def test_a_softmax_before_a_loss_that_has_one() -> None:
 
     for rate in (0.1, 1e-3):
         assert stalled(nn.Softmax(1), logarithm, targets, rate) == []
+
+
+def test_a_softmax_between_the_model_and_a_loss_that_has_one() -> None:
+    """Nobody sees it but by the size of the gradient."""
+    targets = torch.arange(100) % 50
+
+    def twice(out: Tensor, y: Tensor) -> Tensor:
+        return functional.cross_entropy(out.softmax(1), y)
+
+    (found,) = stalled(nn.Identity(), twice, targets)
+    assert "a softmax comes before a loss that has its own" in found.cause
+    # Where it learns all the same, and where the gradient is as small for another reason.
+    assert stalled(nn.Identity(), twice, targets % 5, 1.0) == []
+    assert stalled(nn.Identity(), lambda o, y: functional.cross_entropy(o / 9, y), targets) == []
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("classes", [3, 10, 100])
+def test_a_softmax_makes_the_gradient_of_a_guess_smaller(classes: int, factor: float) -> None:
+    torch.manual_seed(0)
+
+    def softened(times: int) -> bool:
+        model, records = nn.Sequential(nn.Linear(4, 9), nn.Linear(9, classes)), list[StepRecord]()
+        with Monitor(model, sinks=[records.append]) as monitor:
+            out = model(torch.randn(128, 4))
+            for _ in range(times):
+                out = out.softmax(1)
+            value = factor * functional.cross_entropy(out, torch.arange(128) % classes)
+            value.backward()
+            with monitor.step(0, value):
+                pass
+        found = view(records[0])
+        assert found is not None
+        return chance.softened(found, records[0])
+
+    assert [softened(times) for times in range(3)] == [False, True, False]
 
 
 @pytest.mark.parametrize("factor", [1.0, 1e-6, 1e6])

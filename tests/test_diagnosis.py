@@ -2352,7 +2352,9 @@ class TestInputs:
         assert "the targets are 300 away from an output of 20 (RMS)" in far.cause
         assert far.change == {"data.standardize": True}
         assert far.remedy == "scale inputs and targets to a mean of 0 and an RMS of 1"
-        for near in (found(20.0, 0.1), found(300.0, 100.0), found(300.0, 20.0, power=1)):
+        absolute = found(300.0, 20.0, power=1)
+        assert absolute is not None and absolute.cause == far.cause
+        for near in (found(20.0, 0.1), found(300.0, 100.0), found(300.0, 20.0, power=1.5)):
             assert near is None or near.level == "info"
 
     def test_targets_behind_a_rate(self) -> None:

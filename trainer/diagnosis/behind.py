@@ -68,7 +68,8 @@ def behind(
         return Behind("data", changed, "look at what the network is given since", False)
     inputs = of_inputs(first, verdict, history.view)
     mark = history.marks[0] if verdict in TOO_LARGE else history.mark
-    targets = target.beyond(history, mark)
+    # An absolute error's gradient does not grow with it.
+    targets = target.beyond(history, mark) if target.is_squared(history) else None
     what = {"inputs": inputs, "targets": targets}
     if not any(what.values()):
         named = verdict in TOO_LARGE and category != "initialisation"

@@ -11,6 +11,7 @@ from trainer.record import StepRecord
 LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
 NEAR = (0.9, 1.2)  # the same, of one that has been made less sharp
 EVEN = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
+SOFT = (0.8, 1.1)  # likewise, of one that a softmax has, for start values
 SHARES = {"Softmax", "Sigmoid"}
 
 
@@ -54,6 +55,14 @@ def doubled(view: View, record: StepRecord) -> str | None:
         return None
     least, most = NEAR
     return kind if least <= look(view, record, len(view.kinds) - 1).surprise <= most else None
+
+
+def softened(view: View, record: StepRecord) -> bool:
+    """Whether a record is that of a guess among C classes but for a gradient that is 1 / C of its
+    size: what a softmax makes of it that stands between the model and such a loss."""
+    count, found = classes(view, record) or 0, look(view, record)
+    even = EVEN[0] <= found.evenness <= EVEN[1]
+    return count > 2 and even and SOFT[0] <= found.surprise / count <= SOFT[1]
 
 
 def look(view: View, record: StepRecord, row: int | None = None) -> Look:

@@ -184,6 +184,8 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     if first is None or view is None or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
         return None
     doubled = chance.doubled(view, history.record)
+    if doubled is None and history.stays and history.was_softened:
+        doubled = "softmax"
     if history.path < thresholds.moved_path / (30 if doubled else 3):
         return None
     # Where batches differ the newest losses need not be those of the first, but are no tenth lower.

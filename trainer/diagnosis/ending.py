@@ -113,7 +113,7 @@ def _why(history: History, first: View, end: End, thresholds: Thresholds) -> Sym
     half = before[-1] if before else history.marks[0]
     lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
     # One of them is, or most of both; NaN is neither.
-    if any(times <= 1 for times in lost) or all(times <= 10 for times in lost):
+    if any(times <= 1 for times in lost) or all(times <= 20 for times in lost):
         return _faint(history, first, end, half)
     if recovery.lost(first, thresholds):
         return _faint(history, first, end, history.marks[0])

@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis.chance import Look, look
+from trainer.diagnosis.chance import Look, look, softened
 from trainer.diagnosis.mark import Mark, doublings, power
 from trainer.diagnosis.rates import Rates
 from trainer.diagnosis.view import Array, View, view
@@ -39,6 +39,7 @@ class History:
     first_view: View | None = None
     mark: Mark = field(init=False)  # the newest
     guesses: list[Look] = field(default_factory=list)  # the latest, beside a guess
+    was_softened: bool = False  # at the first look, by a softmax after the model
     marks: list[Mark] = field(default_factory=list)  # evenly spaced, from the first on
     losses: list[float] = field(default_factory=list)
     lowest_loss: float = math.inf  # of all
@@ -76,7 +77,8 @@ class History:
         if max(self.known, default=0.0) > MOVES:
             self.moved_at = self.steps
         self.view = view(record)
-        self.first_view = self.first_view or self.view
+        if self.first_view is None and self.view is not None:
+            self.first_view, self.was_softened = self.view, softened(self.view, record)
         if math.isfinite(record.loss):
             self.losses = [*self.losses[-KEPT:], record.loss]
             self.recent_loss = median(self.losses[-RECENT_LOSSES:])

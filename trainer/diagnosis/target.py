@@ -1,4 +1,4 @@
-"""How far is the output from its targets? A squared error tells, whatever it is multiplied by."""
+"""How far is the output from its targets? Squared and absolute errors tell, on any scale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trainer.diagnosis.mark import Mark
 from trainer.diagnosis.order import SATURATING
 
 SAME = 1e-4  # of a squared error's factor, from batch to batch
-OTHER = 0.01  # by which losses have to differ, to tell it from one that stays
+OTHER = 0.003  # by which losses have to differ, to tell it from one that stays
 FAR = 30.0  # times more than 1, for which start values and rates are made
 OUT_OF_REACH = 2.0  # from one end of the last activation's range to the other
 BEYOND = 10.0  # times the output, from where it has to grow before it can fit anything
@@ -23,15 +23,20 @@ def is_squared(history: History) -> bool:
     g = 2 · s · e / N, so that N · Σ g² / (4 · L) = s is the same for all batches, which it is of
     no other loss; of a sum it is Σ g² / (4 · L).
     """
-    told = [mark for mark in history.marks if mark.pull > 0 and 0 < mark.batch_loss < math.inf]
-    if len(told) < 2:
-        return False
+    told = _told(history)
     losses = [math.log(mark.batch_loss) for mark in told]
-    if max(losses) - min(losses) < OTHER:
+    if not told:
         return False
     means = [2 * math.log(mark.pull) - loss for mark, loss in zip(told, losses, strict=True)]
     sums = [each - math.log(mark.values) for mark, each in zip(told, means, strict=True)]
     return any(max(factors) - min(factors) <= SAME for factors in (means, sums))
+
+
+def is_absolute(history: History) -> bool:
+    """Whether the loss is s times the mean or the sum of the absolute errors, all of one sign or
+    weighed alike, as a far Huber's or quantile's are: its gradient is the same for all batches."""
+    pulls = [math.log(mark.pull) for mark in _told(history)]
+    return bool(pulls) and max(pulls) - min(pulls) <= SAME
 
 
 def distance(mark: Mark) -> float:
@@ -46,8 +51,19 @@ def beyond(history: History, mark: Mark) -> str | None:
     view = history.first_view
     last = view.kinds[-1] if view is not None and view.kinds else ""
     away, bounded = distance(mark), last in SATURATING
-    far = away >= (OUT_OF_REACH if bounded else FAR)
-    if not (far and away >= BEYOND * mark.output and is_squared(history)):
+    if is_absolute(history):  # s is the pull, not its square over four times the loss
+        away /= 2
+    elif not is_squared(history):
+        return None
+    if not away >= max(OUT_OF_REACH if bounded else FAR, BEYOND * mark.output):
         return None
     words = f"the targets are {away:.2g} away from an output of {mark.output:.2g} (RMS)"
     return f"{words}, and {last} gives no more than 1" if bounded else words
+
+
+def _told(history: History) -> list[Mark]:
+    """The marks that tell a loss from others, if theirs differ."""
+    told = [mark for mark in history.marks if mark.pull > 0 and 0 < mark.batch_loss < math.inf]
+    losses = [mark.batch_loss for mark in told]
+    differ = len(told) > 1 and math.log(max(losses) / min(losses)) >= OTHER
+    return told if differ else []
