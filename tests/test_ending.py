@@ -306,7 +306,7 @@ def test_of_a_file_that_is_damaged_what_is_whole_is_read(broken: bytes, tmp_path
     path.write_bytes(b"\n".join([broken, found.to_json().encode(), other.to_json().encode()]))
     assert with_last_words([], tmp_path, last) == [found]
     worse = replace(found, level="info", evidence={})
-    assert with_last_words([worse, other], tmp_path, last) == [found, other]
+    assert with_last_words([worse, other, worse], tmp_path, last) == [other, found]
     ago = replace(worse, resolved=True)
     assert with_last_words([ago], tmp_path, last) == [ago, found]
     # It was not the end, or is that of another run in the same folder.

@@ -147,6 +147,20 @@ def test_every_pass_of_accumulated_gradients() -> None:
     assert findings[0].where is None and "were not looked at" in findings[0].cause
 
 
+def test_a_layer_that_has_no_weights_yet() -> None:
+    """Of which nobody knows how large a copy is: nothing is looked at, and training goes on."""
+    net = nn.Linear(2, 1)
+    net.later = nn.LazyLinear(1)
+    with Monitor(net, sinks=[lambda record: None]) as monitor:
+        for step in range(30):
+            loss = net(torch.randn(4, 2)).mean()
+            if step == 25:
+                loss = loss * math.nan
+            loss.backward()
+            with monitor.step(step, loss):
+                pass
+
+
 def test_data_that_are_not_finite() -> None:
     _, _, findings, _ = train(broken=None, given=math.inf)
     assert (findings[0].verdict, findings[0].where) == ("non_finite", "input")

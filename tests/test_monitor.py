@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.optim.optimizer import _global_optimizer_pre_hooks
 
-from trainer import Monitor
+from trainer import Monitor, update
 from trainer.cadence import FIRST_STEPS
 from trainer.record import StepRecord, is_told
 
@@ -528,7 +527,7 @@ def test_it_leaves_no_trace() -> None:
         assert hooks(model) == 1  # which keeps what the model is given, for a look behind
         monitor.watch(1)
     assert hooks(model) == 0
-    assert not _global_optimizer_pre_hooks
+    assert not update._OPEN
 
 
 def test_an_exception_in_the_step_passes_through() -> None:
@@ -540,7 +539,7 @@ def test_an_exception_in_the_step_passes_through() -> None:
         raise RuntimeError("mine")
     assert not records and hooks(model) == 1  # as above
     monitor.close()
-    assert hooks(model) == 0 and not _global_optimizer_pre_hooks
+    assert hooks(model) == 0 and not update._OPEN
 
 
 def test_cadences() -> None:
@@ -815,8 +814,19 @@ def test_wrong_keys() -> None:
     with pytest.raises(TypeError, match=r"Monitor watches a torch.nn.Module, got a list of 2"):
         Monitor([1, 2])  # type: ignore[arg-type]
     with Monitor(mlp()) as monitor:
-        with pytest.raises(ValueError, match=r"loss is the cost, one number; .* of shape \(2,\)"):
-            monitor.step(0, torch.ones(2))
+        wrong: list[tuple[Any, str]] = [
+            (torch.ones(2), r"a tensor of shape \(2,\), torch.float32"),
+            (torch.ones((), dtype=torch.complex64), r"complex \(1\+0j\)"),
+            (np.ones(2), r"ndarray array\(\[1., 1.\]\)"),
+            ([0.5], r"list \[0.5\]"),
+            ("much", "str 'much'"),
+        ]
+        for loss, told in wrong:
+            with pytest.raises(ValueError, match=rf"loss is the cost, one real number; got {told}"):
+                monitor.step(0, loss)
+        for step, right in enumerate((np.ones(1), np.float32(1), torch.ones(1, 1), 1, None)):
+            with monitor.step(step, right):  # type: ignore[arg-type]
+                pass
 
 
 def test_mistakes_in_a_loop_are_told_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -379,6 +380,39 @@ def test_steps_of_other_kinds_of_integers(kind: Callable[[int], Any], tmp_path: 
                 optimizer.step()
     lines = (tmp_path / "findings.jsonl").read_text().splitlines()
     assert lines and all(type(s) is int for line in lines for s in json.loads(line)["steps"])
+
+
+def test_loops_in_several_threads() -> None:
+    """None changes what torch goes through in the optimizers of the others."""
+    errors: list[BaseException] = []
+
+    def train(number: int) -> None:
+        model = nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01 * (1 + number))
+        records: list[StepRecord] = []
+        try:
+            with Monitor(model, sinks=[records.append], every_steps=1) as monitor:
+                for step in range(400):
+                    model.zero_grad()
+                    model(torch.ones(2, 4)).sum().backward()
+                    with monitor.step(step):
+                        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                        optimizer.step()
+            assert {record.learning_rate for record in records} == {0.01 * (1 + number)}
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=train, args=(number,)) for number in range(4)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not errors
 
 
 def test_layers_that_several_threads_call_at_once() -> None:

@@ -207,6 +207,21 @@ def test_what_was_logged_after_a_restart_counts(tmp_path: Path) -> None:
     assert tab.get("/findings", run="run")["records"] == 6
 
 
+def test_blocks_are_renewed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads them meanwhile has those of before, and not some of them."""
+    held, put, seen = blocks.Blocks(), blocks.Store.put, list[int]()
+
+    def watched(store: blocks.Store, content: bytes) -> int:
+        seen.append(len(held.held))
+        return put(store, content)
+
+    logged = [blocks.Logged(step, 0.0, bytes([step])) for step in range(3)]
+    held.renew(logged)
+    monkeypatch.setattr(blocks.Store, "put", watched)
+    held.renew([*logged, blocks.Logged(3, 0.0, b"more"), blocks.Logged(4, 0.0, b"still more")])
+    assert seen == [3, 3] and [block.step for block in held.held] == [0, 1, 2, 3, 4]
+
+
 def test_only_new_blocks_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 

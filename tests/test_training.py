@@ -417,6 +417,20 @@ def test_r2_is_scikit_learns() -> None:
     assert math.isnan(Evaluator(one, losses.make("mse", {}), "mean", ["r2"])(model).metrics["r2"])
 
 
+@pytest.mark.parametrize("shape", [(40, 4), (40, 5, 4), (40, 4, 4, 4), (40, 4, 2, 3, 4)])
+def test_accuracy_is_scikit_learns(shape: tuple[int, ...]) -> None:
+    """Classes are last in a sequence, and where torch has them in a picture."""
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    classes = x if x.dim() < 4 else x.movedim(1, -1)
+    noisy = classes + torch.randn(classes.shape)
+    y = noisy.argmax(-1)
+    loss = losses.make("cross_entropy", {})
+    found = Evaluator(Table(x, y), loss, "mean", ["accuracy"])(nn.Identity())
+    expected = sklearn_metrics.accuracy_score(y.flatten(), classes.argmax(-1).flatten())
+    assert 0.4 < expected < 0.9 and found.metrics["accuracy"] == pytest.approx(expected)
+
+
 def test_evaluating_leaves_the_training_bit_identical(tmp_path: Path) -> None:
     weights = []
     for every in ("1", "1000"):

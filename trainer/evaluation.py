@@ -80,12 +80,13 @@ class Accuracy:
         self._right = self._all = 0
 
     def add(self, prediction: Tensor, target: Tensor) -> None:
-        """Takes predictions (B, C) or (B, T, C) and classes (B,) or (B, T), or one output each."""
+        """Takes predictions (B, C), (B, T, C) or (B, C, H, W, …) and the classes of all that is not
+        C, or one output each."""
         if target.is_floating_point():
             limit = 0.5 if self._threshold is None else self._threshold
             right = (prediction > limit) == (target > 0.5)
         else:
-            right = prediction.argmax(-1) == target
+            right = prediction.argmax(1 if prediction.dim() > 3 else -1) == target
         self._right += int(right.sum())
         self._all += right.numel()
 

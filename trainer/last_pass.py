@@ -108,10 +108,10 @@ class LastPass:
         shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         if shared or not self._given or len(self._given) < self._passes:
             return None
-        if self._looks == MOST_LOOKS or _bytes(self._model) > MOST_BYTES:
-            return None
-        self._looks += 1
         try:
+            if self._looks == MOST_LOOKS or _bytes(self._model) > MOST_BYTES:
+                return None
+            self._looks += 1
             with self._random_numbers(), torch.inference_mode(False), torch.enable_grad():
                 return self._made_again()
         except Exception:  # what a model is made of may not be copied

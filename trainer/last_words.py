@@ -13,12 +13,12 @@ def with_last_words(
     findings: list[Finding], run_dir: Path, record: StepRecord | None
 ) -> list[Finding]:
     """The findings of the records, of which this is the newest, and those of the end that the run's
-    folder holds, if that was its last one, in the place of those that they have made worse."""
+    folder holds, if that was its last one, in the place of information of the same verdict."""
     said = {}
     for finding in _written(run_dir):
         if record is not None and finding.ended_with(record.step, record.loss):
             said[finding.verdict] = finding
-    told = [f if f.resolved else said.pop(f.verdict, f) for f in findings]
+    told = [f for f in findings if f.resolved or f.verdict not in said]
     return [*told, *said.values()]
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import suppress
 from statistics import median
 
+import numpy as np
 from torch import Tensor, nn
 
 from trainer import strangers
@@ -55,16 +56,20 @@ class Losses:
 
 def told(loss: Tensor | float | None) -> Tensor | float | None:
     """A loss, as a number where that is in the host's memory: for others somebody has to wait."""
-    if isinstance(loss, Tensor) and loss.is_cpu and loss.numel() == 1:
-        return loss.item()
-    return loss
+    if isinstance(loss, Tensor):
+        return loss.item() if loss.is_cpu and loss.numel() == 1 else loss
+    return loss.item() if isinstance(loss, np.ndarray) and loss.size == 1 else loss
 
 
 def check(loss: Tensor | float | None) -> None:
-    """ValueError for what is not one number."""
-    if isinstance(loss, Tensor) and loss.numel() != 1:
-        shape = tuple(loss.shape)
-        raise ValueError(f"step: loss is the cost, one number; got a tensor of shape {shape}")
+    """ValueError for what is not one real number."""
+    if isinstance(loss, Tensor) and (loss.numel() != 1 or loss.is_complex()):
+        got = f"a tensor of shape {tuple(loss.shape)}, {loss.dtype}"
+    elif loss is None or isinstance(loss, Tensor) or _is_real(loss):
+        return
+    else:
+        got = f"{type(loss).__name__} {loss!r:.60}"
+    raise ValueError(f"step: loss is the cost, one real number; got {got}")
 
 
 def _copy(loss: Tensor) -> Tensor | None:
@@ -77,4 +82,12 @@ def _copy(loss: Tensor) -> Tensor | None:
 def _is_bad(loss: Tensor | float | None) -> bool:
     if loss is None or isinstance(loss, Tensor):
         return False
-    return not math.isfinite(loss)
+    return _is_real(loss) and not math.isfinite(loss)
+
+
+def _is_real(loss: object) -> bool:
+    """Whether a number can be made of it."""
+    with suppress(TypeError, ValueError, OverflowError):
+        math.isfinite(loss)  # type: ignore[arg-type]
+        return True
+    return False

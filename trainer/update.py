@@ -1,9 +1,10 @@
-"""Who updates the parameters in a step, at what rate, and what had clipping left by then?"""
+"""Who updates the parameters in a step, at what rate, and what did clipping leave?"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.hooks import RemovableHandle
 
 from trainer.leftover import Leftover, leftover
 from trainer.shards import here
@@ -37,7 +37,6 @@ class Update:
         self._versions: list[int] = []
         self._norm: Tensor | None = None  # of the gradients that the first one was given
         self._ours = set[int]()  # those that have a watched parameter
-        self._hook: RemovableHandle | None = None
 
     def begin(self, gradients: Sequence[Tensor], optimizer: Optimizer | None) -> None:
         """The gradients are complete; the loop may tell of its optimizer."""
@@ -45,12 +44,12 @@ class Update:
         self._told = optimizer
         if optimizer is not None:  # which need not run hooks
             self._take(optimizer)
-        self._hook = register_optimizer_step_pre_hook(self._steps)
+        _OPEN.append(self)
 
     def end(self) -> None:
         """The update is over, and no optimizer seen any more."""
-        if self._hook is not None:
-            self._hook.remove()
+        with suppress(ValueError):  # where it had not begun
+            _OPEN.remove(self)
         if self.leftover is None:
             self._leave()
 
@@ -69,7 +68,8 @@ class Update:
         """Lets go of the gradients."""
         self._gradients = ()
 
-    def _steps(self, optimizer: Optimizer, *_: Any) -> None:
+    def sees(self, optimizer: Optimizer) -> None:
+        """An optimizer is about to step."""
         try:
             if optimizer is self._told or self._watched.has_any(optimizer):
                 if not self._ours:
@@ -102,3 +102,15 @@ class Update:
         norms = [norm.float() for norm in torch._foreach_norm(dense)]
         after: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         return after
+
+
+_OPEN: list[Update] = []  # between `begin` and `end`
+
+
+def _steps(optimizer: Optimizer, *_: Any) -> None:
+    for update in tuple(_OPEN):
+        update.sees(optimizer)
+
+
+# For good: another thread's optimizer may be going through torch's hooks at any time.
+register_optimizer_step_pre_hook(_steps)

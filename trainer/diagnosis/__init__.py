@@ -125,8 +125,11 @@ class Diagnosis:
         symptom = ending.in_vain(history, end, self.thresholds)
         if symptom is None:
             return []
-        case = self._cases.setdefault(symptom.verdict, Case(history.first_step))
-        case.first_step = history.first_step  # it is about the whole run
+        for rule, case in [*self._cases.items()]:  # information, which this is worse than
+            if case.finding is not None and case.finding.verdict == symptom.verdict:
+                self._raised.remove(rule)
+                del self._cases[rule]
+        self._cases[symptom.verdict] = Case(history.first_step)  # it is about the whole run
         return self._judge(symptom.verdict, replace(symptom, sightings=1))
 
     def forget(self) -> list[Finding]:

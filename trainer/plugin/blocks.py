@@ -89,11 +89,12 @@ class Blocks:
             kept.append(block)
         places = {block.key: block.place for block in self.held}
         ends = [*(float(block.step) for block in kept[1:]), math.inf]
-        self.held = []
+        held = []
         for (step, wall_time, content), end in zip(kept, ends, strict=False):
             place = places.get((step, wall_time, len(content)))
             place = self._store.put(content) if place is None else place
-            self.held.append(Block(step, wall_time, len(content), self._store, place, end))
+            held.append(Block(step, wall_time, len(content), self._store, place, end))
+        self.held = held  # at once, since others read it meanwhile
 
 
 class Takes(Protocol):
