@@ -137,7 +137,7 @@ def checksum(path: Path) -> int:
 
 
 def _pieces(tensor: Tensor) -> Iterator[Values]:
-    """What a tensor holds, of kinds that numpy does not know their bits."""
+    """A tensor's values, in pieces; of types that numpy does not know, their bits."""
     if tensor.is_conj() or tensor.is_neg() or not tensor.is_contiguous():
         tensor = tensor.resolve_conj().resolve_neg().contiguous()
     if tensor.dtype in BITS:

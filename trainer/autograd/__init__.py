@@ -56,7 +56,7 @@ def gradients(
     x is a plain constant  its gradient, or None               ValueError unless it requires grad:
                                                                PyTorch cannot know what used it
     x is an integer        None                                None and a UserWarning
-    grad_ys                None (ones) or a list with a        the same; numbers and arrays are
+    grad_ys                None (ones) or a list with a        the same, no broadcasting; arrays are
                            weight for each value of each y,    converted; a wrong length or shape
                            or None; shapes may broadcast       is a ValueError, dtype a TypeError
     y is complex           TypeError unless weighted           the same; both conjugate gradients

@@ -1,4 +1,4 @@
-"""Reads a configuration: YAML file and overrides in, a frozen, checked `Config` out."""
+"""What is the configuration of a file and overrides, and what are all its keys with defaults?"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.config import data_sections as sections
-from trainer.data import csv, custom, memory, points, scikit, text
+from trainer.data import csv, custom, points, scikit, sequences, text
 from trainer.data.stream import Stream
 from trainer.data.table import DataError, Shape, Table
 
@@ -43,9 +43,9 @@ def _read(section: sections.Data, seed: int) -> Rows:
         case sections.Diabetes():
             return scikit.diabetes(section)
         case sections.AddingProblem():
-            return memory.adding_problem(section, seed)
+            return sequences.adding_problem(section, seed)
         case sections.CopyMemory():
-            return memory.copy_memory(section, seed)
+            return sequences.copy_memory(section, seed)
         case sections.TextFile():
             return text.read(section)
         case sections.CustomData():

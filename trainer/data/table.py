@@ -126,12 +126,12 @@ class Table:
         if not self.standardize:
             return self
         learnt = like or self
-        scaled = replace(self, x_scale=Scale.of(learnt.x))
-        if self.classes is None:
-            scaled = replace(scaled, y_scale=Scale.of(learnt.y))
-        x = scaled.x_scale.apply(self.x) if scaled.x_scale else self.x
-        y = scaled.y_scale.apply(self.y) if scaled.y_scale else self.y
-        return replace(scaled, x=x, y=y)
+        x_scale = Scale.of(learnt.x)
+        scaled = replace(self, x_scale=x_scale, x=x_scale.apply(self.x))
+        if self.classes is not None:
+            return scaled
+        y_scale = Scale.of(learnt.y)
+        return replace(scaled, y_scale=y_scale, y=y_scale.apply(self.y))
 
     def autoencoding(self) -> Table:
         """The same rows with the inputs, flattened, as targets (N, values of an input)."""

@@ -46,7 +46,6 @@ OF_STEPS: tuple[Rule, ...] = (
     mistakes.starved_update, mistakes.unused_parameter, high_rate.learning_rate_too_high,
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
-STANDING = 0.9  # of the loss at the start: hardly lower
 SHORT = re.compile(r"(?<![\d.])\d(\.\d+)?e\+0[1-5]\b")  # numbers that need no exponent
 GONE_AFTER = 3  # records in a row without the symptom
 GONE_AFTER_STEPS = 10  # which the first records are closer than
@@ -72,14 +71,14 @@ class Diagnosis:
     thresholds: Thresholds = Thresholds()
     suspects: bool = field(default=False, init=False)
     _history: History = field(default_factory=History)
-    _cases: dict[str, Case] = field(default_factory=dict)
-    _raised: list[str] = field(default_factory=list)
+    _cases: dict[str, Case] = field(default_factory=dict)  # by the name of their rule
+    _raised: list[str] = field(default_factory=list)  # the names of those with a finding
     _ended: list[Finding] = field(default_factory=list)
 
     @property
     def findings(self) -> list[Finding]:
         """All so far: those that have ended, then the others in the order they were raised."""
-        return [*self._ended, *(f for v in self._raised if (f := self._cases[v].finding))]
+        return [*self._ended, *(f for name in self._raised if (f := self._cases[name].finding))]
 
     def add(self, record: StepRecord) -> list[Finding]:
         """Takes the next record; the findings that it raised, raised to a higher level or ended."""
@@ -96,10 +95,10 @@ class Diagnosis:
             for rule in rules:
                 changed += self._judge(rule.__name__, rule(history, self.thresholds))
             if any(finding.verdict == "non_finite" for finding in changed):
-                for verdict in GROWING:
-                    case = self._cases.get(verdict)
+                for name in GROWING:
+                    case = self._cases.get(name)
                     if case is not None and case.symptom is not None and case.finding is None:
-                        changed.append(self._raise(verdict, case, case.symptom))
+                        changed.append(self._raise(name, case, case.symptom))
         lost = bool(record.gradients.names) and record.gradient_norm == 0 and record.loss != 0
         self.suspects = (
             lost
@@ -125,10 +124,10 @@ class Diagnosis:
         symptom = ending.in_vain(history, end, self.thresholds)
         if symptom is None:
             return []
-        for rule, case in [*self._cases.items()]:  # information, which this is worse than
+        for name, case in [*self._cases.items()]:  # information, which this is worse than
             if case.finding is not None and case.finding.verdict == symptom.verdict:
-                self._raised.remove(rule)
-                del self._cases[rule]
+                self._raised.remove(name)
+                del self._cases[name]
         self._cases[symptom.verdict] = Case(history.first_step)  # it is about the whole run
         return self._judge(symptom.verdict, replace(symptom, sightings=1))
 
@@ -145,19 +144,19 @@ class Diagnosis:
             return False
         return case.symptom.blame == "loop"
 
-    def _judge(self, verdict: str, symptom: Symptom | None) -> list[Finding]:
+    def _judge(self, name: str, symptom: Symptom | None) -> list[Finding]:
         step = self._history.record.step
-        case = self._cases.get(verdict)
+        case = self._cases.get(name)
         if symptom is None:
-            return [] if case is None else self._missed(verdict, case, step)
+            return [] if case is None else self._missed(name, case, step)
         if case is None:
-            case = self._cases[verdict] = Case(step)
+            case = self._cases[name] = Case(step)
         case.seen, case.missed, case.symptom = case.seen + 1, 0, symptom
         if case.finding is None:
             follows = "non_finite" in self._raised and not self._history.is_finite
             if case.seen < symptom.sightings or follows:
                 return []  # what numbers do that are none is no news
-            return [self._raise(verdict, case, symptom)]
+            return [self._raise(name, case, symptom)]
         higher = LEVELS.index(symptom.level) > LEVELS.index(case.finding.level)
         case.finding = replace(case.finding, steps=(case.first_step, step))
         if not higher:
@@ -165,36 +164,36 @@ class Diagnosis:
         case.finding = replace(self._finding(case, symptom), steps=(case.first_step, step))
         return [case.finding]
 
-    def _missed(self, verdict: str, case: Case, step: int) -> list[Finding]:
+    def _missed(self, name: str, case: Case, step: int) -> list[Finding]:
         case.missed += 1
         if case.finding is None:
             if "non_finite" not in self._raised:
-                del self._cases[verdict]
+                del self._cases[name]
             return []
-        if case.missed < GONE_AFTER or verdict == "non_finite" or not self._history.is_finite:
+        if case.missed < GONE_AFTER or name == "non_finite" or not self._history.is_finite:
             return []  # where numbers are none nothing has ended well
-        if verdict in IN_VAIN and case.finding.alarm and standstill.in_vain(self._history):
+        if name in IN_VAIN and case.finding.alarm and standstill.in_vain(self._history):
             return []  # what they led to lasts
         first, now = self._history.first_losses, self._history.recent_loss
-        if verdict in GROWING and first:
+        if name in GROWING and first:
             falls = case.symptom is not None and case.symptom.blame == "objective" and now < 0
             if now > median(first) or falls:
                 return []  # nor where the loss is above those of the first batches, or falls on
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]
-        if since < GONE_AFTER_STEPS and verdict != "accumulating_gradients":
+        if since < GONE_AFTER_STEPS and name != "accumulating_gradients":
             return []
         ended = replace(case.finding, resolved=True)
         self._ended.append(ended)
-        self._raised.remove(verdict)
-        self._history.raised.discard(verdict)
-        del self._cases[verdict]
+        self._raised.remove(name)
+        self._history.raised.discard(name)
+        del self._cases[name]
         return [ended]
 
-    def _raise(self, verdict: str, case: Case, symptom: Symptom) -> Finding:
+    def _raise(self, name: str, case: Case, symptom: Symptom) -> Finding:
         case.finding = self._finding(case, symptom)
-        self._raised.append(verdict)
-        self._history.raised.add(verdict)
+        self._raised.append(name)
+        self._history.raised.add(name)
         return case.finding
 
     def _finding(self, case: Case, symptom: Symptom) -> Finding:
@@ -244,4 +243,4 @@ def _is_in_doubt(history: History) -> bool:
         return False
     first = history.first_view
     dropped = first is not None and behind.too_much_dropped(first) is not None
-    return dropped or history.loss >= STANDING * history.loss_at_start > 0
+    return dropped or history.loss >= standstill.STANDING * history.loss_at_start > 0

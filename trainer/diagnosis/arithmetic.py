@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import gains
+from trainer.diagnosis import gains, standstill
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
@@ -20,7 +20,6 @@ NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers ab
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
 REPLACED = 1.0  # way of the weights after which others have taken their place
-STANDING = 0.9  # of the loss at the start: hardly lower
 ROOTS = ("model", "(model)")
 RISEN = 1.1  # times the loss at the start: it went up before it was none
 USUAL = 3  # times the losses and gradients before, at most
@@ -197,7 +196,7 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
     thrown = history.rates.raised_for or history.largest_update >= thresholds.thrown_update
     rose = bool(history.losses) and history.losses[-1] >= RISEN * history.loss_at_start > 0
     # On a way as long as the weights are large they were led to something better, or thrown.
-    stands = not history.recent_loss < STANDING * history.loss_at_start
+    stands = not history.recent_loss < standstill.STANDING * history.loss_at_start
     replaced = history.path >= REPLACED and stands
     if thrown or rose or grown or replaced:
         return "learning rate"

@@ -53,8 +53,8 @@ def behind(
     # What gets no gradient at all from the start shrinks because of that.
     follows = verdict == "vanishing" and first.flow_ratio <= NEVER
     small = verdict in TOO_SMALL | {"dead_units"} and not follows
-    if decay and small and history.shrunk <= left:
-        words = f"the weights have shrunk to {history.shrunk:.1g} of what they began with"
+    if decay and small and history.size_over_start <= left:
+        words = f"the weights have shrunk to {history.size_over_start:.1g} of what they began with"
         return Behind("decay", words, remedies.REMEDIES["decay"])
     taken = too_much_dropped(first)
     if taken is not None and verdict in TOO_SMALL | TOO_LARGE:

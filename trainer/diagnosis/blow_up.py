@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-from trainer.diagnosis import blame, overconfidence
+from trainer.diagnosis import blame, overconfidence, standstill
 from trainer.diagnosis.exploding import JUDGED_FROM_STEP
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
-STANDING = 0.9  # of the loss at the start: it has not fallen
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 NEAR = 30  # times less of a blow-up is enough where it is all of the loss
 FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
@@ -36,7 +35,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     late = history.steps >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
     large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR
-    idle = large and history.recent_loss >= STANDING * history.loss_at_start
+    idle = large and history.recent_loss >= standstill.STANDING * history.loss_at_start
     # The loss of a batch may be zero: of outputs in the millions one class is all that there is.
     stays = (
         large

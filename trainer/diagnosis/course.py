@@ -18,7 +18,6 @@ FAR = 100  # times the loss at the start, where no target that moves leads
 CLEAR = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
 RELAPSED = 0.3  # of the loss at the start: much was learnt
-LOWER = 0.9  # of the loss at the start
 PASSING = {"stalled", "loss_spike", "oscillating"}  # which explain nothing
 
 
@@ -27,7 +26,7 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     that; where targets move it rises whatever they are."""
     risen = history.loss_rise >= thresholds.risen_loss
     learnt = history.lowest_loss < LEARNT * history.loss_at_start
-    if risen and learnt and GROWN <= (grown := history.grown) < math.inf:
+    if risen and learnt and GROWN <= (grown := history.size_over_lowest) < math.inf:
         return Symptom(
             "diverging", "critical", None, "learning rate",
             f"the weights are {grown:.1g} times as large as when the loss was lowest, and it is "
@@ -165,7 +164,7 @@ def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
 def _relapse(history: History) -> Symptom | None:
     """A classifier that had learnt and only guesses since."""
     first, lowest = history.loss_at_start, history.lowest_loss
-    if not (0 < lowest < RELAPSED * first and history.loss >= LOWER * first):
+    if not (0 < lowest < RELAPSED * first and history.loss >= standstill.STANDING * first):
         return None
     if not standstill.guesses(history):
         return None
@@ -190,7 +189,7 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     # Where batches differ the newest losses need not be those of the first, but are no tenth lower.
     first_loss = median(history.first_losses or [math.inf])
-    stands = history.stays or history.recent_loss >= LOWER * first_loss
+    stands = history.stays or history.recent_loss >= standstill.STANDING * first_loss
     beyond = target.beyond(history, history.mark) if stands else None
     large, small, dropped = (
         behind.too_large(first),
@@ -210,7 +209,8 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
         category, words = "data", f"nothing is learnt; {small}"
     # Losses that differ so much from batch to batch are compared with the lowest at the start.
     elif dropped is not None and (
-        history.recent_loss >= LOWER * history.loss_at_start > 0 or standstill.guesses(history)
+        history.recent_loss >= standstill.STANDING * history.loss_at_start > 0
+        or standstill.guesses(history)
     ):
         category, words = "dropout", f"{dropped}, and nothing is learnt"
     else:

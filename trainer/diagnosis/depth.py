@@ -243,8 +243,8 @@ def _shrunk(history: History, first: View, view: View) -> Symptom:
     left = view.forward_ratio / first.forward_ratio
     return Symptom(
         "signal_collapse", "warning", None, "decay",
-        f"the weights have shrunk to {history.shrunk:.1g} of what they began with, and the output "
-        f"to {left:.1g}: a weight decay or a penalty outweighs the loss",
-        {"weights_over_start": history.shrunk, "output_over_start": left},
+        f"the weights have shrunk to {history.size_over_start:.1g} of what they began with, and "
+        f"the output to {left:.1g}: a weight decay or a penalty outweighs the loss",
+        {"weights_over_start": history.size_over_start, "output_over_start": left},
         sightings=1,
     )  # fmt: skip

@@ -7,13 +7,12 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis import blame
+from trainer.diagnosis import blame, standstill
 from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.record import StepRecord
 
-STANDING = 0.9  # of the first loss: it has not fallen
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient or output
 FEW = 10  # values of a matrix that began near zero by chance
 THROWN = 3  # times their size: nothing is left of what the weights were
@@ -136,7 +135,7 @@ def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None
     stands = min(history.recent_loss, history.loss)
     still = max(history.known[:half], default=math.inf) <= 10 * thresholds.starved_update
     still = still and stands >= LEFT * losses[0] > 0
-    idle = stands >= STANDING * losses[0] > 0
+    idle = stands >= standstill.STANDING * losses[0] > 0
     largest = min(thrown) if still else median(thrown) if idle else math.inf
     if not THROWN <= largest < math.inf:
         return None

@@ -15,7 +15,6 @@ RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
 SETTLED = 20  # steps after which a loss should be back at where it started
 OUTGROWN = 100  # times the weights at the start
-HARDLY = 0.9  # of the loss at the start
 BLUNT = 0.2  # of the signal at the start
 FALLEN = 0.1  # of the first rate, with which nothing comes back either
 LEFT = 0.1  # of the loss at the start: much has been learnt, however little of a signal it took
@@ -85,8 +84,11 @@ def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
     """Whether large updates made the weights a hundred times what they were, for no lower loss."""
     thrown = history.largest_update >= thresholds.thrown_update
     late, start = history.steps >= 2 * SETTLED, history.loss_at_start
-    stands = min(history.loss, history.recent_loss) >= HARDLY * start > 0
-    if not (late and thrown and stands and OUTGROWN <= (grown := history.shrunk) < math.inf):
+    stands = min(history.loss, history.recent_loss) >= standstill.STANDING * start > 0
+    if not (late and thrown and stands):
+        return None
+    grown = history.size_over_start
+    if not OUTGROWN <= grown < math.inf:
         return None
     return _found(
         f"an update changed the weights by {history.largest_update:.1g} of their size, they are "

@@ -109,12 +109,12 @@ class History:
         return self.way.updates
 
     @property
-    def shrunk(self) -> float:
-        """What is left of the size of the matrices, the median; NaN where they are others now."""
+    def size_over_start(self) -> float:
+        """The size of the matrices over that at first, the median; NaN where they have changed."""
         return self._sizes_over(self.first_sizes)
 
     @property
-    def grown(self) -> float:
+    def size_over_lowest(self) -> float:
         """The size of the matrices over that when the loss was lowest, the median."""
         return self._sizes_over(self.sizes_at_lowest)
 
@@ -177,7 +177,7 @@ class History:
 
     @property
     def is_early(self) -> bool:
-        """Whether an adaptive optimizer may, against the odds, still enlarge it."""
+        """Whether an adaptive optimizer may, against the odds, still bring a lost signal back."""
         return self.adaptive and self.steps < 4 * PATIENCE_STEPS
 
     @property

@@ -25,7 +25,7 @@ HALF = 0.5  # of the loss at the start
 SLOW = 30  # times less of a way than a recovery takes
 SWALLOWED = 0.9  # of the values that an update should have changed
 FLAT = 1e6  # times less of a gradient than that of a guess with this loss
-STANDING = 0.95  # of the loss of the first batches
+NO_LOWER = 0.95  # of the loss of the first batches
 
 
 def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -74,8 +74,8 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.path <= thresholds.moved_path / SLOW
         and len(history.first_losses) > 0
         and not standstill.has_learnt(history)
-        and history.recent_loss >= STANDING * median(history.first_losses)
-        and history.loss >= STANDING**2 * median(history.first_losses)  # the median lags
+        and history.recent_loss >= NO_LOWER * median(history.first_losses)
+        and history.loss >= NO_LOWER**2 * median(history.first_losses)  # the median lags
     )
     stopped = (
         largest <= thresholds.starved_update / 10

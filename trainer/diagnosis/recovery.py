@@ -16,7 +16,6 @@ SHRUNK = 30  # times less of an output
 FLOOR = 4  # roundings above which a signal can be told from them
 USUAL = 30.0  # times the input, at most, of an output that was not too large at the start
 LEFT = 0.3  # of the size of the weights at the start
-STANDING = 0.9  # of the first losses: hardly lower
 HALF = 0.5  # of them: not much lower
 LONG = 10  # times the way after which recovery is judged: enough for one that leads somewhere
 SETTLED = 2 * PATIENCE_STEPS  # steps after which one look is enough
@@ -205,7 +204,7 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     flow = max(mark.flow_ratio for mark in history.marks)
     alone = max(history.known[:-1], default=math.inf) <= 10 * thresholds.starved_update
     never = alone and flow <= thresholds.lost_gradient / 1e4
-    least = median(first) * (HALF if never else STANDING)
+    least = median(first) * (HALF if never else standstill.STANDING)
     return still and stands >= least > 0 and flow <= thresholds.lost_gradient / 100
 
 
@@ -213,4 +212,4 @@ def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
     tenths with them, which no loss asks of a network that learns."""
     usual = 0 < first.forward_ratio <= USUAL and view.forward_ratio <= first.forward_ratio / 10
-    return usual and history.shrunk <= LEFT and history.steps >= 2 * PATIENCE_STEPS
+    return usual and history.size_over_start <= LEFT and history.steps >= 2 * PATIENCE_STEPS

@@ -6,6 +6,7 @@ from trainer.diagnosis import target
 from trainer.diagnosis.chance import Look
 from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 
+STANDING = 0.9  # of the loss at the start: hardly lower
 FALLS = 0.7  # of the lowest of those before: a loss on its way down is lower than all of them
 BETTER = 0.9  # times the loss of a guess for the gradient that is there
 FALLING = 0.96  # of the latest losses

@@ -19,9 +19,10 @@ SIGHTINGS = 5  # in a row, which chance does not bring
 
 
 def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
-    """All units of a layer began with the same weights, so all get the same gradient, and stay one,
-    or began as zeros, as factors of each other, so that none gets any;
-    an alarm where the loss does not fall, or does not get far in as many steps.
+    """All units of a layer began with the same weights, so that all get the same gradient and stay
+    one, or layers that are factors of each other began as zeros, so that none gets any gradient.
+
+    An alarm where the loss does not fall, or does not get far in as many steps.
 
     Then each bin of the histogram of a matrix's gradient holds a multiple of the number of its
     rows, which chance brings about rarely at one step and hardly ever at five. To break the

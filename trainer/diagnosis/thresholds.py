@@ -24,4 +24,4 @@ class Thresholds:
     grown_norm: float = 100.0  # gradient norm / median of those before
     saturated_slope: float = 0.25  # of the largest slope of the activation
     flat_flow: float = 30.0  # flow as above, with saturated layers in between
-    unmoved_path: float = 1e-4  # way of the weights after which nothing has been learnt
+    unmoved_path: float = 1e-4  # way of the weights up to which they have not moved

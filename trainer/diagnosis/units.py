@@ -70,7 +70,7 @@ def _what_is_dead(view: View, row: int) -> str:
 def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     """Most activations that flatten out work where they are flat, and the loss does not fall.
 
-    No alarm in the steps that an adaptive optimizer is given, which many are out of it by.
+    No alarm in the first steps of an adaptive optimizer, in which many leave it again.
     """
     view = history.view
     if view is None or history.steps < JUDGED_FROM_STEP:

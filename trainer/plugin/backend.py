@@ -1,4 +1,4 @@
-"""The routes of the tab: what TensorBoard answers when its page asks for"""
+"""The routes of the tab: what TensorBoard answers when its page asks."""
 
 from __future__ import annotations
 

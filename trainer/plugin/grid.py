@@ -17,8 +17,8 @@ AXES = ("even", "linear", "log")  # steps one by one, by their number, by its lo
 
 
 class Fold(NamedTuple):
-    """Which modules are one row: those at a depth of the path, except that a module in `turned`
-    is not where it would be, and is where it would not."""
+    """Which modules are one row: those at a depth of the path; for the modules in `turned` the
+    other way round."""
 
     depth: int = 0  # 0: none
     turned: frozenset[str] = frozenset()

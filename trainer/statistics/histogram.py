@@ -25,8 +25,7 @@ CODES = 128
 PAIRS = 1024  # coded at a time
 TABLE = CODES * CODES
 PAIRS_PAY_FROM = 8192  # values; below, adding up the tables costs more than pairs save
-TABLE_BYTES = 4 * BINS  # the scratch of a thread that counts no pairs
-SCRATCH_BYTES = TABLE_BYTES + 2 * CODES + 2 * PAIRS + 2 * 2 * TABLE
+SCRATCH_BYTES = 4 * BINS + 2 * CODES + 2 * PAIRS + 2 * 2 * TABLE
 
 U16 = np.uint16
 

@@ -105,15 +105,15 @@ def read_job(job):
 
 
 @njit(nogil=True)
-def claim(job, header, field):
+def claim(header, field):
     """The next number of a counter in the header that all threads share."""
     return fetch_add(header.ctypes.data + 8 * field, 1)
 
 
 @njit(nogil=True)
-def is_last(job, header, first):
+def is_last(header, first):
     """Whether the block that the thread has just ended was the last of all."""
-    return claim(job, header, ENDED) == first[-1] - 1
+    return claim(header, ENDED) == first[-1] - 1
 
 
 @njit(nogil=True)
@@ -140,7 +140,7 @@ def fold_sums(first, rows, sums):
 def summarize_blocks(job):
     """Moments, and counts where the header has an address for them, of the blocks that are left."""
     header, addresses, lengths, first, _ = read_job(job)
-    worker = claim(job, header, NEXT_WORKER)
+    worker = claim(header, NEXT_WORKER)
     if worker >= header[WORKERS]:
         return
     rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], COLUMNS))
@@ -153,7 +153,7 @@ def summarize_blocks(job):
     even = carray(address_of(place + 2 * PAIRS, np.uint16), (TABLE,))
     odd = carray(address_of(place + 2 * PAIRS + 2 * TABLE, np.uint16), (TABLE,))
     at = 0
-    block = claim(job, header, NEXT_BLOCK)
+    block = claim(header, NEXT_BLOCK)
     while block < first[-1]:
         while first[at + 1] <= block:
             at += 1
@@ -163,9 +163,9 @@ def summarize_blocks(job):
             block_histogram(x, largest, rows[block, 4], (even, odd, codes, sums, table))
             counts = header[COUNTS] + at * BINS * 8
             empty_table(table, counts, first[at + 1] - first[at] == 1)
-        if is_last(job, header, first):
+        if is_last(header, first):
             fold_moments(first, rows, moments)
-        block = claim(job, header, NEXT_BLOCK)
+        block = claim(header, NEXT_BLOCK)
 
 
 def copy_blocks(job):
@@ -174,16 +174,16 @@ def copy_blocks(job):
     rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 1))
     squares = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], 1))
     at = 0
-    block = claim(job, header, NEXT_BLOCK)
+    block = claim(header, NEXT_BLOCK)
     while block < first[-1]:
         while first[at + 1] <= block:
             at += 1
         x = block_of(job, addresses[at], lengths[at], block - first[at])
         y = block_of(job, copies[at], lengths[at], block - first[at])
         rows[block, 0] = copy_block(x, y)
-        if is_last(job, header, first):
+        if is_last(header, first):
             fold_sums(first, rows, squares)
-        block = claim(job, header, NEXT_BLOCK)
+        block = claim(header, NEXT_BLOCK)
 
 
 def compare_blocks(job):
@@ -193,16 +193,16 @@ def compare_blocks(job):
     rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], 2))
     sums = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], 2))
     at = 0
-    block = claim(job, header, NEXT_BLOCK)
+    block = claim(header, NEXT_BLOCK)
     while block < first[-1]:
         while first[at + 1] <= block:
             at += 1
         x = block_of(job, addresses[at], lengths[at], block - first[at])
         y = block_of(job, others[at], lengths[at], block - first[at])
         compare_block(x, y, rows[block])
-        if is_last(job, header, first):
+        if is_last(header, first):
             fold_sums(first, rows, sums)
-        block = claim(job, header, NEXT_BLOCK)
+        block = claim(header, NEXT_BLOCK)
 
 
 @njit(nogil=True)

@@ -171,8 +171,6 @@ def signal(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 def signals(outputs: Sequence[Tensor], shapes: Sequence[tuple[int, int, int]]) -> Tensor:
     """The same (N, 4) of several outputs of one dtype."""
-    if len(outputs) == 1:  # by all threads
-        return signal(outputs[0], shapes[0]).unsqueeze(0)
     n, columns = len(outputs), [*zip(*shapes, strict=True)]
     before = [*accumulate(columns[1], initial=0)]
     results = torch.empty(SIGNALS * n + 3 * before[-1], dtype=torch.float64, device="cpu")
