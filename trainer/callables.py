@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -32,6 +32,18 @@ def load(name: str) -> Callable[..., Any]:
     if not callable(thing):
         raise ValueError(f"'{name}' is a {type(thing).__name__}, which cannot be called")
     return thing  # type: ignore[no-any-return]
+
+
+def named(
+    what: str, name: str, thing: Callable[..., Any] | None, known: Iterable[str]
+) -> Callable[..., Any]:
+    """The callable behind `module:Thing`, or else this one, which a table has for the name;
+    ValueError where it has none, with what it knows that is like it."""
+    if ":" in name:
+        return load(name)
+    if thing is None:
+        raise ValueError(f"unknown {what} {shown(name)}{did_you_mean(name, known)}")
+    return thing
 
 
 def argument_problems(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import callables
-from trainer.config.problem import Problem, did_you_mean, shown
+from trainer.config.problem import Problem
 from trainer.config.schema import Loss as Section
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -91,13 +91,8 @@ _no_arguments.__name__ = _OWN
 
 
 def _named(name: str) -> Callable[..., Any]:
-    if ":" in name:
-        return callables.load(name)
-    thing = _TORCH.get(_plain(name))
-    if thing is None:
-        known = [_OWN, *(_readable(kind.__name__) for kind in _TORCH.values())]
-        raise ValueError(f"unknown loss {shown(name)}{did_you_mean(name, known)}")
-    return thing
+    known = [_OWN, *(_readable(kind.__name__) for kind in _TORCH.values())]
+    return callables.named("loss", name, _TORCH.get(_plain(name)), known)
 
 
 def make(name: str, arguments: dict[str, Any]) -> LossFunction:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import callables
-from trainer.config.problem import Problem, did_you_mean, shown
+from trainer.config.problem import Problem, shown
 from trainer.config.schema import Optimizer as Section
 
 _BY_NAME: dict[str, type[torch.optim.Optimizer]] = {
@@ -144,13 +144,8 @@ def _label(thing: Callable[..., Any]) -> str:
 
 
 def _named(name: str) -> Callable[..., Any]:
-    if ":" in name:
-        return callables.load(name)
-    thing = _BY_NAME.get(name.lower())
-    if thing is None:
-        classes = [known.__name__ for known in _BY_NAME.values()]
-        raise ValueError(f"unknown optimizer {shown(name)}{did_you_mean(name, classes)}")
-    return thing
+    known = [thing.__name__ for thing in _BY_NAME.values()]
+    return callables.named("optimizer", name, _BY_NAME.get(name.lower()), known)
 
 
 @contextmanager

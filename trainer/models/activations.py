@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer import callables
 from trainer.config.named import name_and_arguments
-from trainer.config.problem import Path, Problem, did_you_mean, shown
+from trainer.config.problem import Path, Problem, shown
 
 
 class Exponential(nn.Module):
@@ -92,10 +92,5 @@ def problems(value: Any, path: Path) -> list[Problem]:
 
 
 def _named(name: str) -> Any:
-    if ":" in name:
-        return callables.load(name)
-    thing = CLASSES.get(name.lower().replace("_", ""))
-    if thing is None:
-        known = [kind.__name__ for kind in CLASSES.values()]
-        raise ValueError(f"unknown activation {shown(name)}{did_you_mean(name, known)}")
-    return thing
+    known = [kind.__name__ for kind in CLASSES.values()]
+    return callables.named("activation", name, CLASSES.get(name.lower().replace("_", "")), known)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer import callables
 from trainer.config.initialisation_sections import Initialisation
 from trainer.config.named import name_and_arguments
-from trainer.config.problem import Path, Problem, did_you_mean, shown
+from trainer.config.problem import Path, Problem, shown
 from trainer.models import activations
 
 Value = str | dict[str, Any]
@@ -94,10 +94,6 @@ def problems(value: Any, path: Path, activation: Any, shape: tuple[int, ...]) ->
 
 
 def _named(name: str) -> Callable[..., Any]:
-    if ":" in name:
-        return callables.load(name)
-    thing = FUNCTIONS.get(name.lower().removesuffix("_"))
-    if thing is None:
-        known = [*(f"{known}_" for known in FUNCTIONS), "default"]
-        raise ValueError(f"unknown init {shown(name)}{did_you_mean(name, known)}")
-    return thing
+    known = [*(f"{known}_" for known in FUNCTIONS), "default"]
+    found = FUNCTIONS.get(name.lower().removesuffix("_"))
+    return callables.named("init", name, found, known)
