@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer import statistics
+from trainer import record, statistics
 from trainer.record import BINS, MAGNITUDES, SIGN
 from trainer.statistics import kinds, operations, small, threads
 
@@ -22,9 +22,9 @@ INTEGERS = {
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
 }
-EXACT = [statistics.COUNT, statistics.MAX_ABS, statistics.ZEROS, statistics.NANS]
-EXACT += [statistics.INFINITIES]
-SUMS = [statistics.NORM, statistics.SUM_ABS]
+EXACT = [record.COUNT, record.MAX_ABS, record.ZEROS, record.NANS]
+EXACT += [record.INFINITIES]
+SUMS = [record.NORM, record.SUM_ABS]
 
 
 @pytest.fixture(params=BACKENDS, autouse=True)
@@ -101,11 +101,11 @@ def test_special_values(dtype, flush):
         moments, counts = statistics.summarize([values, denormals], histograms=True)
     finally:
         torch.set_flush_denormal(False)
-    assert moments[0, statistics.ZEROS] == 2
-    assert moments[0, statistics.NANS] == 3
-    assert moments[0, statistics.INFINITIES] == 2
+    assert moments[0, record.ZEROS] == 2
+    assert moments[0, record.NANS] == 3
+    assert moments[0, record.INFINITIES] == 2
     assert counts[0].sum() == len(values) - 7
-    assert moments[1, statistics.ZEROS] == 0 and counts[1].sum() == 70
+    assert moments[1, record.ZEROS] == 0 and counts[1].sum() == 70
     if dtype is not torch.float64:  # there no number could hold the result
         np.testing.assert_allclose(moments[1].numpy(), expected, rtol=1e-12)
 
@@ -218,7 +218,7 @@ def bins_of(tensor: Tensor) -> Tensor:
 def test_histograms_as_sets_of_values(one, other, random):
     a, b = torch.tensor(one), torch.tensor(other)
     moments, counts = statistics.summarize([a, torch.cat([a, b])], histograms=True)
-    elsewhere = [statistics.ZEROS, statistics.NANS, statistics.INFINITIES]
+    elsewhere = [record.ZEROS, record.NANS, record.INFINITIES]
     torch.testing.assert_close(
         counts.sum(1) + moments[:, elsewhere].sum(1).long(), torch.tensor([len(a), len(a) + len(b)])
     )

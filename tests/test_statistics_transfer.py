@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer import statistics
+from trainer import record, statistics
 from trainer.statistics import kinds, operations, small, threads
 
 WAITING = {"_local_scalar_dense", "nonzero", "item", "is_nonzero", "masked_select", "equal"}
@@ -112,7 +112,7 @@ def test_several_dtypes_at_once_keep_their_order():
         torch.full((3,), float(i)).to(d) for i, d in enumerate([torch.half, torch.float] * 3)
     ]
     moments, counts = statistics.summarize(tensors, histograms=True)
-    assert moments[:, statistics.MAX_ABS].tolist() == [0, 1, 2, 3, 4, 5]
+    assert moments[:, record.MAX_ABS].tolist() == [0, 1, 2, 3, 4, 5]
     assert counts.sum(1).tolist() == [0, 3, 3, 3, 3, 3]
     snapshot = statistics.Snapshot()
     squares = snapshot.take(tensors)

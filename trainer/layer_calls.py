@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer import statistics
-from trainer.record import BINS, MOMENTS, SIGNALS, TIME_STEPS, TensorTable
+from trainer.record import BINS, MAX_ABS, MOMENTS, NORM, SIGNALS, TIME_STEPS, TensorTable
 from trainer.time_steps import ENDS, SHORTEST
 
 
@@ -111,7 +110,7 @@ def merged(
     rows, place = np.unique(reached, return_inverse=True)
     total_moments = np.zeros((len(rows), MOMENTS))
     np.add.at(total_moments, place, moments)
-    for column, merge in ((statistics.NORM, np.hypot), (statistics.MAX_ABS, np.maximum)):
+    for column, merge in ((NORM, np.hypot), (MAX_ABS, np.maximum)):
         total_moments[:, column] = 0
         merge.at(total_moments[:, column], place, moments[:, column])
     total = None

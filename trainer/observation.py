@@ -18,7 +18,7 @@ from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover
 from trainer.measured import Measured
-from trainer.record import UNDEFINED, StepRecord, TensorTable
+from trainer.record import COUNT, UNDEFINED, ZEROS, StepRecord, TensorTable
 from trainer.shards import here
 from trainer.update import Update
 from trainer.watched import Watched
@@ -194,7 +194,7 @@ class Observation(Unobserved):
             numbers["coefficient"] = share if share <= ROUNDED_UP else None  # else no clipping
         left = self._update.leftover
         if left is not None:
-            is_zero = moments[:, statistics.ZEROS] == moments[:, statistics.COUNT]
+            is_zero = moments[:, ZEROS] == moments[:, COUNT]
             left.note_zeros({*compress(self._names, is_zero)})
         if numbers["found"] == 0:
             self._carried = 0.0  # somebody has set it to zero where no version tells

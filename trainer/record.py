@@ -57,7 +57,8 @@ class TensorStatistics:
 
 UsedBins = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # row, bin, count
 
-MOMENTS = 7  # the fields of TensorStatistics before `histogram`, in that order
+MOMENTS = 7  # the fields of TensorStatistics before `histogram`, in that order:
+COUNT, NORM, SUM_ABS, MAX_ABS, ZEROS, NANS, INFINITIES = range(MOMENTS)
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,9 @@ class TensorTable:
 
     def norms(self) -> NDArray[np.float64]:
         """(N,) L2 norms that the optimizer meets: NaN with any NaN, else inf with any infinity."""
-        norm, nans, infinities = self.moments[:, 1], self.moments[:, 5], self.moments[:, 6]
-        if not np.count_nonzero(self.moments[:, 5:]):
+        moments = self.moments
+        norm, nans, infinities = moments[:, NORM], moments[:, NANS], moments[:, INFINITIES]
+        if not np.count_nonzero(moments[:, NANS:]):
             return norm
         return np.where(nans > 0, np.nan, np.where(infinities > 0, np.inf, norm))
 

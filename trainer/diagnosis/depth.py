@@ -9,10 +9,10 @@ from itertools import compress
 from trainer.diagnosis import blame, recovery, returned, standstill
 from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.recovery import SETTLED
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import View, matrices
+from trainer.diagnosis.view import View
+from trainer.diagnosis.way import matrices
 from trainer.finding import Level
 
 UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
@@ -40,7 +40,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     steps, signal, ratio = history.steps, view.output_signal, view.flow_ratio
     strong = ratio <= thresholds.lost_gradient / 10
     # Of a single sample nobody knows its signal; that the loss stays has to do.
-    alone = math.isnan(signal) and steps >= SETTLED and history.stuck
+    alone = math.isnan(signal) and steps >= recovery.SETTLED and history.stuck
     moved = recovery.had_its_way(history, thresholds) or recovery.nothing_moves(history, thresholds)
     lost = recovery.lost(view, thresholds)
     weak = recovery.is_faint(view, thresholds)
@@ -104,7 +104,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"the gradient at the first layers is {ratio:.1g} of that at the last ones and "
         + consequence,
         evidence,
-        sightings=1 if mute and history.stays or strong and steps >= SETTLED else 2,
+        sightings=1 if mute and history.stays or strong and steps >= recovery.SETTLED else 2,
         confidence=0.99 if certain else 0.95,
     )
 

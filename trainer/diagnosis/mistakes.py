@@ -14,7 +14,7 @@ from trainer.diagnosis.gains import MINUTE, weight_gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import matrices
+from trainer.diagnosis.way import matrices
 from trainer.record import StepRecord, owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved

@@ -12,6 +12,7 @@ from trainer.diagnosis import standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.record import COUNT, ZEROS
 
 UNITS = 4  # of which fewer may agree by chance
 FAR = 0.5  # of the first losses: what a single unit can often do
@@ -40,9 +41,9 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
         told = history.alike is not None and name not in history.alike
         if told or len(shape) < 2 or shape[0] < UNITS:
             continue
-        counts, zeros = table.histograms[row], table.moments[row, 4]
+        counts, zeros = table.histograms[row], table.moments[row, ZEROS]
         same = not np.any(counts[counts > 0] % shape[0]) and zeros % shape[0] == 0
-        if same and (counts.any() or name in zero and zeros == table.moments[row, 0]):
+        if same and (counts.any() or name in zero and zeros == table.moments[row, COUNT]):
             alike.append(name)
     history.alike = alike
     if not alike:

@@ -10,6 +10,7 @@ from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
+from trainer.record import COUNT
 
 BATCHES = 10  # in a row, of one sample or little more, for all of which a layer gives zero
 SHARP = 0.04  # of an activation's largest slope, which one look is enough for
@@ -43,7 +44,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     how = "from the start" if born else after
     # The only sample of its batch, beside which others may pass.
     alone = view.table.has_input and math.isnan(view.input_signal)
-    alone = alone or bool(view.moments[row, 0] < FEW)
+    alone = alone or bool(view.moments[row, COUNT] < FEW)
     return Symptom(
         "dead_units",
         "critical",

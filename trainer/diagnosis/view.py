@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
-from trainer.record import LayerTable, StepRecord
+from trainer.record import (
+    COUNT,
+    INFINITIES,
+    MAX_ABS,
+    MOMENTS,
+    NANS,
+    NORM,
+    ZEROS,
+    LayerTable,
+    StepRecord,
+)  # fmt: skip
 
 Array = NDArray[np.float64]
 
 CUT = 1e-6  # of the largest gradient: far from the smallest number that a type holds
-NO_MOMENTS = np.full((1, 7), np.nan)
+NO_MOMENTS = np.full((1, MOMENTS), np.nan)
 
 
 @dataclass(frozen=True)
@@ -78,18 +88,18 @@ class View:
     @cached_property
     def gradient_lost(self) -> NDArray[np.bool_]:
         """(L,) whether a gradient came that is zero throughout."""
-        return np.asarray(self.moments[:, 4] == self.moments[:, 0])
+        return np.asarray(self.moments[:, ZEROS] == self.moments[:, COUNT])
 
     @cached_property
     def gradient_not_finite(self) -> NDArray[np.bool_]:
         """(L,) whether the gradient that came has a NaN or an infinity."""
-        return np.asarray(self.moments[:, 5] + self.moments[:, 6] > 0)
+        return np.asarray(self.moments[:, NANS] + self.moments[:, INFINITIES] > 0)
 
     @cached_property
     def flow(self) -> Array:
         """(L,) ‖output‖·‖d(loss)/d(output)‖: blind to the loss' scale and to that of a layer whose
         next one makes up for it. NaN where no finite gradient came."""
-        return self.rms * self.gradient_rms * self.moments[:, 0]
+        return self.rms * self.gradient_rms * self.moments[:, COUNT]
 
     @cached_property
     def flow_ratio(self) -> float:
@@ -131,7 +141,7 @@ class View:
         if not ends:
             return []
         moments = self.table.gradients.moments
-        rms = moments[:, 1] / np.sqrt(moments[:, 0])
+        rms = moments[:, NORM] / np.sqrt(moments[:, COUNT])
         return [rms[first] / rms[last] for first, last in ends if rms[last] > 0]
 
     @cached_property
@@ -166,7 +176,9 @@ class View:
         """The largest derivative of the loss by a value that the last layer with weights puts out,
         times the number of those values: blind to the size of a batch. NaN without."""
         row = self.order.last_with_parameters
-        return np.nan if row is None else float(self.moments[row, 3] * self.moments[row, 0])
+        if row is None:
+            return math.nan
+        return float(self.moments[row, MAX_ABS] * self.moments[row, COUNT])
 
     @property
     def pull(self) -> tuple[float, float]:
@@ -234,10 +246,3 @@ def view(record: StepRecord) -> View | None:
     if len(seen.names) != 1:
         return seen
     return View(table, record.parameters, tuple(record.own_flows()))
-
-
-@lru_cache(maxsize=8)  # the same for most records of a run
-def matrices(shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:
-    """Which of the parameters are; all, where none is."""
-    matrix = np.array([len(shape) > 1 for shape in shapes], dtype=bool)
-    return matrix if matrix.any() else np.ones(len(shapes), bool)

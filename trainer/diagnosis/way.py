@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainer.diagnosis.view import Array, matrices
+from trainer.diagnosis.view import Array
 from trainer.record import StepRecord
 
 SAME = 1e-13  # of a size: rounding of sums that are taken in another order
@@ -51,3 +53,10 @@ class Way:
     def path(self) -> float:
         """That of the matrix that has come farthest."""
         return max(self.paths.tolist(), default=0.0)
+
+
+@lru_cache(maxsize=8)  # the same for most records of a run
+def matrices(shapes: tuple[tuple[int, ...], ...]) -> NDArray[np.bool_]:
+    """Which of the parameters are; all, where none is."""
+    matrix = np.array([len(shape) > 1 for shape in shapes], dtype=bool)
+    return matrix if matrix.any() else np.ones(len(shapes), bool)

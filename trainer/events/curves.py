@@ -23,7 +23,7 @@ from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_FLOAT
 from trainer.events.histograms import Buckets, Filled, log10_buckets, signed_buckets
 from trainer.events.scalars import Scalars, scalars, tag_key
 from trainer.events.thinning import Thinning
-from trainer.record import StepRecord, TensorTable
+from trainer.record import COUNT, MAX_ABS, StepRecord, TensorTable
 
 ALL_POINTS = 10_000  # so many points of a curve are written before they become sparser
 ALL_HISTOGRAMS = 1_000
@@ -142,7 +142,7 @@ class Curves:
             return
         filled = Filled.of([table for _, table in present])
         # Counts and edges are below this; beyond 2^24 a float32 has gaps between integers.
-        exact = filled.moments[:, [0, 3]].max(initial=0) < 1 << 24
+        exact = filled.moments[:, [COUNT, MAX_ABS]].max(initial=0) < 1 << 24
         number_type = "<f4" if exact else "<f8"
         for group, buckets in groups.items():
             rows, numbers = buckets(filled)

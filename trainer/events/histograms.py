@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.record import MAGNITUDES, SIGN, TensorTable, bin_edges
+from trainer.record import MAGNITUDES, MAX_ABS, SIGN, ZEROS, TensorTable, bin_edges
 
 LOG_BUCKETS = 64
 SIGNED_BUCKETS = 33  # 16 bins (8 octaves) of each sign below the largest, and all smaller values
@@ -79,7 +79,7 @@ def log10_buckets(filled: Filled) -> Buckets:
     else:
         index = filled.magnitude + start[filled.tensor]
     with np.errstate(divide="ignore"):
-        largest = np.log10(filled.moments[:, 3])
+        largest = np.log10(filled.moments[:, MAX_ABS])
 
     def edges(tensor: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.float64]:
         bins = np.minimum((base[tensor] + place) << shift[tensor], MAGNITUDES)
@@ -103,8 +103,8 @@ def signed_buckets(filled: Filled) -> Buckets:
     place = np.maximum(filled.magnitude - below[filled.tensor], 0)
     np.negative(place, where=~filled.is_positive, out=place)
     total = _added(middle[filled.tensor] + place, filled.counts, len(below) * width)
-    total[middle] += filled.moments[:, 4]  # zeros
-    largest = filled.moments[:, 3]
+    total[middle] += filled.moments[:, ZEROS]
+    largest = filled.moments[:, MAX_ABS]
 
     def edges(tensor: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of bucket `place` the left edge; those of negative values mirror the others'."""

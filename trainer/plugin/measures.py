@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.plugin.grid import ABSENT
+from trainer.record import COUNT, INFINITIES, NANS, NORM
 from trainer.wire import OF_LAYERS, OF_PARAMETERS, Sheet
-
-COUNT, NORM, NANS, INFINITIES = 0, 1, 5, 6  # among the MOMENTS
 
 Names = tuple[str, ...]
 Values = NDArray[np.float64]  # (R, N) of R records and N names; ABSENT where there is none

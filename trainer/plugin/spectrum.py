@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.plugin.blocks import Block
-from trainer.record import MAGNITUDES, MOMENTS, SIGN, TensorStatistics
+from trainer.record import MAGNITUDES, MAX_ABS, MOMENTS, NORM, SIGN, TensorStatistics
 from trainer.wire import OF_LAYERS, Sheet
 
 Found = tuple[int, TensorStatistics, int]  # step, the values, of how many tensors
@@ -79,12 +79,12 @@ def _of_sheet(sheet: Sheet, table: int, row: str) -> list[Found]:
 def _added(moments: NDArray[np.float64]) -> TensorStatistics:
     """The statistics of all values of some tensors, given the (N, MOMENTS) of each."""
     count, norm, sum_abs, _, zeros, nans, infinities = (math.fsum(column) for column in moments.T)
-    norm = math.hypot(*moments[:, 1]) if len(moments) > 1 else norm
+    norm = math.hypot(*moments[:, NORM]) if len(moments) > 1 else norm
     return TensorStatistics(
         int(count),
         norm,
         sum_abs,
-        float(moments[:, 3].max()),
+        float(moments[:, MAX_ABS].max()),
         int(zeros),
         int(nans),
         int(infinities),

@@ -17,13 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.record import BINS, SIGNALS
+from trainer.record import BINS, COUNT, MOMENTS, SIGNALS, ZEROS
 from trainer.statistics import kinds, operations
 from trainer.statistics.kinds import by_kind, dense, dense_one, is_compiled, use_compiled
 from trainer.statistics.snapshot import Snapshot
 
-# The columns of a row of moments, float64. NORM (L2), SUM_ABS and MAX_ABS are over finite values.
-COUNT, NORM, SUM_ABS, MAX_ABS, ZEROS, NANS, INFINITIES = range(7)
 _ON_CPU, _SHAPE = attrgetter("is_cpu"), attrgetter("shape")
 
 __all__ = [
@@ -34,14 +32,15 @@ __all__ = [
 def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tensor | None]:
     """Moments (N, 7) float64 of the tensors and, if asked for, log histograms (N, 1024) int64.
 
-    The columns are COUNT .. INFINITIES, the bins those of `trainer.record`; zeros and values that
+    Columns, of which those from the norm to the maximum are over finite values, and bins are those
+    of `trainer.record`; zeros and values that
     are not finite have no bin. Any shape, stride, layout and dtype, on any device: a complex number
     counts as two values, and what a sparse tensor leaves out as zeros. Values never raise. The
     results are on the device of the first tensor, in float32 where it has no float64.
     """
     if not tensors:
         none = torch.zeros(0, BINS, dtype=torch.int64)
-        return torch.zeros(0, 7, dtype=torch.float64), none if histograms else None
+        return torch.zeros(0, MOMENTS, dtype=torch.float64), none if histograms else None
     readable = dense(tensors)
     moments, counts = by_kind(readable, lambda kind, group: kind.summarize(group, histograms))
     if readable.values is tensors:

@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from trainer.record import SIGN
+from trainer.record import MAGNITUDES, SIGN
 
 U32, U64, I64 = np.uint32, np.uint64, np.int64
-NO_BIN = U32(510)  # where infinity would be: what has no bin is counted here, and then dropped
+# Where infinity would be: what has no bin is counted here, and then dropped.
+NO_BIN = U32(MAGNITUDES)
 INFINITY_32, INFINITY_64 = U32(0x7F800000), U64(0x7FF << 52)
 
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import carray, njit
 
-from trainer.record import BINS
+from trainer.record import BINS, MOMENTS
 from trainer.statistics.addresses import address_as, address_of, fetch_add, words_at
 from trainer.statistics.bits import (
     as_float64,
@@ -39,7 +39,6 @@ BLOCK = 65536  # values; the second pass over them finds their 256 KiB in the se
 # of blocks go to PARTIALS and are put together in RESULTS by the thread that ends the last one.
 NEXT_BLOCK, NEXT_WORKER, ENDED, WORKERS, TENSORS, PARTIALS, RESULTS, COUNTS, SCRATCH = range(9)
 HEADER = 9
-COLUMNS = 7  # of the moments
 
 REORDER = {"reassoc", "contract", "nsz"}  # sums may use vectors; NaN and infinity keep their sense
 
@@ -143,8 +142,8 @@ def summarize_blocks(job):
     worker = claim(header, NEXT_WORKER)
     if worker >= header[WORKERS]:
         return
-    rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], COLUMNS))
-    moments = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], COLUMNS))
+    rows = carray(address_of(header[PARTIALS], np.float64), (first[-1], MOMENTS))
+    moments = carray(address_of(header[RESULTS], np.float64), (header[TENSORS], MOMENTS))
     place = header[SCRATCH] + worker * SCRATCH_BYTES
     table = carray(address_of(place, np.uint32), (BINS,))
     sums = carray(address_of(place + 4 * BINS, np.uint16), (CODES,))

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from trainer.record import BINS, SIGN
+from trainer.record import BINS, MAGNITUDES, SIGN
 
 _AT_ONCE = 1 << 22  # values; what is computed on the way takes some 40 bytes for each
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_INFINITE, _NAN, _ZERO = 510, 511, SIGN + 510  # bins that stay empty, borrowed while counting
+# Bins that stay empty, borrowed while counting.
+_INFINITE, _NAN, _ZERO = MAGNITUDES, MAGNITUDES + 1, SIGN + MAGNITUDES
 
 
 @torch.no_grad()

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainer.record import BINS, SIGN
+from trainer.record import BINS, COUNT, MAGNITUDES, MAX_ABS, MOMENTS, NORM, SIGN, SUM_ABS, ZEROS
 from trainer.statistics import operations
 
 _VALUES = 16384  # together
 _FORMATS = {torch.float32: np.float32, torch.float64: np.float64}
-_ZERO = 510  # a bin that stays empty, borrowed while counting
+_ZERO = MAGNITUDES  # a bin that stays empty, borrowed while counting
 _OCTAVES = 2 * (1023 - 127)  # the bin of float64's exponent where float32's begins
 
 
@@ -42,13 +42,13 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> Any:
         zeros is not None and (bits[zeros] << 1).any()
     ):
         return operations.summarize(tensors, histograms)
-    moments = np.zeros((len(sizes), 7))
-    moments[:, 0] = sizes
-    moments[:, 1] = np.sqrt(np.add.reduceat(absolute * absolute, starts))
-    moments[:, 2] = np.add.reduceat(absolute, starts)
-    moments[:, 3] = largest
+    moments = np.zeros((len(sizes), MOMENTS))
+    moments[:, COUNT] = sizes
+    moments[:, NORM] = np.sqrt(np.add.reduceat(absolute * absolute, starts))
+    moments[:, SUM_ABS] = np.add.reduceat(absolute, starts)
+    moments[:, MAX_ABS] = largest
     if zeros is not None:
-        moments[:, 4] = np.add.reduceat(zeros, starts, dtype=np.float64)
+        moments[:, ZEROS] = np.add.reduceat(zeros, starts, dtype=np.float64)
     if not histograms:
         return moments, None
     if flat.dtype == np.float32:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainer import record
-from trainer.record import BINS, SIGNALS
+from trainer.record import BINS, MOMENTS, SIGNALS
 from trainer.statistics import addresses, bits, histogram, kernel, units
 
 cfunc: Any = numba.cfunc  # numba's own types are incomplete, or missing
@@ -107,8 +107,8 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
     """Moments (N, 7) and, if asked for, counts (N, 1024) of tensors of one dtype."""
     n, lengths = len(tensors), [*map(Tensor.numel, tensors)]
     first, values = _first_blocks(tuple(lengths)), sum(lengths)
-    rows = torch.empty(first[-1], kernel.COLUMNS, dtype=torch.float64, device="cpu")
-    moments = torch.empty(n, kernel.COLUMNS, dtype=torch.float64, device="cpu")
+    rows = torch.empty(first[-1], MOMENTS, dtype=torch.float64, device="cpu")
+    moments = torch.empty(n, MOMENTS, dtype=torch.float64, device="cpu")
     counts = scratch = None
     workers = torch.get_num_threads() if values >= _THREADS_PAY_FROM else 1
     if histograms:

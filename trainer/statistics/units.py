@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import carray, njit
 
-from trainer.record import SIGNALS
+from trainer.record import MOMENTS, SIGNALS
 from trainer.statistics.addresses import address_as, address_of, fetch_add, words_at
 from trainer.statistics.bits import (
     count_nonzero,
@@ -16,7 +16,7 @@ from trainer.statistics.bits import (
     value,
     zero,
 )
-from trainer.statistics.kernel import COLUMNS, REORDER, careful_moments
+from trainer.statistics.kernel import REORDER, careful_moments
 
 # A job is an array of int64. The output is seen as (samples, units, positions); a thread takes so
 # many units at a time. The results are float64: RMS, fraction of zeros, signal fraction and dead
@@ -119,7 +119,7 @@ def overflow(job, address, size, whole):
     """Put the RMS right where only squares of finite values left float64."""
     if np.isfinite(whole[0]):
         return
-    values, row = carray(address_as(job, address), (size,)), np.empty(COLUMNS)
+    values, row = carray(address_as(job, address), (size,)), np.empty(MOMENTS)
     careful_moments(values, row)
     if row[5] == row[6] == 0:
         whole[0] = min(row[1] / math.sqrt(size), row[3])  # the norm may be beyond float64, too
