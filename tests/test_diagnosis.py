@@ -313,7 +313,7 @@ class TestVanishing:
             return raised
 
         [(step, cause)] = said()
-        assert step == 150 and cause.startswith("activation: 8e-07 of the output depended ")
+        assert step == 150 and cause.startswith("initialisation: 8e-07 of the output ")
         assert cause.endswith(
             " on the sample at first; now 0.4 does, and the loss is still the same"
         )
@@ -1256,7 +1256,7 @@ class TestNonFinite:
         assert found.cause.startswith("operation: Network")
         assert found.cause.endswith("makes values that are not finite of finite ones")
         later = self.where(whole, input_rms=None, loss=math.nan)
-        assert later.cause == "operation: outputs have grown before it"
+        assert later.cause == "growth: outputs have grown before it"
 
     def test_of_a_step_whose_layers_nobody_saw(self) -> None:
         """A loss that is not finite says nothing about the place; a gradient beside one that is

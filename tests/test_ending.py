@@ -104,7 +104,8 @@ def test_not_while_the_rate_is_rising() -> None:
 
 
 def test_not_of_a_loss_of_which_nobody_knows_what_a_guess_is() -> None:
-    assert verdicts(record(step, deep(3, update=5e-4)) for step in STEPS) == []
+    made = [record(step, deep(3, update=5e-4), loss=1 + 0.01 * (step % 2)) for step in STEPS]
+    assert verdicts(made) == []
 
 
 def test_not_of_a_sum_of_which_another_part_is_learnt() -> None:
@@ -141,9 +142,9 @@ def test_a_signal_that_came_back_too_late() -> None:
     [found] = ended(made(0.5, since=120))
     assert found.verdict == "vanishing" and found.where == "0"
     assert found.cause == (
-        "activation: the run ended after 151 steps without having learnt; at step 50 8e-06 of the "
-        "output depended on the sample, and the gradient at the first layers was 1 of that at the "
-        "last ones"
+        "initialisation: the run ended after 151 steps without having learnt; at step 50 8e-06 of "
+        "the output depended on the sample, and the gradient at the first layers was 1 of that at "
+        "the last ones"
     )
     assert verdicts(made(0.5, since=20)) == ["starved_update"]
 

@@ -164,7 +164,7 @@ def test_a_layer_that_has_no_weights_yet() -> None:
 def test_data_that_are_not_finite() -> None:
     _, _, findings, _ = train(broken=None, given=math.inf)
     assert (findings[0].verdict, findings[0].where) == ("non_finite", "input")
-    assert findings[0].cause == "data: the data that the network is given are not finite"
+    assert findings[0].cause.startswith("data: the data that the network is given are not finite, ")
 
 
 def test_in_the_arithmetic_that_it_was_made_in() -> None:

@@ -129,7 +129,7 @@ class LastPass:
             if changed or self._model.training != given.training:
                 return None
             _check_plain((given.arguments, given.keywords))
-        twin, others = copy.deepcopy(self._model), 0
+        twin, others = _twin(self._model), 0
         for module in twin.modules():
             others += sum(_drop_those_of_others(getattr(module, kind)) for kind in HOOKS)
         activations = Activations(twin, lambda name: True)
@@ -151,6 +151,12 @@ class LastPass:
         self.forget()
         if self._hook is not None:
             self._hook.remove()
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """A copy of a model, which may keep what an earlier pass has computed."""
+    held = tensors([[*vars(module).values()] for module in model.modules()])
+    return copy.deepcopy(model, {id(t): t.detach().clone() for t in held if not t.is_leaf})
 
 
 def _check_plain(given: Any) -> None:

@@ -15,15 +15,18 @@ from trainer.diagnosis import (
     arithmetic,
     behind,
     blow_up,
+    collapse,
     course,
     depth,
     ending,
     exploding,
+    final,
     high_rate,
     mistakes,
     remedies,
     standstill,
     symmetry,
+    underflow,
     units,
 )  # fmt: skip
 from trainer.diagnosis.case import Case
@@ -34,7 +37,7 @@ from trainer.finding import LEVELS, Finding
 from trainer.record import StepRecord
 
 OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
-    depth.vanishing, depth.no_gradient, depth.vanishing_over_time, depth.signal_collapse,
+    depth.vanishing, depth.no_gradient, depth.vanishing_over_time, collapse.signal_collapse,
     blow_up.signal_blow_up, units.dead_units, units.saturated, course.constant_output,
 )  # fmt: skip
 OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was observed, too
@@ -42,7 +45,7 @@ OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was obser
 )  # fmt: skip
 OF_HISTOGRAMS: tuple[Rule, ...] = (symmetry.symmetric_units,)
 OF_STEPS: tuple[Rule, ...] = (
-    arithmetic.non_finite, exploding.exploding, arithmetic.underflow,
+    arithmetic.non_finite, exploding.exploding, underflow.underflow,
     mistakes.starved_update, mistakes.unused_parameter, high_rate.learning_rate_too_high,
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
@@ -119,8 +122,8 @@ class Diagnosis:
         if not history.first_losses or any(f.alarm and not f.resolved for f in self.findings):
             return []
         steps = 1 + (history.record.step if step is None else step) - history.first_step
-        known = history.recent_loss, history.loss
-        end = ending.End(steps, min(known if loss is None else (loss, *known)))
+        last = min(history.loss, history.loss if loss is None else loss)
+        end = final.End(steps, min(last, history.recent_loss), last)
         symptom = ending.in_vain(history, end, self.thresholds)
         if symptom is None:
             return []

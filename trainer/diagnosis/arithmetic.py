@@ -1,4 +1,4 @@
-"""Are the numbers still numbers? Values that are not finite, gradients that a type cannot hold."""
+"""Are the numbers still numbers? The first place that makes values which are not finite."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from trainer.diagnosis import gains, standstill
 from trainer.diagnosis.history import History
-from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, RECURRENT
+from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, GATED, RECURRENT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
 from trainer.record import is_told, owner
 
-NARROW = {"float16": 2.0**-24, "bfloat16": 2.0**-133}  # the smallest numbers above zero
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
 REPLACED = 1.0  # way of the weights after which others have taken their place
@@ -72,19 +72,25 @@ def _place(
             words += f"; they were finite before the update of step {history.before.step}"
         return where, _why_large(history, thresholds), words
     if view is not None:
-        if view.table.has_input and not math.isfinite(view.input_rms):
-            return "input", "data", "the data that the network is given are not finite"
         bad = ~np.isfinite(view.rms)
+        of_data = view.table.has_input and not math.isfinite(view.input_rms)
+        if of_data and not (len(bad) and bad[0] and _holds_others(view, 0)):
+            words = (
+                "the data that the network is given are not finite, or what is done to them before"
+            )
+            return "input", "data", f"{words} the first layer makes values that are not"
         if bad.any():
             row = int(np.argmax(bad))
             kind, size = view.kinds[row], float(view.rms[row - 1]) if row else view.input_rms
-            if kind in RECURRENT:
+            # The states of gates have a bound.
+            steps = kind in RECURRENT or view.names[row] == _looping(history)
+            if steps and kind not in GATED:
                 return (
                     view.names[row],
-                    _why_large(history, thresholds),
+                    _why_large(history, thresholds, "recurrence"),
                     "the state has grown from step to step of the sequence until it overflowed",
                 )
-            unknown = math.isnan(size) and history.before is None
+            unknown = math.isnan(size) and (of_data or history.before is None)
             if kind in ACTIVATIONS or size < LARGE or unknown:
                 blame = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:
@@ -96,14 +102,14 @@ def _place(
                 return view.names[row], *_unless_thrown(history, view.names[: row + 1], blame, what)
             return (
                 view.names[row],
-                _why_large(history, thresholds),
+                _why_large(history, thresholds, "growth"),
                 f"outputs have grown {'' if math.isnan(size) else f'to an RMS of {size:.3g} '}"
                 "before it",
             )
         if is_told(record.loss) and not math.isfinite(record.loss):
             size = float(np.fmax.reduce(view.rms, initial=0.0))
             if size >= SQUARED:
-                why = _why_large(history, thresholds)
+                why = _why_large(history, thresholds, "growth")
                 return None, why, f"outputs have grown to an RMS of {size:.3g}, the loss beyond all"
             what = "what is done after the layers, or the loss itself, makes a value that is not"
             words = f"the outputs of all layers are finite; {what}"
@@ -135,7 +141,15 @@ def _unless_thrown(
     """The category and the words: the rate's, if an update put others in the place of the weights
     of these layers, far larger than any that are drawn."""
     record, thrown = history.record, history.largest_update
-    if history.before is None or blame == "dtype" or thrown < REPLACED:
+    if history.before is None or blame == "dtype":
+        return blame, words
+    if history.rates.raised_for and blame in ("loss", "operation"):
+        times = record.learning_rate / history.rates.first
+        return (
+            "learning rate",
+            f"{words}, since the rate was raised to {times:.1g} times what it was",
+        )
+    if thrown < REPLACED:
         return blame, words
     made = gains.weight_gains(record.parameters, record.shapes, record.parameter_rms)
     before = [gain for name, gain in made.items() if owner(name) in layers]
@@ -167,11 +181,17 @@ def _broke_backward(history: History, thresholds: Thresholds) -> bool:
 def _who(view: View, row: int, parameters: tuple[str, ...]) -> str:
     """What a layer does, or a module around others between two of them."""
     name, kind = view.names[row], view.kinds[row]
-    if name in ROOTS or any(other.startswith(f"{name}.") for other in view.names):
+    if _holds_others(view, row):
         after = [other for other in view.names[row + 1 :] if not name.startswith(f"{other}.")][:1]
         ends = f"between {view.names[row - 1]} and {after[0]}" if after else "at its end"
         return f"{kind} itself, {ends if row else 'at its start'},"
-    return f"{kind}, or what is done before it," if f"{name}.weight" in parameters else kind
+    return f"{kind}, or what is done before it," if name in map(owner, parameters) else kind
+
+
+def _holds_others(view: View, row: int) -> bool:
+    """Whether a row is that of a module around other layers, which is there if it is at fault."""
+    name = view.names[row]
+    return name in ROOTS or any(other.startswith(f"{name}.") for other in view.names)
 
 
 def _blew_up(history: History, thresholds: Thresholds) -> bool:
@@ -179,7 +199,13 @@ def _blew_up(history: History, thresholds: Thresholds) -> bool:
     return first is not None and bool(first.forward_ratio >= thresholds.blown_up_forward)
 
 
-def _why_large(history: History, thresholds: Thresholds) -> str:
+def _looping(history: History) -> str | None:
+    """The layer that is called step by step, now or at first; None without."""
+    views = history.view, history.first_view
+    return next((v.order.looping for v in views if v is not None and v.order.looping), None)
+
+
+def _why_large(history: History, thresholds: Thresholds, otherwise: str = "operation") -> str:
     """What made numbers grow until none was left."""
     first = history.first_view
     if "float16" in history.record.dtypes:
@@ -200,36 +226,4 @@ def _why_large(history: History, thresholds: Thresholds) -> str:
     replaced = history.path >= REPLACED and stands
     if thrown or rose or grown or replaced:
         return "learning rate"
-    return "operation"
-
-
-def underflow(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Gradients of a narrow type that are zero because they are too small for it."""
-    record = history.record
-    if NARROW.keys().isdisjoint(record.dtypes):
-        return None
-    dtypes = dict(zip(record.parameters, record.dtypes, strict=True))
-    shapes = dict(zip(record.parameters, record.shapes, strict=True))
-    lost, seen, worst = 0, 0, ("", 0.0)
-    for name in record.gradients.names:
-        smallest = NARROW.get(dtypes.get(name, ""))
-        if smallest is None or len(shapes.get(name, ())) < 2:
-            continue
-        gradient = record.gradients[name]
-        if not gradient.count:
-            continue
-        seen += 1
-        zeros = gradient.zeros / gradient.count
-        if zeros >= 0.5 and gradient.max_abs < 2**11 * smallest:
-            lost += 1
-            worst = max(worst, (name, zeros), key=lambda pair: pair[1])
-    if not seen or 2 * lost < seen or history.loss == 0:
-        return None
-    return Symptom(
-        "underflow",
-        "critical",
-        worst[0],
-        "dtype",
-        f"{worst[1]:.0%} of its gradient are zero: smaller than {dtypes[worst[0]]} can hold",
-        {"zero_fraction": worst[1], "parameters": lost},
-    )
+    return otherwise

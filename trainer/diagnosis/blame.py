@@ -9,7 +9,14 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis.gains import MINUTE, weight_gains
-from trainer.diagnosis.order import ACTIVATIONS, GATED, RECTIFIERS, RECURRENT, SATURATING
+from trainer.diagnosis.order import (
+    ACTIVATIONS,
+    EXPONENTIALS,
+    GATED,
+    RECTIFIERS,
+    RECURRENT,
+    SATURATING,
+)
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord, owner
 
@@ -21,6 +28,7 @@ FLAT = math.log(0.6)  # of a function that no module tells of: above, it may be 
 STEEP = ("Tanh", "Hardtanh")
 FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
 BEYOND = 700.0  # any log gain: of what lets nothing through
+FAINT_GATES = 0.2  # of what they are given, by the weights of gates, which make half at first
 FAINT = math.log(0.01)  # of weights that no module has: nothing comes through them
 
 
@@ -84,8 +92,19 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
             category = "initialisation" if _is_minute(record, view.names[row]) else "memory"
     elif view.normalised and SATURATING.keys().isdisjoint(view.kinds):
         category = "normalisation"
+    elif (
+        gated
+        and not is_activation.any()
+        and _is_minute(record, view.names[recurrent[0]], FAINT_GATES)
+    ):
+        category = "initialisation"
     else:
         category = "activation" if sign * activations > sign * weights else "initialisation"
+        if sign < 0 and is_activation.any() and SATURATING.keys().isdisjoint(view.kinds):
+            category = "initialisation"  # the others are what would be proposed
+        # None of the usual ones makes anything larger.
+        if sign > 0 and category == "activation" and EXPONENTIALS.isdisjoint(view.kinds):
+            category = "initialisation" if view.order.looping is None else "recurrence"
     count = max(int((known & is_activation).sum()), 1)
     return Blame(
         view.names[row],
@@ -95,11 +114,11 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
     )
 
 
-def _is_minute(record: StepRecord, name: str) -> bool:
+def _is_minute(record: StepRecord, name: str, most: float = MINUTE) -> bool:
     """Whether the weights of a layer make far less of what they are given than is usual."""
     made = weight_gains(record.parameters, record.shapes, record.parameter_rms)
     own = [gain for parameter, gain in made.items() if owner(parameter) == name]
-    return bool(own) and median(own) <= MINUTE
+    return bool(own) and median(own) <= most
 
 
 def _is_flooded(view: View) -> bool:

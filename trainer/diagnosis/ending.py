@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import median
-from typing import NamedTuple
 
-from trainer.diagnosis import blame, overconfidence, recovery, standstill, target
-from trainer.diagnosis.depth import UNGATED
+from trainer.diagnosis import final, overconfidence, standstill, target
+from trainer.diagnosis.behind import SCALE
+from trainer.diagnosis.final import End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.mark import Mark
+from trainer.diagnosis.standstill import STANDING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
@@ -19,15 +19,13 @@ STANDS = 0.95  # of the loss of a guess, where it is seen why; else:
 STANDS_STILL = 0.98  # more than that some data do not allow
 BEGAN = 0.9  # of the first losses: a sum in which another one falls is no guess
 EVER = 0.85  # of it: a network that was better may be a critic, whose opponent has learnt since
+LOST = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
+ROSE = 30.0  # times the first losses
+FAINT = 0.05  # of the output, or of what is asked of it
+MOSTLY = 0.8  # of the looks
+SAME = 1e-3  # of a loss
 MOST_LOOKS = 3  # of the latest five
-
-
-class End(NamedTuple):
-    """What is known of a run's end."""
-
-    steps: int  # in all
-    loss: float  # the lowest of that of the last ones and those of the newest records
 
 
 def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | None:
@@ -43,14 +41,24 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         return None
     nats = overconfidence.nats_worse_than_a_guess(history, end.loss)
     if nats is not None:
-        found = _blown_up(history, first, end, nats)
+        found = final.blown_up(history, first, end, nats)
     elif _is_mute(history, first, end, thresholds):
-        found = _faint(history, first, end, history.mark)
+        found = final.faint(history, first, end, history.mark)
     elif _guesses(history, end):
-        found = _why(history, first, end, thresholds)
+        found = final.why(history, first, end, thresholds)
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
-        if early and found.verdict != "vanishing":
+        if early and found.verdict in ("stalled", "starved_update"):
             return None
+    elif end.last >= ROSE * max(history.first_losses) > 0 < min(history.first_losses):
+        found = final.diverged(history, end)
+    elif _guesses_again(history, end):
+        found = final.lost(history, first, end)
+    elif end.steps < 3 * PATIENCE_STEPS:
+        return None
+    elif _was_never_heard(history, end):
+        found = final.unheard(history, first, end)
+    elif _stands_still(history, end):
+        found = final.unmoved(history, first, end, thresholds)
     else:
         return None
     evidence = {END: float(end.steps), "loss": history.loss, **found.evidence}
@@ -63,8 +71,20 @@ def _guesses(history: History, end: End) -> bool:
     if not guess or target.is_squared(history):
         return False
     of_a_guess = _of_a_guess(history)
-    stands = end.loss >= max(STANDS * of_a_guess, BEGAN * median(history.first_losses))
+    first, began = history.first_view, median(history.first_losses)
+    blew_up = first is not None and first.forward_ratio >= SCALE
+    least = BEGAN * of_a_guess if blew_up else max(STANDS * of_a_guess, BEGAN * began)
+    stands = end.loss >= least
     return stands and history.lowest_loss >= EVER * of_a_guess
+
+
+def _guesses_again(history: History, end: End) -> bool:
+    """Whether a classifier that was better does so now, with a fifth of the signal that it had."""
+    began, most = median(history.first_losses), max(mark.signal for mark in history.marks)
+    if not history.guesses[-1].is_a_guess or target.is_squared(history):
+        return False
+    was_better = 0 < history.lowest_loss <= EVER * began
+    return was_better and end.last >= STANDS * began and history.mark.signal <= LOST * most
 
 
 def _of_a_guess(history: History) -> float:
@@ -84,52 +104,21 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
     return end.loss >= LASTS * mark.loss
 
 
-def _blown_up(history: History, first: View, end: End, nats: float) -> Symptom:
-    found = blame.amplification(first, history.record)
-    return Symptom(
-        "signal_blow_up", "warning", found.where, found.category,
-        f"the output started {first.forward_ratio:.1g} times as large as the input and was sure "
-        f"and wrong; the run ended after {end.steps} steps with a loss of {nats:.2g} nats a "
-        "sample, worse than that of a guess",
-        {"forward_ratio": first.forward_ratio, "nats_a_sample": nats},
-    )  # fmt: skip
+def _was_never_heard(history: History, end: End) -> bool:
+    """Whether hardly any of the output has depended on the sample at any look, or it is minute
+    beside the errors of a squared loss, as it was at first, and the loss is about the first."""
+    began, mark = median(history.first_losses), history.mark
+    faint = [each.signal <= FAINT for each in history.marks]
+    if faint[0] and mark.signal <= FAINT and sum(faint) >= MOSTLY * len(faint):
+        return end.loss >= STANDING * began > 0
+    minute = (
+        each.output * each.signal <= FAINT * target.distance(each)
+        for each in (history.marks[0], mark)
+    )
+    return end.loss >= LASTS * began > 0 and all(minute) and target.is_squared(history)
 
 
-def _faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
-    found = blame.attenuation(first, history.record, first)
-    return Symptom(
-        "vanishing", "warning", found.where, found.category,
-        f"the run ended after {end.steps} steps without having learnt; at step {mark.step} "
-        f"{mark.signal:.1g} of the output depended on the sample, and the gradient at the first "
-        f"layers was {mark.flow_ratio:.1g} of that at the last ones",
-        {"output_signal_fraction": mark.signal, "flow_first_over_last": mark.flow_ratio,
-         "path": history.path},
-    )  # fmt: skip
-
-
-def _why(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
-    middle = history.first_step + end.steps / 2
-    before = [mark for mark in history.marks if mark.step <= middle]
-    half = before[-1] if before else history.marks[0]
-    lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
-    # One of them is, or most of both; NaN is neither.
-    if any(times <= 1 for times in lost) or all(times <= 20 for times in lost):
-        return _faint(history, first, end, half)
-    if recovery.lost(first, thresholds):
-        return _faint(history, first, end, history.marks[0])
-    words = f"the run ended after {end.steps} steps with the loss of a guess"
-    evidence = {"path": history.path}
-    verdict, where, category = "stalled", None, "stalled"
-    if first.time_ratio <= thresholds.lost_in_time * UNGATED:
-        verdict, where = "vanishing", first.recurrent
-        category = "memory" if first.order.gated else "recurrence"
-        words += "; the gradient at the first steps of the sequence was "
-        words += f"{first.time_ratio:.1g} of that at the last ones"
-        evidence["gradient_first_over_last_steps"] = first.time_ratio
-    elif history.path < thresholds.moved_path:
-        verdict, category = "starved_update", "learning rate"
-        words += f", and no weight matrix has moved by more than {history.path:.1g} of its size, "
-        words += "which is too little to learn much"
-    elif history.largest_update >= thresholds.thrown_update:
-        category = "learning rate"
-    return Symptom(verdict, "warning", where, category, words, evidence)
+def _stands_still(history: History, end: End) -> bool:
+    """Whether all losses are the same to a thousandth, and above zero."""
+    losses = [end.last, history.lowest_loss, *history.first_losses, *history.losses]
+    return max(losses) <= (1 + SAME) * min(losses) and min(losses) > 0

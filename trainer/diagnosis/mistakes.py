@@ -9,11 +9,11 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis import blame, recovery, standstill
-from trainer.diagnosis.arithmetic import NARROW
 from trainer.diagnosis.gains import MINUTE, weight_gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.way import matrices
 from trainer.record import StepRecord, owner
 

@@ -208,6 +208,14 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     return still and stands >= least > 0 and flow <= thresholds.lost_gradient / 100
 
 
+def has_faded_away(history: History) -> bool:
+    """Whether most of the weights with which the loss was low are gone, and so is what they had
+    learnt: it is back where it began."""
+    began = median(history.first_losses or [math.nan])
+    back = min(history.losses[-2:], default=0.0) >= standstill.STANDING * began
+    return back and 0 < history.lowest_loss <= LEFT * began and history.size_over_lowest <= HALF
+
+
 def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
     tenths with them, which no loss asks of a network that learns."""

@@ -30,6 +30,8 @@ REMEDIES = {
     "decay": "lower the weight decay",
     "dtype": "compute or keep the weights in float32, or scale the loss (GradScaler)",
     "data": "look at the data: clean, fill or scale what goes in",
+    "growth": "find what makes values larger from layer to layer or from step to step (a factor "
+    "that rises, weights of more than 1 in a loop), and normalise or bound it",
     "operation": "keep the operation away from where it is not defined (a small epsilon in log, "
     "sqrt and division) or overflows (a bound on what exp and powers are given)",
     "loss": "keep the loss, and what is done to the output before it, away from where they are not "

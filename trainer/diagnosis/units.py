@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 
 from trainer.diagnosis import recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
@@ -16,6 +17,8 @@ BATCHES = 10  # in a row, of one sample or little more, for all of which a layer
 SHARP = 0.04  # of an activation's largest slope, which one look is enough for
 SHUT = 1e-4  # of an activation's largest slope, which lets nothing back
 LEARNT = 0.05  # of the loss at the start: where targets are rare a batch may have none of them
+SILENT, ANSWERED = 0.98, 0.7  # zeros among what a rectifier gives
+HALF, WORSE = 0.5, 3.0  # of the first losses; times the lowest
 FEW = 256  # values in a batch, next to which others may not be zero
 JUDGED_FROM_STEP = 10  # whether the loss falls
 
@@ -27,7 +30,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     row = view.dead_row
     if row is None:
-        return None
+        return _mostly_dead(history, view)
     explained = view.kinds[row] in RECTIFIERS
     first = history.first_view
     born = first is not None and first.kinds == view.kinds and first.dead_row is not None
@@ -58,6 +61,27 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
         sightings=BATCHES if alone else 2 if explained else 3,
         confidence=0.99 if explained else 0.9,
     )
+
+
+def _mostly_dead(history: History, view: View) -> Symptom | None:
+    """A rectifier that let much through at first, and hardly anything any more since the loss was a
+    third of what it is: as of a batch, or a few updates, that were too much."""
+    first, began = history.first_view, median(history.first_losses or [math.nan])
+    if first is None or first.names != view.names or history.steps < PATIENCE_STEPS:
+        return None
+    lowest = history.lowest_loss
+    if not (0 < lowest <= HALF * began and history.loss >= WORSE * lowest):
+        return None
+    zeros, before = (each.table.zero_fraction[each.order.rows] for each in (view, first))
+    for row in view.order.rectifiers.tolist():
+        if zeros[row] >= SILENT and before[row] <= ANSWERED:
+            return Symptom(
+                "dead_units", "warning", view.names[row], "learning rate",
+                f"{zeros[row]:.1%} of what {view.names[row]} gives is zero, {before[row]:.0%} at "
+                f"first, and the loss is {history.loss / lowest:.2g} times the lowest",
+                {"zero_fraction": float(zeros[row]), "lowest_loss": lowest}, sightings=2,
+            )  # fmt: skip
+    return None
 
 
 def _what_is_dead(view: View, row: int) -> str:
@@ -95,6 +119,8 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     row = min(flat, key=lambda row: flat[row])
     start = history.steps <= 2 or history.largest_update < thresholds.thrown_update
+    if start and flat[row] > SHARP and _was_steep(history, view, row, thresholds):
+        return None
     return Symptom(
         "saturated",
         "info" if history.adaptive and history.steps <= PATIENCE_STEPS else "warning",
@@ -104,6 +130,15 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
         {"slope_over_largest": flat[row], "saturated_layers": len(flat)},
         sightings=1 if flat[row] <= SHARP and standstill.in_vain(history) else 2,
     )
+
+
+def _was_steep(history: History, view: View, row: int, thresholds: Thresholds) -> bool:
+    """Whether an activation that is flat now was not at first: what has been learnt may want it."""
+    first = history.first_view
+    if first is None or first.names != view.names:
+        return False
+    slope = float(first.gains[row]) / SATURATING[view.kinds[row]]
+    return slope > thresholds.saturated_slope
 
 
 def _last_is_shut(history: History, view: View) -> Symptom | None:

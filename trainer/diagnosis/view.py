@@ -176,9 +176,8 @@ class View:
         """The largest derivative of the loss by a value that the last layer with weights puts out,
         times the number of those values: blind to the size of a batch. NaN without."""
         row = self.order.last_with_parameters
-        if row is None:
-            return math.nan
-        return float(self.moments[row, MAX_ABS] * self.moments[row, COUNT])
+        size = math.nan if row is None else self.moments[row, MAX_ABS] * self.moments[row, COUNT]
+        return float(size)
 
     @property
     def pull(self) -> tuple[float, float]:
@@ -197,12 +196,15 @@ class View:
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""
         lost, rectifiers = self.gradient_lost, self.order.rectifiers
-        for row in rectifiers[self.dead[rectifiers] == 1.0].tolist():
+        shut = rectifiers[self.dead[rectifiers] == 1.0].tolist()
+        for row in shut:
             if row > 0 and not self.rms[row - 1] > 0:
                 continue
             none = lost[:row] | np.isnan(self.gradient_rms[:row])
             if none.all() and (row == 0 or lost[:row].any()):
                 return int(row)
+        if shut and len(shut) == len(rectifiers) and (self.rms[: shut[0]] * lost[: shut[0]]).any():
+            return int(shut[0])
         # Functions that no module tells of: a gradient arrives at a layer, none at the one before.
         # In a layer that is called step by step it may be a gate that is shut.
         barrier = self.barrier

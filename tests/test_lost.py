@@ -1,0 +1,304 @@
+"""What was learnt and is lost, or was never learnt: fires on hand-made records, and near misses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from records_by_hand import Layer, deep, linear, record
+from test_diagnosis import TestInputs as Inputs
+from test_diagnosis import diagnosed, guessing
+from test_ending import ended
+from torch import Tensor, nn
+
+from trainer import Monitor
+from trainer.diagnosis import blame
+from trainer.diagnosis.view import view
+from trainer.finding import Finding
+from trainer.record import UNDEFINED, StepRecord
+
+STEPS = (*range(12), 20, 50, 80, 100, 120, 150, 200)
+Made = Callable[[int], StepRecord]
+
+
+def end(made: Made, loss: float | None = None) -> str | None:
+    """Verdict and cause of what is found at the end, where that is something."""
+    found = ended([made(step) for step in STEPS], loss)
+    return found[0].verdict + ", " + found[0].cause if found else None
+
+
+def wavers(step: int) -> float:
+    """A loss that neither falls nor stands still."""
+    return 1 + 0.02 * (step % 3)
+
+
+class TestEnd:
+    """Of a run that has learnt nothing, or nothing that is left."""
+
+    def test_a_classifier_that_guesses_again(self) -> None:
+        def made(left: float, better: float = 0.2, guess: bool = True) -> Made:
+            def at(step: int) -> StepRecord:
+                late, middle = step > 100, 10 < step <= 100
+                rows = deep(3, signal=left ** (1 / 3) if late else 1.0, update=0.01)
+                one = record(step, rows, loss=better if middle else 1.0)
+                return one if middle or not guess else guessing(one)
+
+            return at
+
+        found = end(made(0.1))
+        assert found is not None and found.startswith("vanishing, relapse: what was learnt is gone")
+        assert "0.8 of the output depended on the sample at step 0 and 0.08 at step 200" in found
+        for near in (made(0.5), made(0.1, guess=False), made(0.1, better=0.9)):
+            assert "what was learnt is gone" not in (end(near) or "")
+
+    def test_an_output_that_never_depended_on_the_sample(self) -> None:
+        def made(signal: float, falls: float = 1.0) -> Made:
+            rows = deep(4, signal=signal ** (1 / 4), update=0.01)
+            late = lambda step: falls if step > 50 else 1.0  # noqa: E731
+            return lambda step: record(step, rows, loss=late(step) * wavers(step))
+
+        found = end(made(0.03))
+        assert found is not None and found.startswith("signal_collapse, initialisation: ")
+        assert "what of the output depends on the sample had an RMS of 0.02 at first" in found
+        assert end(made(0.2)) is end(made(0.03, falls=0.8)) is None
+
+    def test_an_output_that_is_minute_beside_its_errors(self) -> None:
+        def made(output: float, later: float | None = None, power: float = 2) -> Made:
+            def at(step: int) -> StepRecord:
+                size = output if later is None or step < 50 else later
+                return Inputs.squared(step, 10.0, size, power, update=0.01)
+
+            return at
+
+        found = end(made(0.1))
+        assert found is not None and found.startswith("signal_collapse, initialisation: ")
+        assert end(made(2.0)) is end(made(0.1, later=2.0)) is None
+        assert end(made(0.1, power=4)) is None
+
+    def test_a_loss_that_is_the_same_all_the_way(self) -> None:
+        def made(update: float, changes: float = 0.0) -> Made:
+            return lambda step: record(step, deep(3, update=update), loss=1 + changes * (step % 2))
+
+        found = end(made(2e-4))
+        assert found is not None and found.startswith("starved_update, learning rate: ")
+        moved = end(made(2e-3))
+        assert moved is not None and moved.startswith("signal_collapse, initialisation: ")
+        assert "although weights have moved by 0.4 of their size" in moved
+        assert end(made(2e-3, changes=0.01)) is end(made(2e-3), 0.9) is None
+
+    def test_a_loss_that_ends_far_above_that_at_the_start(self) -> None:
+        def made(at_end: float, first: float = 1.0) -> Made:
+            return lambda step: record(
+                step, deep(3), loss=at_end if step == 200 else first * wavers(step)
+            )
+
+        found = end(made(40.0))
+        assert found is not None and found.startswith("diverging, learning rate: ")
+        assert "with 38.5 times the loss that it began with" in found
+        assert end(made(20.0)) is end(made(40.0), 1.0) is end(made(40.0, first=-1.0)) is None
+
+    def test_one_of_several_branches(self) -> None:
+        def made(share: float) -> Made:
+            rows = deep(4, update=0.01)
+            rows[2] = replace(rows[2], gradient=share)
+            return lambda step: guessing(record(step, rows))
+
+        found = end(made(1e-7))
+        assert found is not None and found.startswith("vanishing, ")
+        assert "with the loss of a guess; 2 got " in found
+        assert (end(made(1e-2)) or "").startswith("stalled, ")
+
+    def test_an_output_that_was_too_large_at_first(self) -> None:
+        def made(size: float) -> Made:
+            def at(step: int) -> StepRecord:
+                rows = deep(3, forward=size ** (1 / 3) if step < 50 else 1.0, update=0.01)
+                one = record(step, rows, loss=size if step < 50 else 1.0)
+                return one if step < 50 else guessing(one)
+
+            return at
+
+        found = end(made(100.0))
+        assert found is not None and found.startswith("signal_blow_up, ")
+        assert "started 1e+02 times as large" in found or "started 100 times as large" in found
+        assert end(made(10.0)) is None
+
+
+class TestOnTheWay:
+    """While a run goes on."""
+
+    def test_most_units_of_a_layer(self) -> None:
+        def found(zeros: float, loss: float, before: float = 0.4) -> Finding | None:
+            made = []
+            for step in STEPS:
+                late, rows = step >= 80, deep(3)
+                rows[1] = replace(rows[1], dead=zeros if late else before)
+                size = loss if late else 1.0 if step < 12 else 0.2
+                made.append(record(step, rows, loss=size))
+            return diagnosed(made).get("dead_units")
+
+        alarm = found(0.99, 0.8)
+        assert alarm is not None and alarm.alarm and alarm.where == "1"
+        assert alarm.cause == (
+            "learning rate: 99.0% of what 1 gives is zero, 40% at first, and the loss is 4 times "
+            "the lowest"
+        )
+        assert found(0.9, 0.8) is found(0.99, 0.4) is found(0.99, 0.8, before=0.9) is None
+
+    def test_weights_that_a_decay_takes_back(self) -> None:
+        def found(left: float, loss: float, lowest: float = 0.2) -> Finding | None:
+            made = []
+            for step in STEPS:
+                late = step >= 100
+                size = loss if late else 1.0 if step < 12 else lowest
+                one = record(step, deep(3), loss=size)
+                one.parameter_rms[:] *= left if late else 1.0
+                made.append(one)
+            return diagnosed(made).get("signal_collapse")
+
+        alarm = found(0.3, 1.0)
+        assert alarm is not None and alarm.alarm
+        assert alarm.cause.startswith(
+            "decay: what was learnt is gone: the weights have shrunk to 0.3"
+        )
+        assert found(0.8, 1.0) is found(0.3, 0.5) is found(0.3, 1.0, lowest=0.6) is None
+
+    def test_activations_that_have_become_flat(self) -> None:
+        """What small updates did, in a network that began well, may be what was asked for."""
+
+        def found(first: float, later: float) -> Finding | None:
+            made = []
+            for step in STEPS:
+                slope = first if step < 10 else later
+                rows = deep(3, activation="Tanh", update=5e-3)
+                for number in (5, 3, 1):  # what comes before an activation gets less
+                    rows[number - 1] = replace(rows[number - 1], gradient=slope)
+                made.append(record(step, rows, loss=wavers(step), optimizer="Adam"))
+            return diagnosed(made).get("saturated")
+
+        flat = found(0.1, 0.1)
+        assert flat is not None and flat.alarm
+        assert found(0.9, 0.1) is None
+
+
+class TestCauses:
+    """Of what is found late."""
+
+    def test_a_network_that_was_well_has_no_start_values_to_blame(self) -> None:
+        def found(lowest: float, signal: float = 1.0) -> Finding:
+            made = []
+            for step in STEPS:
+                late = step >= 100
+                keys = {"signal": 1e-3, "backward": 1e-3} if late else {"signal": signal}
+                rows = deep(3, activation="Tanh", update=0.01, **keys)
+                size = 1.0 if late or step < 12 else lowest
+                made.append(record(step, rows, loss=size))
+            return diagnosed(made)["vanishing"]
+
+        late = found(0.2)
+        assert late.cause.startswith("learning rate: the loss had come down to 0.2 before; ")
+        assert late.remedy.startswith("lower the learning rate")
+        for near in (found(0.9), found(0.2, signal=1e-2)):
+            assert not near.cause.startswith("learning rate: ")
+
+    @pytest.mark.parametrize(("times", "category"), [(10.0, "data"), (3.0, "learning rate")])
+    def test_units_that_die_behind_other_inputs(self, times: float, category: str) -> None:
+        made = []
+        for step in STEPS:
+            late, rows = step >= 80, deep(3)
+            if late:
+                rows[0] = replace(rows[0], gradient=0.0)
+                rows[1] = replace(rows[1], dead=1.0, rms=0.0, gradient=0.5)
+            made.append(record(step, rows, input_rms=times if late else 1.0))
+        alarm = diagnosed(made)["dead_units"]
+        assert alarm.cause.startswith(f"{category}: ")
+        assert ("the inputs are 10 times as large" in alarm.cause) is (category == "data")
+
+    def test_growth_needs_no_epsilon(self) -> None:
+        def broken(size: float) -> Finding:
+            made = [record(step, deep(2), loss=wavers(step)) for step in STEPS]
+            rows = [linear(), linear(rms=size), linear(rms=math.nan, gradient=math.nan)]
+            made.append(record(201, rows, loss=math.nan))
+            return diagnosed(made)["non_finite"]
+
+        grown = broken(1e30)
+        assert grown.cause.startswith("growth: outputs have grown to an RMS of 1e+30 before it")
+        assert "epsilon" not in grown.remedy and "normalise or bound it" in grown.remedy
+        assert broken(3.0).cause.startswith("operation: ")
+
+    @pytest.mark.parametrize("rate", [1.0, 100.0])
+    def test_a_loss_that_breaks_at_a_rate_that_was_raised(self, rate: float) -> None:
+        made = [record(step, deep(2), loss=wavers(step)) for step in STEPS]
+        made.append(record(201, deep(2), loss=UNDEFINED, learning_rate=0.1 * rate))
+        cause = diagnosed(made)["non_finite"].cause
+        assert ("since the rate was raised to 100 times what it was" in cause) is (rate > 1)
+        assert cause.startswith("learning rate: " if rate > 1 else "loss: ")
+
+    @pytest.mark.parametrize("kind", ["ReLU", "GELU", "Tanh"])
+    def test_an_activation_is_not_proposed_to_those_that_have_it(self, kind: str) -> None:
+        """Of a gradient that gets less in them as well as of one that grows."""
+
+        def category(factor: float, blamed: Callable[..., blame.Blame]) -> str:
+            rows = deep(4, activation=kind)
+            for number, row in enumerate(rows):  # all of it in the activations
+                rows[number] = replace(row, gradient=factor ** (4 - (number + 1) // 2))
+            made = record(0, rows)
+            seen = view(made)
+            assert seen is not None
+            return blamed(seen, made).category
+
+        less = category(0.01, lambda seen, made: blame.attenuation(seen, made, seen))
+        assert less == ("activation" if kind == "Tanh" else "initialisation")
+        assert category(100.0, blame.amplification) == "initialisation"
+
+
+class Hidden(nn.Module):
+    """Undoes its inputs' logarithm before the first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 1)
+        self.penalty = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(torch.log(x + 6)))
+        self.penalty = hidden.mean()  # has a graph, which cannot be copied
+        return self.last(hidden)
+
+
+@pytest.mark.parametrize("step", [0, 5, 43])
+@pytest.mark.parametrize("given", [-7.0, math.nan])
+def test_data_that_the_model_itself_breaks(step: int, given: float) -> None:
+    torch.manual_seed(0)
+    model, found = Hidden(), list[Finding]()
+    optimizer = torch.optim.Adam(model.parameters())
+    with Monitor(model, found=found.append) as monitor:
+        for number in range(step + 1):
+            x = torch.rand(16, 4)
+            if number == step:
+                x[0, 0] = given
+            loss = model(x).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            with monitor.step(number, loss):
+                if loss.isfinite():
+                    optimizer.step()
+    [alarm] = [each for each in found if each.verdict == "non_finite"]
+    if math.isnan(given):
+        assert alarm.where == "input"
+        assert alarm.cause.startswith("data: the data that the network is given are not finite, or")
+    else:
+        assert alarm.where == "model"
+        assert alarm.cause.startswith("operation: Hidden itself, at its start, makes values that ")
+
+
+def test_layers_that_are_all_dead_though_one_far_back_gives_them_something() -> None:
+    dead = Layer("ReLU", rms=0.0, signal=0.0, gradient=0.0, dead=1.0)
+    rows = [
+        linear(gradient=0.0), linear(rms=0.0, gradient=0.0, signal=0.0, dead=1.0), dead,
+        linear(rms=0.0, gradient=0.0, signal=0.0, dead=1.0), replace(dead, gradient=1.0),
+    ]  # fmt: skip
+    alarm = diagnosed(record(step, rows, loss=wavers(step)) for step in STEPS)["dead_units"]
+    assert alarm.where == "2" and "all units of 2 are zero for every sample" in alarm.cause

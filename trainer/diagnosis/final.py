@@ -1,0 +1,166 @@
+"""What is said of a run that has ended without having learnt?"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+
+from trainer.diagnosis import blame, recovery
+from trainer.diagnosis.behind import SCALE
+from trainer.diagnosis.depth import UNGATED
+from trainer.diagnosis.history import History
+from trainer.diagnosis.mark import Mark
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import View
+
+UNREACHED = 1e-4  # of the gradient of the last layer
+
+
+class End(NamedTuple):
+    """What is known of a run's end."""
+
+    steps: int  # in all
+    loss: float  # the lowest of that of the last ones and those of the newest records
+    last: float  # of the last ones alone
+
+
+def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
+    if first.forward_ratio >= SCALE:
+        return _blew_up(history, first, end)
+    middle = history.first_step + end.steps / 2
+    before = [mark for mark in history.marks if mark.step <= middle]
+    half = before[-1] if before else history.marks[0]
+    lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
+    # One of them is, or most of both; NaN is neither.
+    if any(times <= 1 for times in lost) or all(times <= 20 for times in lost):
+        return faint(history, first, end, half)
+    if recovery.lost(first, thresholds):
+        return faint(history, first, end, history.marks[0])
+    row = _unreached(history, first)
+    if row is not None:
+        return _out_of_reach(history, first, end, row)
+    words = f"the run ended after {end.steps} steps with the loss of a guess"
+    evidence = {"path": history.path}
+    verdict, where, category = "stalled", None, "stalled"
+    if first.time_ratio <= thresholds.lost_in_time * UNGATED:
+        verdict, where = "vanishing", first.recurrent
+        category = "memory" if first.order.gated else "recurrence"
+        words += "; the gradient at the first steps of the sequence was "
+        words += f"{first.time_ratio:.1g} of that at the last ones"
+        evidence["gradient_first_over_last_steps"] = first.time_ratio
+    elif history.path < thresholds.moved_path:
+        verdict, category = "starved_update", "learning rate"
+        words += f", and no weight matrix has moved by more than {history.path:.1g} of its size, "
+        words += "which is too little to learn much"
+    elif history.largest_update >= thresholds.thrown_update:
+        category = "learning rate"
+    return Symptom(verdict, "warning", where, category, words, evidence)
+
+
+def blown_up(history: History, first: View, end: End, nats: float) -> Symptom:
+    found = blame.amplification(first, history.record)
+    return Symptom(
+        "signal_blow_up", "warning", found.where, found.category,
+        f"the output started {first.forward_ratio:.1g} times as large as the input and was sure "
+        f"and wrong; the run ended after {end.steps} steps with a loss of {nats:.2g} nats a "
+        "sample, worse than that of a guess",
+        {"forward_ratio": first.forward_ratio, "nats_a_sample": nats},
+    )  # fmt: skip
+
+
+def diverged(history: History, end: End) -> Symptom:
+    times = end.last / max(history.first_losses)
+    return Symptom(
+        "diverging", "warning", None, "learning rate",
+        f"the run ended after {end.steps} steps with {times:.3g} times the loss that it began with",
+        {"loss_over_start": times},
+    )  # fmt: skip
+
+
+def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
+    found = blame.attenuation(first, history.record, first)
+    return Symptom(
+        "vanishing", "warning", found.where, found.category,
+        f"the run ended after {end.steps} steps without having learnt; at step {mark.step} "
+        f"{mark.signal:.1g} of the output depended on the sample, and the gradient at the first "
+        f"layers was {mark.flow_ratio:.1g} of that at the last ones",
+        {"output_signal_fraction": mark.signal, "flow_first_over_last": mark.flow_ratio,
+         "path": history.path},
+    )  # fmt: skip
+
+
+def lost(history: History, first: View, end: End) -> Symptom:
+    mark, most = history.mark, max(history.marks, key=lambda mark: mark.signal)
+    where = blame.attenuation(first, history.record, first).where
+    return Symptom(
+        "vanishing", "warning", where, "relapse",
+        f"what was learnt is gone: {most.signal:.1g} of the output depended on the sample at step "
+        f"{most.step} and {mark.signal:.1g} at step {mark.step}; the loss was "
+        f"{history.lowest_loss:.3g} and is that of a guess",
+        {"output_signal_fraction": mark.signal, "lowest_loss": history.lowest_loss},
+    )  # fmt: skip
+
+
+def unheard(history: History, first: View, end: End) -> Symptom:
+    mark = history.mark
+    return Symptom(
+        "signal_collapse", "warning", blame.attenuation(first, history.record, first).where,
+        "initialisation",
+        f"the run ended after {end.steps} steps without having learnt; what of the output depends "
+        f"on the sample had an RMS of {history.marks[0].output * history.marks[0].signal:.1g} at "
+        f"first and {mark.output * mark.signal:.1g} at step {mark.step}",
+        {"output_signal_fraction": mark.signal, "output_rms": mark.output, "path": history.path},
+    )  # fmt: skip
+
+
+def unmoved(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
+    words = (
+        f"the run ended after {end.steps} steps with the loss that it began with to a thousandth"
+    )
+    if history.path < thresholds.moved_path / 3:
+        words += f", and no weight matrix has moved by more than {history.path:.1g} of its size"
+        return Symptom(
+            "starved_update", "warning", None, "learning rate", words, {"path": history.path}
+        )
+    return Symptom(
+        "signal_collapse", "warning", blame.attenuation(first, history.record, first).where,
+        "initialisation",
+        f"{words}, although weights have moved by {history.path:.1g} of their size: what they make "
+        "hardly reaches it",
+        {"path": history.path, "gradient_norm": history.record.gradient_norm},
+    )  # fmt: skip
+
+
+def _blew_up(history: History, first: View, end: End) -> Symptom:
+    found = blame.amplification(first, history.record)
+    return Symptom(
+        "signal_blow_up", "warning", found.where, found.category,
+        f"the output started {first.forward_ratio:.1g} times as large as the input, and the run "
+        f"ended after {end.steps} steps with the loss of a guess",
+        {"forward_ratio": first.forward_ratio, "first_loss": median(history.first_losses)},
+    )  # fmt: skip
+
+
+def _unreached(history: History, first: View) -> int | None:
+    """The first layer that got hardly any gradient, at first and at the newest look, while others
+    of the first ones did: one of a branch; None without."""
+    view = history.view if history.view is not None else first
+    if view.names != first.names or not min(first.gradient_rms[-1], view.gradient_rms[-1]) > 0:
+        return None
+    shares = (each.gradient_rms / each.gradient_rms[-1] for each in (first, view))
+    lost = np.fmax(*shares) <= UNREACHED
+    return int(np.argmax(lost)) if lost.any() else None
+
+
+def _out_of_reach(history: History, first: View, end: End, row: int) -> Symptom:
+    share = float(first.gradient_rms[row] / first.gradient_rms[-1])
+    return Symptom(
+        "vanishing", "warning", first.names[row],
+        blame.attenuation(first, history.record, first).category,
+        f"the run ended after {end.steps} steps with the loss of a guess; {first.names[row]} got "
+        f"{share:.1g} of the gradient of the last layer from the start",
+        {"gradient_over_last": share, "path": history.path},
+    )  # fmt: skip
