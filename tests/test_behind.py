@@ -98,6 +98,12 @@ class TestStartValues:
         alarm = self.thrown(0.2, 0.2, 0.2, sizes=(1.0, 550.0, 25.0))
         assert alarm.cause.startswith("learning rate: ")
 
+    @pytest.mark.parametrize(("size", "category"), [(200.0, "init"), (50.0, "learning rate")])
+    def test_of_sums_that_no_weight_tells_of(self, size: float, category: str) -> None:
+        """As of blocks that are added up without a norm."""
+        alarm = self.thrown(0.2, 0.2, 0.2, sizes=(5.0, 0.2 * size, size))
+        assert alarm.cause.startswith(category)
+
     def test_not_of_start_values_as_usual(self) -> None:
         alarm = self.thrown(0.2, 0.2, 0.2, sizes=(1.0, 1.0, 1.0))
         assert alarm.cause.startswith("learning rate: ")

@@ -16,7 +16,7 @@ from trainer.diagnosis.recovery import LEFT
 from trainer.diagnosis.view import View
 
 NEVER = 1e-5  # flow at the first layers / at the last ones: those get no gradient
-JUMP = 100.0  # times what a layer is given
+JUMP = 100.0  # times what a layer is given, or the network
 TALL = 10.0  # times, by its weights, which start values for its size make one or two
 ROUNDING = 1e-6  # of a signal, which there is none of
 THROWN = 0.1  # of the weights, by an update that may be to blame itself
@@ -126,7 +126,8 @@ def _of_weights(history: History, view: View) -> Behind | None:
         if gain >= TALL and after >= JUMP * before > 0:
             words = f"{name} makes {after / before:.1g} times as much of what it is given at first"
             return Behind("initialisation", words, remedies.REMEDIES["initialisation"], True, name)
-    if view.forward_ratio >= SCALE and median(gain_of.values() or [0.0]) >= LARGE:
+    large = median(gain_of.values() or [0.0]) >= LARGE or view.forward_ratio >= JUMP
+    if view.forward_ratio >= SCALE and large:
         words = f"the output starts {view.forward_ratio:.1g} times as large as the input"
         return Behind("initialisation", words, remedies.REMEDIES["initialisation"])
     return None
