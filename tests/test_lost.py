@@ -63,7 +63,7 @@ class TestEnd:
         found = end(made(0.03))
         assert found is not None and found.startswith("signal_collapse, initialisation: ")
         assert "what of the output depends on the sample had an RMS of 0.02 at first" in found
-        assert end(made(0.2)) is end(made(0.03, falls=0.8)) is None
+        assert end(made(0.2)) is end(made(0.03, falls=0.7)) is None
 
     def test_an_output_that_is_minute_beside_its_errors(self) -> None:
         def made(output: float, later: float | None = None, power: float = 2) -> Made:

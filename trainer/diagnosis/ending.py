@@ -9,7 +9,6 @@ from trainer.diagnosis import final, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.final import End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.standstill import STANDING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
@@ -22,7 +21,8 @@ EVER = 0.85  # of it: a network that was better may be a critic, whose opponent 
 LOST = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
 ROSE = 30.0  # times the first losses
-FAINT = 0.05  # of the output, or of what is asked of it
+FAINT = 0.1  # of the output
+MINUTE = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
 SAME = 1e-3  # of a loss
 MOST_LOOKS = 3  # of the latest five
@@ -110,9 +110,9 @@ def _was_never_heard(history: History, end: End) -> bool:
     began, mark = median(history.first_losses), history.mark
     faint = [each.signal <= FAINT for each in history.marks]
     if faint[0] and mark.signal <= FAINT and sum(faint) >= MOSTLY * len(faint):
-        return end.loss >= STANDING * began > 0
+        return end.loss >= LASTS * began > 0
     minute = (
-        each.output * each.signal <= FAINT * target.distance(each)
+        each.output * each.signal <= MINUTE * target.distance(each)
         for each in (history.marks[0], mark)
     )
     return end.loss >= LASTS * began > 0 and all(minute) and target.is_squared(history)
