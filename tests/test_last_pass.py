@@ -232,6 +232,17 @@ def test_once_until_the_loss_is_finite_again() -> None:
     assert count == 150 + 1
 
 
+def test_a_step_that_was_looked_at_keeps_its_gradients() -> None:
+    """Which no pass that is made again has; its rows are those of that pass."""
+    _, records, findings, _ = train(every_steps=1, activation_every_steps=1)
+    table = of_the_bad_step(records).layers
+    assert table is not None and "model" in [finding.where for finding in findings]
+    assert table.names == ("input", "first", "norm", "drop", "middle", "model", "last")
+    assert table.gradients.names == ("first", "norm", "drop", "middle", "last")
+    assert not np.isfinite(table.gradients.norms()[:4]).any()
+    assert not of_the_bad_step(train()[1]).layers.gradients.names  # type: ignore[union-attr]
+
+
 def test_not_where_layers_are_never_looked_at() -> None:
     net, records, findings, _ = train(activation_every_steps=None)
     assert of_the_bad_step(records).layers is None

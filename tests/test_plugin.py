@@ -31,7 +31,7 @@ from trainer.plugin.backend import Gradients
 from trainer.plugin.grid import ABSENT, AXES, Fold, Grid, Part
 from trainer.plugin.loader import Loader
 from trainer.plugin.run import MOST_ENDED
-from trainer.record import BINS, StepRecord
+from trainer.record import BINS, MOMENTS, StepRecord, TensorTable
 from trainer.wire import PLUGIN, encode
 
 
@@ -135,6 +135,17 @@ def test_every_number_is_the_records(tmp_path: Path, statistic: str) -> None:
         for name, value in zip(whole["rows"], cells[place], strict=True):
             assert np.array_equal(value, want.get(name, ABSENT), equal_nan=True), name
         assert want.keys() <= set(whole["rows"])
+
+
+def test_a_step_without_gradients_of_outputs_is_no_column_of_them(tmp_path: Path) -> None:
+    """As where the forward pass alone was made again."""
+    seen, again = record(3, deep(2)), record(4, deep(2, forward=0.5))
+    nothing = TensorTable((), np.empty((0, MOMENTS)))
+    again = replace(again, layers=replace(again.layers, gradients=nothing))
+    write(tmp_path / "run", [seen, again])
+    tab = Tab(tmp_path)
+    assert tab.get("/matrix", run="run")["first"] == [3]
+    assert tab.get("/matrix", run="run", statistic="activation")["first"] == [3, 4]
 
 
 def test_relative_to_the_last_row(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from itertools import compress
+from itertools import chain, compress, islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -65,7 +65,7 @@ class Observation(Unobserved):
         step: int,
         watched: Watched,
         activations: Activations,
-        again: Measured | None,  # of passes made again, in place of what is measured now
+        again: Measured | None,  # of passes made again, whose rows are more than what is measured
         loss: Tensor | float | None,
         loss_before: float | None,
         strangers: float,
@@ -80,7 +80,7 @@ class Observation(Unobserved):
         self._watched = watched
         self._activations = activations
         self._again = again
-        self._layers: Measured | None = None
+        self._layers: list[Measured] = []  # by how much they know of the outputs
         self._loss, self._loss_before = loss, loss_before
         self._strangers = strangers
         self._optimizer = optimizer
@@ -107,7 +107,8 @@ class Observation(Unobserved):
         started = time.perf_counter()
         self._wall_time = time.time()
         is_whole = self._activations.pause()
-        self._layers = self._again or (self._activations.measured if is_whole else None)
+        self._layers = [self._activations.measured] if is_whole else []
+        self._layers += [] if self._again is None else [self._again]
         self._again = None
         watched = self._watched
         watched.look()
@@ -123,7 +124,7 @@ class Observation(Unobserved):
         self._squares = watched.snapshot.take(watched.values)
         self._update.begin(self._gradients, self._optimizer)
         self._seconds = time.perf_counter() - started
-        self._seconds += self._activations.seconds if self._layers else 0
+        self._seconds += self._activations.seconds if is_whole else 0
 
     def __exit__(
         self,
@@ -140,7 +141,7 @@ class Observation(Unobserved):
         if self.record is None:
             self.drop()
             self._activations.release()
-        self._layers = None
+        self._layers = []
         self._gradients = []  # the monitor, and maybe the loop, keeps its last observation
         self._update.forget()
         if self.record is not None or self.failed:
@@ -176,9 +177,9 @@ class Observation(Unobserved):
             "found": self._before.found if self._before is not None else None,
         }
         read = {key: _readable(n) for key, n in numbers.items() if isinstance(n, Tensor)}
-        results = self._layers.results() if self._layers else []
-        arrays = statistics.fetch([*tables, *read.values(), *results])
-        layer_arrays = arrays[len(tables) + len(read) :]
+        results = [measured.results() for measured in self._layers]
+        arrays = statistics.fetch([*tables, *read.values(), *chain(*results)])
+        layer_arrays = iter(arrays[len(tables) + len(read) :])
         numbers |= {
             key: array.item() for key, array in zip(read, arrays[len(tables) :], strict=False)
         }
@@ -201,7 +202,13 @@ class Observation(Unobserved):
         with np.errstate(divide="ignore", invalid="ignore"):
             rms, ratio = np.sqrt(squares / watched.sizes), np.sqrt(changed[:, 0] / squares)
             unchanged = changed[:, 1] / watched.sizes
-        layers = self._layers.table(layer_arrays) if self._layers else None
+        looks = [
+            measured.table([*islice(layer_arrays, len(result))])
+            for measured, result in zip(self._layers, results, strict=True)
+        ]
+        layers = looks.pop() if looks else None
+        if layers is not None and looks:
+            layers = layers.with_gradients(looks[0].gradients)
         loss = _number(numbers["loss"])
         seconds = self._seconds + time.perf_counter() - started
         return StepRecord(

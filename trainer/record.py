@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -80,6 +81,12 @@ class TensorTable:
             int(count), norm, sum_abs, max_abs, int(zeros), int(nans), int(infinities), histogram
         )
 
+    def only(self, names: Collection[str]) -> TensorTable:
+        """The rows with one of these names."""
+        rows = [row for row, name in enumerate(self.names) if name in names]
+        histograms = None if self.histograms is None else self.histograms[rows]
+        return TensorTable(tuple(self.names[row] for row in rows), self.moments[rows], histograms)
+
     @cached_property
     def used_bins(self) -> UsedBins:
         """The histograms without their empty bins; none at all where there are no histograms."""
@@ -130,6 +137,10 @@ class LayerTable:
     def has_input(self) -> bool:
         """Whether the first row is the network's input."""
         return self.kinds[:1] == (INPUT,)
+
+    def with_gradients(self, gradients: TensorTable) -> LayerTable:
+        """The same outputs with these gradients, as far as they are of its rows."""
+        return replace(self, gradients=gradients.only(self.names))
 
 
 # A loss that the loop told and that is NaN; of one that it did not tell the sign is the other.

@@ -17,8 +17,8 @@ Values = NDArray[np.float64]  # (R, N) of R records and N names; ABSENT where th
 
 
 class Measure(NamedTuple):
-    """A statistic: `values` is None of records that were not looked at so far; a row's gradient
-    has its histogram in `table`."""
+    """A statistic: `values` is None of records that do not have it; a row's gradient has its
+    histogram in `table`."""
 
     values: Callable[[Sheet], tuple[Names, Values] | None]
     table: int
@@ -33,7 +33,9 @@ def _rms(sheet: Sheet, part: str) -> Values:
     return np.where(count > 0, norm / np.sqrt(np.maximum(count, 1)), ABSENT)
 
 
-def _activation_gradient(sheet: Sheet) -> Values:
+def _activation_gradient(sheet: Sheet) -> Values | None:
+    if not sheet.layout.reached:  # passes that were made again had no way back
+        return None
     place = {name: row for row, name in enumerate(sheet.layout.reached)}
     which = [place.get(name, -1) for name in sheet.layout.layers or ()]
     absent = np.full((len(sheet.steps), 1), ABSENT)
@@ -45,13 +47,13 @@ def _zero_fraction(sheet: Sheet) -> Values:
     return np.where(np.isnan(fraction), ABSENT, fraction)
 
 
-def _of_layers(read: Callable[[Sheet], Values]) -> Measure:
+def _of_layers(read: Callable[[Sheet], Values | None]) -> Measure:
     def values(sheet: Sheet) -> tuple[Names, Values] | None:
         layout = sheet.layout
-        if layout.layers is None:
+        if layout.layers is None or (found := read(sheet)) is None:
             return None
         start = int(layout.has_input)
-        return layout.layers[start:], read(sheet)[:, start:]
+        return layout.layers[start:], found[:, start:]
 
     return Measure(values, OF_LAYERS)
 
