@@ -24,6 +24,7 @@ from tensorboard_server import Server, serve
 from test_plugin import NAMES, ODD, STATISTICS, write
 
 from trainer.record import BINS, StepRecord
+from trainer.summary import UNFALLEN, WELL
 
 REQUIRED = os.environ.get("TRAINER_REQUIRE_BROWSER") == "1"
 ENABLE = "to test the page: pip install -e '.[browser]' && playwright install chromium"
@@ -44,6 +45,11 @@ RUNS = [  # names of folders
     "🔥",
     "%3Cb%3E #?=+",
 ]
+
+
+def well(step: int) -> StepRecord:
+    """Of a training that goes as it should."""
+    return record(step, deep(3), loss=1 / (1 + step))
 
 
 def nested(step: int) -> StepRecord:
@@ -75,7 +81,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     sick = deep(6, backward=1e-3, signal=1e-3, update=1e-9)
     write(folder / "sick", [record(step, sick) for step in range(30)])
-    write(folder / "well", [record(step, deep(3)) for step in range(40)])
+    write(folder / "well", [well(step) for step in range(40)])
     write(folder / HOSTILE, [record(0, deep(1))])
     write(folder / "single", [jumping(step) for step in range(400)])
     write(folder / "odd", [record(step, ODD) for step in range(3)], b"GRAD\x02 and no more")
@@ -146,6 +152,14 @@ def test_a_sick_run_says_so_at_once(browser: Any, address: str, dark: bool) -> N
     assert not page.faults
 
 
+def test_a_loss_that_has_not_fallen_is_said_as_in_the_report(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="nested")
+    page.expect(".verdict.info", f"i {UNFALLEN} (5 steps looked at)")
+    page.frame.locator("#run").select_option("well")
+    page.expect(".verdict.ok", f"✓ {WELL} (")
+    assert not page.faults
+
+
 def test_two_runs_and_the_address(browser: Any, address: str) -> None:
     page = Page(browser, address, run="sick")
     page.frame.locator("#other").select_option("well")
@@ -197,7 +211,7 @@ def test_names_are_text(browser: Any, address: str) -> None:
 def test_a_running_training_is_followed(browser: Any, address: str, logdir: Path) -> None:
     page = Page(browser, address, run="well")
     map_before = page.frame.locator(".map canvas").first.element_handle()
-    write(logdir / "well", [record(step, deep(3)) for step in range(40, 60)])
+    write(logdir / "well", [well(step) for step in range(40, 60)])
     page.expect("#profile-title", "step 59")
     assert map_before.evaluate("canvas => canvas.isConnected"), "the map stays: no flicker"
     assert not page.faults

@@ -15,7 +15,8 @@ from trainer.record import StepRecord, owner
 
 WHOLE_MODEL = "(whole model)"
 LATEST = 5  # losses whose median is the last
-UNFALLEN = 0.02  # of the first loss, by which it has to
+LEAST_FALL = 0.02  # of the first loss
+WELL, UNFALLEN = "nothing is wrong", "nothing was found, but the loss has not fallen"
 SHOWN = 16  # layers, and findings, of one report
 
 
@@ -101,10 +102,7 @@ class Summary:
         if losses is not None:
             looked += f"; loss {losses[0]:.3g} to {losses[1]:.3g}{self._unit}"
         if not findings:
-            fell = losses is None or losses[1] < losses[0] - UNFALLEN * abs(losses[0])
-            fell = fell or losses == (0, 0)  # there was nothing to learn
-            said = "nothing is wrong" if fell else "nothing was found, but the loss has not fallen"
-            return [f"diagnosis: {said} ({looked})"]
+            return [f"diagnosis: {WELL if self.has_fallen else UNFALLEN} ({looked})"]
         number = f"{len(findings)} finding" + "s" * (len(findings) > 1)
         lines = [f"diagnosis: {number} ({looked})", *table(self.states(findings))]
         ordered = sorted(findings, key=lambda f: (f.resolved, -LEVELS.index(f.level)))
@@ -116,6 +114,14 @@ class Summary:
         if len(ordered) > SHOWN:
             lines += ["", f"and {len(ordered) - SHOWN} more findings"]
         return lines
+
+    @property
+    def has_fallen(self) -> bool:
+        """Whether the loss has fallen; True where it had nothing to learn, or nobody told it."""
+        losses = self._first_and_last_loss()
+        if losses is None or losses == (0, 0):
+            return True
+        return losses[1] < losses[0] - LEAST_FALL * abs(losses[0])
 
     def _first_and_last_loss(self) -> tuple[float, float] | None:
         """The first, and the median of the latest, since batches differ; None without two."""

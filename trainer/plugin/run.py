@@ -19,7 +19,7 @@ from trainer.plugin.blocks import Block, Blocks, Follower
 from trainer.plugin.grid import Grid, Part
 from trainer.plugin.measures import MEASURES, Measure
 from trainer.record import StepRecord
-from trainer.summary import overrides
+from trainer.summary import Summary, overrides
 
 MOST_ENDED = 30  # findings of a run that are told
 
@@ -54,7 +54,7 @@ class Judged:
     """The findings of a run, derived from its records anew."""
 
     def __init__(self, configuration: dict[str, Any] | None, folder: Path | None) -> None:
-        self._diagnosis, self._records = Diagnosis(configuration), 0
+        self._diagnosis, self._summary = Diagnosis(configuration), Summary()
         self._folder = folder
         self._newest: StepRecord | None = None
         self._ended = {level: deque[Finding](maxlen=MOST_ENDED) for level in reversed(LEVELS)}
@@ -65,8 +65,8 @@ class Judged:
         step = block.step
         for record in block.records():
             self._diagnosis.add(record)
+            self._summary.add(record)
             step, self._newest = record.step, record
-            self._records += 1
             for finding in self._diagnosis.forget():
                 self._ended[finding.level].append(finding)
                 self._number_ended += 1
@@ -81,7 +81,8 @@ class Judged:
         if self._folder is not None:
             findings = with_last_words(findings, self._folder, self._newest)
         return {
-            "records": self._records,
+            "records": self._summary.records,
+            "has_fallen": self._summary.has_fallen,
             "findings": [
                 json.loads(finding.to_json())
                 | {"headline": finding.headline, "overrides": overrides(finding)}

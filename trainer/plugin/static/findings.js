@@ -33,12 +33,14 @@ export function ordered(findings) {
 
 export function verdict(parent, tree, findings) {
   const worst = findings.find((finding) => !finding.resolved);
-  const level = worst ? worst.level : tree.pending ? 'info' : 'ok';
+  const level = worst ? worst.level : tree.pending || !tree.has_fallen ? 'info' : 'ok';
   parent.className = `verdict ${level}`;
   const head = document.createElement('strong');
-  head.textContent = worst ? PLAIN[worst.verdict] ?? worst.verdict : tree.pending ? 'looking for what is wrong …' : tree.records ? 'nothing is wrong' : 'no step was looked at';
+  head.textContent = worst ? PLAIN[worst.verdict] ?? worst.verdict : tree.pending ? 'looking for what is wrong …' :
+    !tree.records ? 'no step was looked at' : tree.has_fallen ? 'nothing is wrong' :
+    findings.length ? 'what was found is over, but the loss has not fallen' : 'nothing was found, but the loss has not fallen';
   const words = worst ? ` – ${worst.headline}: ${worst.cause}` : tree.pending ? '' : ` (${tree.records} steps looked at)`;
-  parent.replaceChildren(sign(level), head, words);
+  parent.replaceChildren(sign(level), ' ', head, words);
 }
 
 // `more`: how many there are that are over and not listed.
