@@ -214,6 +214,17 @@ def test_a_running_training_is_followed(browser: Any, address: str, logdir: Path
     write(logdir / "well", [well(step) for step in range(40, 60)])
     page.expect("#profile-title", "step 59")
     assert map_before.evaluate("canvas => canvas.isConnected"), "the map stays: no flicker"
+    rows = page.frame.locator(".map").first
+    rows.press("ArrowLeft")
+    page.expect("#profile-title", "step 58")
+    assert "step%3D58" in page.page.url
+    rows.press("ArrowRight")
+    page.expect("#profile-title", "step 59")
+    assert "step" not in page.page.url, "the newest is followed again"
+    rows.press("ArrowLeft")
+    rows.press("Escape")
+    page.expect("#profile-title", "step 59")
+    assert "step" not in page.page.url
     assert not page.faults
 
 

@@ -13,6 +13,7 @@ import {load, save} from './state.js';
 
 const EVERY_MS = 3000; // between two looks at whether a run has grown
 const PATIENCE_MS = 150; // until a picture is shown without its findings
+const WHOLE = {first: null, last: null, step: null}; // all steps, the newest chosen
 const PAGE = `
   <header>
     <label>run <select id="run"></select></label>
@@ -69,7 +70,7 @@ export async function render() {
       ...(id === 'fold' ? {turned: []} : {})}));
   }
   find('filter').addEventListener('input', ({target}) => change({filter: target.value}, draw));
-  find('whole').addEventListener('click', () => change({first: null, last: null}));
+  find('whole').addEventListener('click', () => change(WHOLE));
   find('play').addEventListener('click', play);
   find('pin').addEventListener('click', pin);
   find('csv').addEventListener('click', () => download(csv(panels), 'gradients.csv'));
@@ -81,7 +82,7 @@ export async function render() {
     download(await picture(seen, find('legend'), {page, text}), 'gradients.png');
   });
   document.addEventListener('keydown', (event) => {
-    if (event.key === 'Escape') change({first: null, last: null});
+    if (event.key === 'Escape') change(WHOLE);
     if (event.key === 'p' && event.target.type !== 'search') pin();
     if (event.key === ' ' && event.target === document.body) { event.preventDefault(); play(); }
   });
@@ -90,6 +91,12 @@ export async function render() {
   await look();
   setInterval(() => document.hidden || look(), EVERY_MS);
 }
+
+const newest = () => Math.max(0, ...panels.map(({matrix: {steps}}) => steps?.[1] ?? 0));
+
+// What is chosen with this step. With the newest of all it is always the newest: a run that grows is
+// followed.
+const chosen = (step) => (state.first === null && step >= newest() ? null : step);
 
 // Asks which runs there are, and for the numbers of those that are shown when they have grown.
 async function look() {
@@ -182,7 +189,7 @@ function panel() {
   const [section, title, said] = ['section', 'h2', 'div'].map((tag) => document.createElement(tag));
   section.append(title, said);
   find('maps').append(section);
-  const heatmap = new Heatmap(section, {picked: (row, step) => change({row, step}, draw),
+  const heatmap = new Heatmap(section, {picked: (row, step) => change({row, step: chosen(step)}, draw),
     zoomed: (first, last) => change({first, last}), turned});
   return {section, title, verdict: said, heatmap};
 }
@@ -235,9 +242,8 @@ function spread_of(query) {
 let detailed = 0;
 async function details() {
   const mine = ++detailed;
-  const last = panels[0].matrix.steps?.[1] ?? 0;
   const query = {statistic: state.statistic, relative: asks_relative(), ...folding()};
-  const step = state.step ?? last;
+  const step = state.step ?? newest();
   const {run, matrix: {rows}} = panels[0];
   const row = rows[placeOf(state.row, rows)] ?? (state.row || rows[0] || '');
   const at = (shown, when) => ask('profile', {run: shown.run, step: when, ...query});
@@ -258,7 +264,7 @@ async function details() {
       `Over depth at step ${lines[0].step ?? '–'}${relative() ? ', relative to the last row' : ''}`;
     histogram(find('histogram'), counts);
     find('spread-title').textContent = over_time.steps.length ? `The same over time, at ${over_time.steps.length} steps` : '';
-    spread(find('spread'), over_time, step, (chosen) => change({step: chosen}, draw));
+    spread(find('spread'), over_time, step, (picked) => change({step: chosen(picked)}, draw));
     find('histogram-title').textContent = counts.step === null ? `Histogram of ${apart(row)}` :
       `Gradient of ${apart(row)}, values at step ${counts.step}`;
   } catch (error) {
@@ -270,7 +276,7 @@ async function details() {
 // Keeps the chosen step as the one that the profile is compared with; again: the start of the run.
 function pin() {
   if (!panels.length) return;
-  const step = state.step ?? panels[0].matrix.steps?.[1] ?? null;
+  const step = state.step ?? newest();
   change({beside: state.beside === step ? null : step}, draw);
 }
 
@@ -285,7 +291,7 @@ function play() {
     if (column >= last.length - 1) column = -1;
     playing = setInterval(() => {
       if (++column >= last.length) return play();
-      change({step: last[column]}, draw);
+      change({step: chosen(last[column])}, draw);
     }, 120);
   }
   find('play').textContent = playing ? '⏸ stop' : '▶ play';
