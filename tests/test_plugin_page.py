@@ -201,6 +201,23 @@ def test_by_keyboard_and_by_dragging(browser: Any, address: str) -> None:
     assert not page.faults
 
 
+def test_another_run_has_other_steps_and_rows(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="well", row="2", step=35, first=30, last=39, beside=31)
+    page.expect(".said", "2, step 35")
+    page.frame.locator("#filter").fill("nobody")
+    page.expect(".said", "no row has this in its name")
+    page.frame.locator("#filter").fill("")
+    page.frame.locator("#run").select_option("nested")
+    page.expect("#histogram-title", "Gradient of stem, values at step 40")
+    page.expect("#profile", "start: step 0")
+    assert page.colours() > 3
+    assert not any(name in page.page.url for name in ("first", "last", "step", "beside"))
+    zoom = Page(browser, address, run="nested", first=41, last=49)
+    zoom.expect(".said", "no step in this zoom")
+    zoom.frame.locator(".map").first.press("ArrowLeft")
+    assert not page.faults and not zoom.faults
+
+
 def test_names_are_text(browser: Any, address: str) -> None:
     page = Page(browser, address, run=HOSTILE, row=HOSTILE)
     page.expect("section h2", HOSTILE)

@@ -119,6 +119,7 @@ export class Heatmap {
 
   key(event) {
     const move = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
+    if (this.empty()) return;
     const {matrix, rows} = this.view;
     const {column, line} = this.chosen();
     const row = matrix.rows[rows[Math.max(line, 0)]];
@@ -137,6 +138,14 @@ export class Heatmap {
     return {column, line: placeOf(row, rows.map((number) => matrix.rows[number]))};
   }
 
+  // Why there is nothing to see; null where there is something.
+  empty() {
+    const {matrix, rows} = this.view;
+    if (rows.length && matrix.first.length) return null;
+    if (!matrix.observed) return 'nothing of this was recorded, or nothing yet';
+    return matrix.rows.length ? 'no row has this in its name' : 'no step in this zoom: Esc shows all';
+  }
+
   words(column, line) {
     const {matrix, rows, measure} = this.view;
     const place = column * matrix.rows.length + rows[line];
@@ -151,7 +160,7 @@ export class Heatmap {
     const context = this.cursor.getContext('2d');
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height + AXIS);
-    if (!this.view.matrix.first.length || !this.view.rows.length) return;
+    if (this.empty()) return this.tell();
     const {column, line} = this.chosen();
     const box = (x, y, width, height, colour) => {
       for (const [style, thick] of [['#000', 3], [colour, 1.5]]) {
@@ -172,14 +181,13 @@ export class Heatmap {
 
   // In words what is under the pointer, or else what is chosen.
   tell() {
-    if (!this.view.matrix.first.length || !this.view.rows.length) return;
     const {column, line} = this.chosen();
     const {hover} = this;
-    const words = hover?.module ?
+    const words = this.empty() ?? (hover?.module ?
       `click to ${this.view.matrix.modules.includes(hover.module) ? 'unfold' : 'fold'} ${apart(hover.module)}` :
       hover ? this.words(hover.column, hover.line) :
       line >= 0 ? this.words(column, line) :
-      'the box is around the chosen step; click a layer at a step; drag to zoom; click a name to fold its module';
+      'the box is around the chosen step; click a layer at a step; drag to zoom; click a name to fold its module');
     if (this.said.textContent !== words) this.said.textContent = words;
   }
 }

@@ -67,7 +67,8 @@ export async function render() {
   for (const id of ['run', 'other', 'statistic', 'relative', 'axis', 'fold']) {
     find(id).addEventListener('change', ({target}) => change({
       [id]: target.type === 'checkbox' ? target.checked : target.value,
-      ...(id === 'fold' ? {turned: []} : {})}));
+      ...(id === 'fold' ? {turned: []} : {}),
+      ...(id === 'run' ? {...WHOLE, beside: null} : {})})); // the steps of another run are others
   }
   find('filter').addEventListener('input', ({target}) => change({filter: target.value}, draw));
   find('whole').addEventListener('click', () => change(WHOLE));
@@ -245,7 +246,7 @@ async function details() {
   const query = {statistic: state.statistic, relative: asks_relative(), ...folding()};
   const step = state.step ?? newest();
   const {run, matrix: {rows}} = panels[0];
-  const row = rows[placeOf(state.row, rows)] ?? (state.row || rows[0] || '');
+  const row = rows[placeOf(state.row, rows)] ?? rows[0] ?? state.row;
   const at = (shown, when) => ask('profile', {run: shown.run, step: when, ...query});
   try {
     const [counts, over_time, now, before] = await Promise.all([
