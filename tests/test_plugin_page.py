@@ -218,6 +218,18 @@ def test_another_run_has_other_steps_and_rows(browser: Any, address: str) -> Non
     assert not page.faults and not zoom.faults
 
 
+def test_after_an_outage_all_is_asked_for_again(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="well")
+    page.expect(".verdict", WELL)
+    page.page.route("**/plugin/gradients/**", lambda route: route.abort())
+    page.frame.locator("#run").select_option("sick")
+    page.expect("#note", "Failed to fetch")
+    page.page.unroute_all()
+    page.expect("section h2", "sick")
+    page.expect(".verdict", "critical: vanishing")
+    playwright.expect(page.frame.locator("#note")).to_have_text("")
+
+
 def test_names_are_text(browser: Any, address: str) -> None:
     page = Page(browser, address, run=HOSTILE, row=HOSTILE)
     page.expect("section h2", HOSTILE)

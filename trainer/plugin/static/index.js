@@ -51,6 +51,7 @@ let state;
 let panels = [];
 let listed = [];
 let asked = 0;
+let failed = false; // whether what is seen is not what was asked for last
 let playing = null;
 
 export async function render() {
@@ -105,13 +106,14 @@ async function look() {
     const runs = await ask('runs');
     const changed = JSON.stringify(runs) !== JSON.stringify(listed);
     listed = runs;
-    if (!changed) return;
+    if (!changed && !failed) return;
     const names = runs.map(({run}) => run);
     state.run ||= names[0] ?? '';
     choices(find('run'), [...new Set([...names, state.run])], state.run);
     choices(find('other'), [...new Set(['', ...names, state.other])], state.other);
     await refresh();
   } catch (error) {
+    failed = true;
     note(`TensorBoard does not answer: ${error.message}`);
   }
 }
@@ -158,10 +160,13 @@ async function refresh() {
     }
     const trees = await waiting;
     if (mine !== asked) return;
+    failed = false;
     show(trees);
     note(matrices.flatMap(({notes}, number) => notes.map((text) => `${apart(names[number])}: ${text}`)).join(' · '));
   } catch (error) {
-    if (mine === asked) note(error.message);
+    if (mine !== asked) return;
+    failed = true;
+    note(error.message);
   }
 }
 
@@ -270,7 +275,9 @@ async function details() {
       `Gradient of ${apart(row)}, values at step ${counts.step}`;
   } catch (error) {
     held.key = null;
-    if (mine === detailed) note(error.message);
+    if (mine !== detailed) return;
+    failed = true;
+    note(error.message);
   }
 }
 
