@@ -198,6 +198,16 @@ def test_by_keyboard_and_by_dragging(browser: Any, address: str) -> None:
     playwright.expect(page.frame.locator("#whole")).to_be_visible()
     page.frame.locator(".map").first.press("Escape")
     playwright.expect(page.frame.locator("#whole")).to_be_hidden()
+    page.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] + box["width"] + 90, box["y"] - 90)
+    page.page.mouse.up()
+    playwright.expect(page.frame.locator("#whole")).to_be_visible()
+    assert "last%3D39" in page.page.url, "a drag beyond the edge ends there"
+    page.frame.locator(".map").first.press("Escape")
+    playwright.expect(page.frame.locator("#whole")).to_be_hidden()
+    page.frame.locator(".map").first.click(button="right")
+    assert "step" not in page.page.url, "nothing was chosen"
     assert not page.faults
 
 

@@ -19,7 +19,7 @@ export class Heatmap {
   // `picked(row, step)` is told of a click or an arrow key, `zoomed(first, last)` of a drag,
   // `turned(module)` of one that is to be folded or unfolded.
   constructor(parent, {picked, zoomed, turned}) {
-    Object.assign(this, {picked, zoomed, turned});
+    Object.assign(this, {picked, zoomed, turned, pressed: null, dragged: null});
     this.map = document.createElement('canvas');
     this.cursor = document.createElement('canvas');
     this.said = document.createElement('div');
@@ -34,8 +34,9 @@ export class Heatmap {
     this.live.setAttribute('aria-live', 'polite');
     parent.append(this.frame, this.said, this.live);
     this.frame.addEventListener('pointermove', (event) => this.move(event));
-    this.frame.addEventListener('pointerdown', (event) => { this.pressed = this.at(event).x; });
+    this.frame.addEventListener('pointerdown', (event) => this.press(event));
     this.frame.addEventListener('pointerup', (event) => this.release(event));
+    this.frame.addEventListener('pointercancel', () => { this.pressed = this.dragged = null; this.point(); });
     this.frame.addEventListener('pointerleave', () => { this.hover = null; this.tell(); });
     this.frame.addEventListener('keydown', (event) => this.key(event));
   }
@@ -80,11 +81,19 @@ export class Heatmap {
     return this.view.matrix.modules.includes(row) ? row : path.join('.') || null;
   }
 
+  // The main button, and not on the scroll bar; a drag may end anywhere.
+  press(event) {
+    const {left} = this.frame.getBoundingClientRect();
+    if (event.button || event.clientX - left >= this.frame.clientWidth) return;
+    this.pressed = this.at(event).x;
+    this.frame.setPointerCapture(event.pointerId);
+  }
+
   move(event) {
     const place = this.at(event);
     this.hover = place.inside || place.module ? place : null;
     this.frame.style.cursor = place.module ? 'pointer' : '';
-    this.dragged = event.buttons ? place.x : null;
+    this.dragged = this.pressed === null ? null : place.x;
     if (this.waiting) return;
     this.waiting = true;
     requestAnimationFrame(() => {
@@ -95,10 +104,12 @@ export class Heatmap {
   }
 
   release(event) {
+    if (event.button) return;
     const place = this.at(event);
     const from = this.pressed;
     this.pressed = this.dragged = null;
-    if (from === null || from === undefined) return;
+    if (from === null) return;
+    this.point();
     if (Math.abs(place.x - from) < DRAG) {
       if (place.inside) this.pick(place.column, place.line);
       else if (place.module) this.turned(place.module);
@@ -172,7 +183,7 @@ export class Heatmap {
     const wide = Math.max(2, this.edges[column + 1] - this.edges[column]);
     box(this.edges[column], 0.5, wide, this.height - 1, '#fff');
     if (line >= 0) box(this.left, line * this.tall, this.width - this.left - 1, this.tall, '#fff');
-    if (this.dragged !== null && this.dragged !== undefined && this.pressed) {
+    if (this.dragged !== null) {
       context.fillStyle = 'rgba(128,128,128,.45)';
       context.fillRect(this.pressed, 0, this.dragged - this.pressed, this.height);
     }
