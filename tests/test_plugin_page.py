@@ -82,6 +82,8 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sick = deep(6, backward=1e-3, signal=1e-3, update=1e-9)
     write(folder / "sick", [record(step, sick) for step in range(30)])
     write(folder / "well", [well(step) for step in range(40)])
+    long = deep(200, backward=0.5, signal=0.5, update=1e-9)
+    write(folder / "deep", [record(step, long) for step in range(10)])
     write(folder / HOSTILE, [record(0, deep(1))])
     write(folder / "single", [jumping(step) for step in range(400)])
     write(folder / "odd", [record(step, ODD) for step in range(3)], b"GRAD\x02 and no more")
@@ -96,7 +98,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(logdir: Path) -> Iterator[str]:
     with serve(logdir) as server:
-        server.until(lambda runs: len(runs) == 11, "plugin/gradients/runs")
+        server.until(lambda runs: len(runs) == 12, "plugin/gradients/runs")
         yield server.address
 
 
@@ -238,6 +240,23 @@ def test_after_an_outage_all_is_asked_for_again(browser: Any, address: str) -> N
     page.expect("section h2", "sick")
     page.expect(".verdict", "critical: vanishing")
     playwright.expect(page.frame.locator("#note")).to_have_text("")
+
+
+def test_the_chosen_row_is_in_sight(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="deep")
+    rows = page.frame.locator(".map").first
+    seen = "map => [map.scrollTop, map.scrollHeight - map.clientHeight]"
+    top = "map => map.getBoundingClientRect().top"
+    rows.evaluate("map => { map.scrollTop = 1e6; window.scrollTo(0, 1e6); }")
+    assert rows.evaluate(top) < 0
+    page.frame.locator("#findings button").first.evaluate("button => button.click()")
+    page.expect(".said", "0, step 0")
+    assert rows.evaluate(top) >= 0 and rows.evaluate(seen)[0] == 0
+    page = Page(browser, address, run="deep", row="399")
+    rows = page.frame.locator(".map").first
+    rows.press("ArrowDown")
+    at, end = rows.evaluate(seen)
+    assert 0 < end - 10 < at
 
 
 def test_names_are_text(browser: Any, address: str) -> None:

@@ -140,6 +140,16 @@ export class Heatmap {
     event.preventDefault();
     this.pick(Math.max(0, Math.min(matrix.first.length - 1, column + move[0])),
         Math.max(0, Math.min(rows.length - 1, Math.max(line, 0) + move[1])));
+    this.reveal();
+  }
+
+  // Scrolls to the chosen row.
+  reveal() {
+    const {line} = this.chosen();
+    const {frame, tall} = this;
+    const [top, bottom] = [line * tall, (line + 1) * tall + AXIS];
+    if (line >= 0) frame.scrollTop = Math.max(bottom - frame.clientHeight, Math.min(top, frame.scrollTop));
+    frame.scrollIntoView({block: 'nearest'});
   }
 
   chosen() {

@@ -126,7 +126,7 @@ function choices(select, names, chosen) {
 function change(changes, then = refresh) {
   Object.assign(state, changes);
   save(state);
-  then();
+  return then();
 }
 
 const asks_relative = () => state.relative && !MEASURES[state.statistic].fraction;
@@ -207,12 +207,13 @@ function turned(module) {
 }
 
 // To the place and the first step of a finding; a zoom that does not show it ends.
-function go(run, finding) {
+async function go(run, finding) {
   const {matrix: {rows}} = panels.find((shown) => shown.run === run);
   const row = rows.find((name) => finding.where !== null && finding.isAt(name)) ?? state.row;
   const [step] = finding.steps;
   const hidden = state.first !== null && (step < state.first || step > state.last);
-  change({row, step, filter: '', ...(hidden ? {first: null, last: null} : {})}, hidden ? refresh : draw);
+  await change({row, step, filter: '', ...(hidden ? {first: null, last: null} : {})}, hidden ? refresh : draw);
+  for (const {heatmap} of panels) heatmap.reveal();
 }
 
 function draw() {
