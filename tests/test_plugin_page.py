@@ -38,6 +38,7 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 HOSTILE = "<img src=x onerror=alert(1)>"
+LONG = deep(200, backward=0.5, signal=0.5, update=1e-9)
 RUNS = [  # names of folders
     "\u202eright to left",
     "/".join(["long" * 60] * 10),
@@ -82,8 +83,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sick = deep(6, backward=1e-3, signal=1e-3, update=1e-9)
     write(folder / "sick", [record(step, sick) for step in range(30)])
     write(folder / "well", [well(step) for step in range(40)])
-    long = deep(200, backward=0.5, signal=0.5, update=1e-9)
-    write(folder / "deep", [record(step, long) for step in range(10)])
+    write(folder / "deep", [record(step, LONG) for step in range(10)])
     write(folder / HOSTILE, [record(0, deep(1))])
     write(folder / "single", [jumping(step) for step in range(400)])
     write(folder / "odd", [record(step, ODD) for step in range(3)], b"GRAD\x02 and no more")
@@ -257,6 +257,27 @@ def test_the_chosen_row_is_in_sight(browser: Any, address: str) -> None:
     rows.press("ArrowDown")
     at, end = rows.evaluate(seen)
     assert 0 < end - 10 < at
+
+
+def test_focus_and_selected_text_stay_while_a_run_grows(
+    browser: Any, address: str, logdir: Path
+) -> None:
+    page = Page(browser, address, run="deep")
+    page.expect("#findings", "(steps 0 to 9)")
+    page.frame.locator("#findings button").first.evaluate(
+        """button => {
+            button.focus();
+            window.option = document.querySelector('#run option');
+            getSelection().selectAllChildren(document.querySelector('#findings p span'));
+        }"""
+    )
+    selected = page.frame.locator("html").evaluate("() => getSelection().toString()")
+    write(logdir / "deep", [record(step, LONG) for step in range(10, 20)])
+    page.expect("#findings", "(steps 0 to 19)")
+    kept = "() => [document.activeElement.tagName, getSelection().toString(), option.isConnected]"
+    assert page.frame.locator("html").evaluate(kept) == ["BUTTON", selected, True]
+    assert selected
+    assert not page.faults
 
 
 def test_names_are_text(browser: Any, address: str) -> None:

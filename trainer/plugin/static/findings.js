@@ -1,6 +1,7 @@
 // What is wrong, in words: the verdict of a run and the list of its findings.
 
 import {apart} from './measures.js';
+import {renew} from './renew.js';
 
 const SIGNS = {critical: '✕', warning: '▲', info: 'i', ok: '✓'};
 const ORDER = ['critical', 'warning', 'info'];
@@ -35,12 +36,13 @@ export function verdict(parent, tree, findings) {
   const worst = findings.find((finding) => !finding.resolved);
   const level = worst ? worst.level : tree.pending || !tree.has_fallen ? 'info' : 'ok';
   parent.className = `verdict ${level}`;
-  const head = document.createElement('strong');
+  const [made, head] = ['div', 'strong'].map((tag) => document.createElement(tag));
   head.textContent = worst ? PLAIN[worst.verdict] ?? worst.verdict : tree.pending ? 'looking for what is wrong …' :
     !tree.records ? 'no step was looked at' : tree.has_fallen ? 'nothing is wrong' :
     findings.length ? 'what was found is over, but the loss has not fallen' : 'nothing was found, but the loss has not fallen';
   const words = worst ? ` – ${worst.headline}: ${worst.cause}` : tree.pending ? '' : ` (${tree.records} steps looked at)`;
-  parent.replaceChildren(sign(level), ' ', head, words);
+  made.append(sign(level), ' ', head, words);
+  renew(parent, made);
 }
 
 // `more`: how many there are that are over and not listed.
@@ -51,7 +53,7 @@ export function list(parent, findings, more, go) {
     const button = document.createElement('button');
     button.type = 'button';
     button.append(sign(finding.level, String(number + 1)), finding.headline);
-    button.addEventListener('click', () => go(finding));
+    button.onclick = () => go(finding);
     item.append(button, paragraph('why', finding.cause), paragraph('do', finding.remedy));
     if (finding.overrides) item.append(paragraph('try', finding.overrides, 'code'));
     const seen = Object.entries(finding.evidence).map(([name, value]) =>

@@ -8,6 +8,7 @@ import {histogram} from './histogram.js';
 import {legend} from './marks.js';
 import {MEASURES, apart, meaning, scaleOf} from './measures.js';
 import {profile} from './profile.js';
+import {renew} from './renew.js';
 import {spread} from './spread.js';
 import {load, save} from './state.js';
 
@@ -119,7 +120,9 @@ async function look() {
 }
 
 function choices(select, names, chosen) {
-  select.replaceChildren(...names.map((name) => new Option(name || 'nothing', name)));
+  const made = document.createElement('select');
+  made.append(...names.map((name) => new Option(name || 'nothing', name)));
+  renew(select, made);
   select.value = chosen;
 }
 
@@ -180,15 +183,16 @@ function arrange(answers) {
     panels[number].title.textContent = answer.run;
     verdict(panels[number].verdict, answer.tree, findings);
   });
-  const lists = panels.map(({run, findings, tree}) => {
+  const made = document.createElement('div');
+  made.append(...panels.map(({run, findings, tree}) => {
     const [part, title, items] = ['section', 'h3', 'ol'].map((tag) => document.createElement(tag));
     title.textContent = run;
     if (findings.length) list(items, findings, tree.more, (finding) => go(run, finding));
     else items.textContent = 'nothing';
     part.append(...(panels.length > 1 ? [title] : []), items);
     return part;
-  });
-  find('findings').replaceChildren(...lists);
+  }));
+  renew(find('findings'), made);
 }
 
 function panel() {
