@@ -162,6 +162,16 @@ def test_a_loss_that_has_not_fallen_is_said_as_in_the_report(browser: Any, addre
     assert not page.faults
 
 
+def test_the_run_that_was_written_last_is_shown_first(browser: Any, address: str) -> None:
+    page = Page(browser, address)
+    runs = Server(address).get("plugin/gradients/runs")
+    latest = max(runs, key=lambda run: run["version"])["run"]
+    page.expect("section h2", latest)
+    playwright.expect(page.frame.locator("#run")).to_have_attribute("title", latest)
+    assert latest != runs[0]["run"]
+    assert not page.faults
+
+
 def test_two_runs_and_the_address(browser: Any, address: str) -> None:
     page = Page(browser, address, run="sick")
     page.frame.locator("#other").select_option("well")

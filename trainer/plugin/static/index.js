@@ -109,7 +109,8 @@ async function look() {
     listed = runs;
     if (!changed && !failed) return;
     const names = runs.map(({run}) => run);
-    state.run ||= names[0] ?? '';
+    const latest = Math.max(...runs.map(({version}) => version));
+    state.run ||= runs.find(({version}) => version === latest)?.run ?? '';
     choices(find('run'), [...new Set([...names, state.run])], state.run);
     choices(find('other'), [...new Set(['', ...names, state.other])], state.other);
     await refresh();
@@ -222,6 +223,7 @@ async function go(run, finding) {
 
 function draw() {
   for (const id of ['run', 'other', 'statistic', 'axis', 'filter', 'fold']) find(id).value = state[id];
+  for (const id of ['run', 'other']) find(id).title = state[id]; // it may be longer than its list
   find('relative').checked = asks_relative();
   find('relative').disabled = Boolean(MEASURES[state.statistic].fraction);
   find('whole').hidden = state.first === null;
