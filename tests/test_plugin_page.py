@@ -290,6 +290,27 @@ def test_focus_and_selected_text_stay_while_a_run_grows(
     assert not page.faults
 
 
+def test_keys_mean_what_they_do_elsewhere(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="well", first=10, last=30)
+    rows = page.frame.locator(".map").first
+    rows.press("Control+p")
+    rows.press("Alt+ArrowLeft")
+    page.frame.locator("#filter").press("p")
+    page.frame.locator("#filter").press("Escape")
+    page.frame.locator("#axis").press("Escape")
+    page.expect("#meaning", "steps of training")
+    assert "beside" not in page.page.url and "step" not in page.page.url
+    playwright.expect(page.frame.locator("#whole")).to_be_visible()
+    rows.click()
+    page.page.keyboard.press("Space")
+    page.expect("#play", "stop")
+    page.page.keyboard.press("Space")
+    page.expect("#play", "play")
+    rows.press("p")
+    assert "beside" in page.page.url
+    assert not page.faults
+
+
 def test_names_are_text(browser: Any, address: str) -> None:
     page = Page(browser, address, run=HOSTILE, row=HOSTILE)
     page.expect("section h2", HOSTILE)

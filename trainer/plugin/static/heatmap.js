@@ -130,7 +130,7 @@ export class Heatmap {
 
   key(event) {
     const move = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
-    if (this.empty()) return;
+    if (this.empty() || event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
     const {matrix, rows} = this.view;
     const {column, line} = this.chosen();
     const row = matrix.rows[rows[Math.max(line, 0)]];

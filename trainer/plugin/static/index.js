@@ -85,9 +85,11 @@ export async function render() {
     download(await picture(seen, find('legend'), {page, text}), 'gradients.png');
   });
   document.addEventListener('keydown', (event) => {
-    if (event.key === 'Escape') change(WHOLE);
-    if (event.key === 'p' && event.target.type !== 'search') pin();
-    if (event.key === ' ' && event.target === document.body) { event.preventDefault(); play(); }
+    const {target, key} = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.closest('input, select')) return;
+    if (key === 'Escape') change(WHOLE);
+    if (key === 'p') pin();
+    if (key === ' ' && (target === document.body || target.closest('.map'))) { event.preventDefault(); play(); }
   });
   new ResizeObserver(() => draw()).observe(find('maps'));
   await ready;
