@@ -136,6 +136,24 @@ class Page:
     def expect(self, selector: str, text: str) -> None:
         playwright.expect(self.frame.locator(selector).first).to_contain_text(text, timeout=30_000)
 
+    def note_texts(self) -> None:
+        """Has `texts` take down what is written on any canvas from here on, and where."""
+        self.frame.locator("html").evaluate(
+            """() => {
+                window.texts = [];
+                const write = CanvasRenderingContext2D.prototype.fillText;
+                CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+                    const wide = this.measureText(text).width;
+                    texts.push([text, y, wide, this.canvas.width]);
+                    write.call(this, text, x, y);
+                };
+            }"""
+        )
+
+    def texts(self) -> list[tuple[str, float, float, float]]:
+        """Each with its height, its width and that of its canvas."""
+        return [tuple(one) for one in self.frame.locator("html").evaluate("() => texts")]
+
     def colours(self) -> int:
         """How many colours the first map has."""
         script = """canvas => new Set(new Uint32Array(canvas.getContext('2d').getImageData(
@@ -267,6 +285,10 @@ def test_the_chosen_row_is_in_sight(browser: Any, address: str) -> None:
     rows.press("ArrowDown")
     at, end = rows.evaluate(seen)
     assert 0 < end - 10 < at
+    page.note_texts()
+    rows.press("ArrowUp")
+    page.expect(".said", "399, step 9")
+    assert next(y for text, y, *_ in page.texts() if text == "0") >= 5, "the first name is whole"
 
 
 def test_focus_and_selected_text_stay_while_a_run_grows(
@@ -374,11 +396,15 @@ def test_a_module_is_folded_and_unfolded_by_itself(browser: Any, address: str) -
     page.expect("#profile", "blocks: ")
     assert "turned%3Dblocks" in page.page.url
     tall = (rows.bounding_box()["height"] - 20) / 4
+    page.note_texts()
+    rows.press("ArrowRight")
+    page.expect(".said", "blocks, step 30")
+    assert {"stem", "=2+3.a", "=2+3.b", "blocks +"} <= {text for text, *_ in page.texts()}
     rows.click(position={"x": 20, "y": 1.5 * tall})
     playwright.expect(rows).to_have_attribute("aria-label", re.compile("3 rows"))
     rows.click(position={"x": 20, "y": 2.5 * tall})
     playwright.expect(rows).to_have_attribute("aria-label", re.compile("4 rows"))
-    page.expect("#histogram-title", "Gradient of blocks.0, values at step 20")
+    page.expect("#histogram-title", "Gradient of blocks.0, values at step 30")
     assert not page.faults
 
 
@@ -415,6 +441,8 @@ def test_any_name_of_a_run_or_a_layer_is_text(browser: Any, address: str, place:
     page.frame.locator("#findings button").first.press("Enter")
     page.expect(".said", f"{name}, step 0")
     page.expect("#histogram-title", name)
+    said = page.frame.locator(".said").evaluate("line => [line.scrollWidth, line.clientWidth]")
+    assert said[0] <= said[1], "step and value are seen, however long the name"
     assert page.frame.locator("body script").count() == 0
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.frame.locator("html").evaluate(f"() => {overflow}") == 0, "nothing is pushed aside"

@@ -124,7 +124,7 @@ export class Heatmap {
 
   pick(column, line) {
     const {matrix, rows} = this.view;
-    this.live.textContent = this.words(column, line);
+    this.live.textContent = this.words(column, line).join('');
     this.picked(matrix.rows[rows[line]], matrix.last[column]);
   }
 
@@ -167,13 +167,14 @@ export class Heatmap {
     return matrix.rows.length ? 'no row has this in its name' : 'no step in this zoom: Esc shows all';
   }
 
+  // A cell: the name of its row, which may be cut, and the rest.
   words(column, line) {
     const {matrix, rows, measure} = this.view;
     const place = column * matrix.rows.length + rows[line];
     const [first, last] = [matrix.first[column], matrix.last[column]];
     const [low, high] = [matrix.low[place], matrix.high[place]].map((v) => inWords(v, measure));
     const when = first === last ? `step ${first}` : `steps ${first} to ${last}`;
-    return `${apart(matrix.rows[rows[line]])}, ${when}: ${low === high ? low : `${low} to ${high}`}`;
+    return [apart(matrix.rows[rows[line]]), `, ${when}: ${low === high ? low : `${low} to ${high}`}`];
   }
 
   // The cursor, the chosen layer and the chosen step, on a canvas of their own.
@@ -204,11 +205,16 @@ export class Heatmap {
   tell() {
     const {column, line} = this.chosen();
     const {hover} = this;
-    const words = this.empty() ?? (hover?.module ?
+    const words = [this.empty() ?? (hover?.module ?
       `click to ${this.view.matrix.modules.includes(hover.module) ? 'unfold' : 'fold'} ${apart(hover.module)}` :
       hover ? this.words(hover.column, hover.line) :
       line >= 0 ? this.words(column, line) :
-      'the box is around the chosen step; click a layer at a step; drag to zoom; click a name to fold its module');
-    if (this.said.textContent !== words) this.said.textContent = words;
+      'the box is around the chosen step; click a layer at a step; drag to zoom; click a name to fold its module')].flat();
+    if (this.said.textContent === words.join('')) return;
+    this.said.replaceChildren(...words.map((part) => {
+      const made = document.createElement('span');
+      made.textContent = part;
+      return made;
+    }));
   }
 }

@@ -6,7 +6,8 @@ export const AXIS = 20; // pixels below the map
 export const LEVEL = 8; // pixels of a level of modules, left of the names
 const DEEPEST = 4;
 const LEVELS = {critical: '#e6007e', warning: '#ff9800', info: '#1e88e5'};
-const FONT = '11px Roboto, sans-serif';
+const LETTERS = 11; // pixels from one name to the next, at least
+const FONT = `${LETTERS}px Roboto, sans-serif`;
 
 // Draws a view (see Heatmap.show); where its columns begin and how wide what is left of them is, in
 // pixels, and how many levels of modules are shown there.
@@ -15,7 +16,7 @@ export function paint(canvas, view, {width, tall, ratio, colour}) {
   const context = canvas.getContext('2d');
   context.scale(ratio, ratio);
   context.font = FONT;
-  const named = rows.slice(0, 2000).map((row) => context.measureText(matrix.rows[row].slice(0, 60)).width);
+  const named = rows.slice(0, 2000).map((row) => context.measureText(label(matrix, row).slice(-60)).width);
   const levels = Math.min(DEEPEST, Math.max(0, ...rows.map((row) => matrix.rows[row].split('.').length - 1)));
   const left = levels * LEVEL + Math.min(Math.ceil(Math.max(0, ...named)) + 12, 200, width / 3);
   const edges = places(matrix, view.axis).map((x) => left + x * (width - left - 1));
@@ -84,16 +85,18 @@ function modules({context, tall, levels, colour}, {matrix, rows}) {
   context.globalAlpha = 1;
 }
 
+// The name of a row; that of a folded module says so.
+const label = ({rows, modules}, row) => (modules.includes(rows[row]) ? `${rows[row]} +` : rows[row]);
+
 function names({context, tall, left, levels, colour}, {matrix, rows}) {
-  const every = Math.ceil(11 / tall);
+  const every = Math.ceil(LETTERS / tall);
   context.fillStyle = colour;
   context.textAlign = 'right';
   context.textBaseline = 'middle';
   rows.forEach((row, line) => {
     if (line % every) return;
-    const name = shortened(context, matrix.modules.includes(matrix.rows[row]) ? `${matrix.rows[row]} +` : matrix.rows[row],
-        left - levels * LEVEL - 8);
-    context.fillText(name, left - 6, (line + 0.5) * tall);
+    const name = shortened(context, label(matrix, row), left - levels * LEVEL - 8);
+    context.fillText(name, left - 6, Math.max(LETTERS / 2, (line + 0.5) * tall));
   });
 }
 
