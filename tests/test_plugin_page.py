@@ -377,10 +377,30 @@ def test_folding_and_what_is_exported(browser: Any, address: str, tmp_path: Path
     assert [float(row["smallest"]) for row in rows] == low.T.ravel().tolist()
     assert [float(row["largest"]) for row in rows] == high.T.ravel().tolist()
     assert (low < high).any(), "else nothing was folded"
+    page.note_texts()
     with page.page.expect_download() as picture:
         page.frame.locator("#png").press("Enter")
     content = picture.value.path().read_bytes()
     assert content.startswith(b"\x89PNG") and len(content) > 3000
+    written = [text for text, *_ in page.texts()]
+    assert written[:2] == ["nested", f"i {UNFALLEN} (5 steps looked at)"]
+    assert " ".join(written[2:]) == page.frame.locator("#meaning").inner_text()
+    assert not page.faults
+
+
+def test_a_long_verdict_is_exported_in_lines(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="sick")
+    page.page.set_viewport_size({"width": 700, "height": 900})
+    page.expect(".verdict", "critical: vanishing")
+    said = page.frame.locator(".verdict").inner_text()
+    page.note_texts()
+    with page.page.expect_download():
+        page.frame.locator("#png").press("Enter")
+    texts = page.texts()
+    assert all(wide <= whole for *_, wide, whole in texts)
+    lines = [text for text, *_ in texts[1:]]
+    assert " ".join(lines) == f"{said} {page.frame.locator('#meaning').inner_text()}"
+    assert said not in lines, "it has more than one"
     assert not page.faults
 
 

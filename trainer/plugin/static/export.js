@@ -19,29 +19,52 @@ export function csv(panels) {
 const quoted = (text) => `"${text.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
 const number = (value) => (value === -1 ? '' : String(value)); // nothing was observed
 
-// The maps of all panels under each other, each with its run and verdict, and the legend:
-// [{run, verdict, canvas}].
-export function picture(panels, legend, colours) {
+// The maps of all panels under each other, each with its run and verdict, and the legend with what
+// it means: [{run, verdict, canvas}].
+export function picture(panels, legend, meaning, colours) {
   const ratio = window.devicePixelRatio || 1;
-  const head = 44 * ratio;
+  const [edge, line] = [8 * ratio, 17 * ratio];
+  const [bold, plain] = [`bold ${13 * ratio}px Roboto, sans-serif`, `${12 * ratio}px Roboto, sans-serif`];
   const canvas = document.createElement('canvas');
-  canvas.width = Math.max(legend.width, ...panels.map((panel) => panel.canvas.width)) + 16 * ratio;
-  canvas.height = legend.height + panels.reduce((sum, panel) => sum + panel.canvas.height + head, 0) + 8 * ratio;
   const context = canvas.getContext('2d');
+  const width = Math.max(legend.width, ...panels.map((panel) => panel.canvas.width));
+  const parts = panels.flatMap(({run, verdict, canvas: map}) => [
+    ...wrapped(context, bold, run, width, 1), ...wrapped(context, plain, verdict, width, 3), map]);
+  parts.push(legend, ...wrapped(context, plain, meaning, width, 3));
+  canvas.width = width + 2 * edge;
+  canvas.height = 2 * edge + parts.reduce((sum, part) => sum + (part.text ? line : part.height), 0);
   context.fillStyle = colours.page;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.fillStyle = colours.text;
-  let y = 0;
-  for (const panel of panels) {
-    context.font = `bold ${13 * ratio}px Roboto, sans-serif`;
-    context.fillText(panel.run.slice(0, 300), 8 * ratio, y + 17 * ratio);
-    context.font = `${12 * ratio}px Roboto, sans-serif`;
-    context.fillText(panel.verdict.slice(0, 300), 8 * ratio, y + 35 * ratio);
-    context.drawImage(panel.canvas, 8 * ratio, y + head);
-    y += panel.canvas.height + head;
+  context.textBaseline = 'top';
+  let y = edge;
+  for (const part of parts) {
+    if (part.text) {
+      context.font = part.font;
+      context.fillText(part.text, edge, y);
+    } else context.drawImage(part, edge, y);
+    y += part.text ? line : part.height;
   }
-  context.drawImage(legend, 8 * ratio, y);
   return new Promise((resolve) => canvas.toBlob(resolve, 'image/png'));
+}
+
+// A text in lines of this width, at most so many: [{text, font}].
+function wrapped(context, font, text, width, most) {
+  context.font = font;
+  const lines = [];
+  let rest = text.slice(0, 1000);
+  while (rest && lines.length < most) {
+    const mark = lines.length === most - 1 ? '…' : '';
+    let end = rest.length;
+    if (context.measureText(rest).width > width) {
+      while (end > 1 && context.measureText(rest.slice(0, end) + mark).width > width) end--;
+      const space = rest.lastIndexOf(' ', end);
+      if (space > 0) end = space; // else it is one long name
+    }
+    lines.push({font, text: rest.slice(0, end) + (end < rest.length ? mark : '')});
+    rest = rest.slice(end).trimStart();
+  }
+  return lines;
 }
 
 export function save(blob, name) {

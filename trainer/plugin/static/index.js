@@ -82,7 +82,7 @@ export async function render() {
     const [page, text] = ['--page', '--text'].map((name) => style.getPropertyValue(name));
     const seen = panels.map(({run, verdict: said, heatmap}) =>
       ({run, verdict: said.textContent, canvas: heatmap.map}));
-    download(await picture(seen, find('legend'), {page, text}), 'gradients.png');
+    download(await picture(seen, find('legend'), find('meaning').textContent, {page, text}), 'gradients.png');
   });
   document.addEventListener('keydown', (event) => {
     const {target, key} = event;
