@@ -89,14 +89,16 @@ function modules({context, tall, levels, colour}, {matrix, rows}) {
 const label = ({rows, modules}, row) => (modules.includes(rows[row]) ? `${rows[row]} +` : rows[row]);
 
 function names({context, tall, left, levels, colour}, {matrix, rows}) {
-  const every = Math.ceil(LETTERS / tall);
+  let free = 0;
   context.fillStyle = colour;
   context.textAlign = 'right';
   context.textBaseline = 'middle';
   rows.forEach((row, line) => {
-    if (line % every) return;
+    const y = Math.max(LETTERS / 2, (line + 0.5) * tall);
+    if (y - LETTERS / 2 < free) return;
+    free = y + LETTERS / 2;
     const name = shortened(context, label(matrix, row), left - levels * LEVEL - 8);
-    context.fillText(name, left - 6, Math.max(LETTERS / 2, (line + 0.5) * tall));
+    context.fillText(name, left - 6, y);
   });
 }
 
