@@ -89,17 +89,6 @@ class TestEnd:
         assert "although weights have moved by 0.4 of their size" in moved
         assert end(made(2e-3, changes=0.01)) is end(made(2e-3), 0.9) is None
 
-    def test_a_loss_that_ends_far_above_that_at_the_start(self) -> None:
-        def made(at_end: float, first: float = 1.0) -> Made:
-            return lambda step: record(
-                step, deep(3), loss=at_end if step == 200 else first * wavers(step)
-            )
-
-        found = end(made(40.0))
-        assert found is not None and found.startswith("diverging, learning rate: ")
-        assert "with 38.5 times the loss that it began with" in found
-        assert end(made(20.0)) is end(made(40.0), 1.0) is end(made(40.0, first=-1.0)) is None
-
     def test_one_of_several_branches(self) -> None:
         def made(share: float) -> Made:
             rows = deep(4, update=0.01)
@@ -148,15 +137,20 @@ class TestOnTheWay:
         assert found(0.9, 0.8) is found(0.99, 0.4) is found(0.99, 0.8, before=0.9) is None
 
     def test_weights_that_a_decay_takes_back(self) -> None:
-        def found(left: float, loss: float, lowest: float = 0.2) -> Finding | None:
+        def found(
+            left: float, loss: float, lowest: float = 0.2, output: float = 0.05
+        ) -> Finding | None:
             made = []
             for step in STEPS:
                 late = step >= 100
                 size = loss if late else 1.0 if step < 12 else lowest
-                one = record(step, deep(3), loss=size)
+                rows = deep(3)
+                rows[-1] = replace(rows[-1], rms=output if late else 1.0)
+                one = record(step, rows, loss=size)
                 one.parameter_rms[:] *= left if late else 1.0
                 made.append(one)
-            return diagnosed(made).get("signal_collapse")
+            found = diagnosed(made).get("signal_collapse")
+            return found if found is not None and "what was learnt" in found.cause else None
 
         alarm = found(0.3, 1.0)
         assert alarm is not None and alarm.alarm
@@ -164,6 +158,7 @@ class TestOnTheWay:
             "decay: what was learnt is gone: the weights have shrunk to 0.3"
         )
         assert found(0.8, 1.0) is found(0.3, 0.5) is found(0.3, 1.0, lowest=0.6) is None
+        assert found(0.3, 1.0, output=0.5) is None  # a decay on purpose, beside noise
 
     def test_activations_that_have_become_flat(self) -> None:
         """What small updates did, in a network that began well, may be what was asked for."""
@@ -187,21 +182,25 @@ class TestCauses:
     """Of what is found late."""
 
     def test_a_network_that_was_well_has_no_start_values_to_blame(self) -> None:
-        def found(lowest: float, signal: float = 1.0) -> Finding:
+        def found(lowest: float, signal: float = 1.0, grown: float = 2.0) -> Finding:
             made = []
             for step in STEPS:
                 late = step >= 100
                 keys = {"signal": 1e-3, "backward": 1e-3} if late else {"signal": signal}
                 rows = deep(3, activation="Tanh", update=0.01, **keys)
-                size = 1.0 if late or step < 12 else lowest
-                made.append(record(step, rows, loss=size))
+                one = record(step, rows, loss=1.0 if late or step < 12 else lowest)
+                one.parameter_rms[:] *= grown if late else 1.0
+                made.append(one)
             return diagnosed(made)["vanishing"]
 
         late = found(0.2)
         assert late.cause.startswith("learning rate: the loss had come down to 0.2 before; ")
         assert late.remedy.startswith("lower the learning rate")
+        # The weights are what they were: a factor, say, has become small.
+        other = found(0.2, grown=1.0)
+        assert other.cause.startswith("relapse: the loss had come down to 0.2 before; ")
         for near in (found(0.9), found(0.2, signal=1e-2)):
-            assert not near.cause.startswith("learning rate: ")
+            assert near.cause.startswith(("activation: ", "initialisation: "))
 
     @pytest.mark.parametrize(("times", "category"), [(10.0, "data"), (3.0, "learning rate")])
     def test_units_that_die_behind_other_inputs(self, times: float, category: str) -> None:
@@ -228,13 +227,19 @@ class TestCauses:
         assert "epsilon" not in grown.remedy and "normalise or bound it" in grown.remedy
         assert broken(3.0).cause.startswith("operation: ")
 
-    @pytest.mark.parametrize("rate", [1.0, 100.0])
-    def test_a_loss_that_breaks_at_a_rate_that_was_raised(self, rate: float) -> None:
-        made = [record(step, deep(2), loss=wavers(step)) for step in STEPS]
+    @pytest.mark.parametrize(("rate", "later"), [(1.0, 2.0), (100.0, 2.0), (100.0, 0.2)])
+    def test_a_loss_that_breaks_at_a_rate_that_was_raised(self, rate: float, later: float) -> None:
+        """Not where it has fallen at that rate, as after a warm-up."""
+        made = [
+            record(step, deep(2), loss=wavers(step) * (later if step > 50 else 1.0),
+                   learning_rate=0.1 * (rate if step > 50 else 1.0))
+            for step in STEPS
+        ]  # fmt: skip
         made.append(record(201, deep(2), loss=UNDEFINED, learning_rate=0.1 * rate))
         cause = diagnosed(made)["non_finite"].cause
-        assert ("since the rate was raised to 100 times what it was" in cause) is (rate > 1)
-        assert cause.startswith("learning rate: " if rate > 1 else "loss: ")
+        raised = rate > 1 and later > 1
+        assert ("since the rate was raised to 100 times what it was" in cause) is raised
+        assert cause.startswith("learning rate: " if raised else "loss: ")
 
     @pytest.mark.parametrize("kind", ["ReLU", "GELU", "Tanh"])
     def test_an_activation_is_not_proposed_to_those_that_have_it(self, kind: str) -> None:
@@ -302,3 +307,59 @@ def test_layers_that_are_all_dead_though_one_far_back_gives_them_something() -> 
     ]  # fmt: skip
     alarm = diagnosed(record(step, rows, loss=wavers(step)) for step in STEPS)["dead_units"]
     assert alarm.where == "2" and "all units of 2 are zero for every sample" in alarm.cause
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_side_branch_whose_only_rectifier_is_shut(learns: bool) -> None:
+    """The layers before it get their gradient by another way."""
+    gradient = 1.0 if learns else 0.0
+    rows = [
+        linear(gradient=gradient), Layer("Tanh", gradient=gradient),
+        linear(rms=3.0, gradient=0.0), Layer("ReLU", rms=0.0, signal=0.0, gradient=1.0, dead=1.0),
+    ]  # fmt: skip
+    found = diagnosed(record(step, rows, loss=wavers(step)) for step in STEPS)
+    assert ("dead_units" in found) is not learns
+
+
+def test_a_loss_that_is_made_to_be_constant() -> None:
+    """The output changes, whatever the loss says."""
+
+    def made(step: int) -> StepRecord:
+        return record(step, deep(3, forward=1 + step / 400, update=2e-3), loss=1.0)
+
+    assert end(made) is None
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_bounded_state_does_not_overflow(grows: bool) -> None:
+    """A layer that a loop calls step by step is where it broke, but not for its growth."""
+    torch.manual_seed(0)
+
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.step, self.last = nn.Linear(6, 6), nn.Linear(6, 1)
+            nn.init.eye_(self.step.weight)
+            self.step.weight.data *= 3.0 if grows else 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            state = torch.zeros(len(x), 6)
+            for given in x.unbind(1):
+                state = self.step(state + given / given.abs().sum(-1, keepdim=True))
+                state = state if grows else state.tanh()
+            return self.last(state)
+
+    model, found = Loop(), list[Finding]()
+    with Monitor(model, found=found.append, every_steps=1) as monitor:
+        for step, length in enumerate((12, 12, 12, 12, 100)):
+            x = torch.rand(16, length, 6)
+            if step == 4 and not grows:
+                x[3, 5] = 0.0
+            loss = model(x).square().mean()
+            loss.backward()
+            with monitor.step(step, loss):
+                pass
+            model.zero_grad()
+    [alarm] = [each for each in found if each.verdict == "non_finite"]
+    assert alarm.where == "step"
+    assert alarm.cause.startswith("recurrence: " if grows else "operation: ")

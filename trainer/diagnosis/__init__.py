@@ -124,7 +124,8 @@ class Diagnosis:
         steps = 1 + (history.record.step if step is None else step) - history.first_step
         last = min(history.loss, history.loss if loss is None else loss)
         end = final.End(steps, min(last, history.recent_loss), last)
-        symptom = ending.in_vain(history, end, self.thresholds)
+        with np.errstate(all="ignore"):
+            symptom = ending.in_vain(history, end, self.thresholds)
         if symptom is None:
             return []
         for name, case in [*self._cases.items()]:  # information, which this is worse than

@@ -19,6 +19,8 @@ from trainer.record import is_told, owner
 
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
+TALL = 30.0  # times what a network is given, by its output
+DOUBLE = 2.0  # times the first output
 REPLACED = 1.0  # way of the weights after which others have taken their place
 ROOTS = ("model", "(model)")
 RISEN = 1.1  # times the loss at the start: it went up before it was none
@@ -83,7 +85,7 @@ def _place(
             row = int(np.argmax(bad))
             kind, size = view.kinds[row], float(view.rms[row - 1]) if row else view.input_rms
             # The states of gates have a bound.
-            steps = kind in RECURRENT or view.names[row] == _looping(history)
+            steps = kind in RECURRENT or _grew_in_a_loop(history, view, row)
             if steps and kind not in GATED:
                 return (
                     view.names[row],
@@ -143,7 +145,9 @@ def _unless_thrown(
     record, thrown = history.record, history.largest_update
     if history.before is None or blame == "dtype":
         return blame, words
-    if history.rates.raised_for and blame in ("loss", "operation"):
+    rates, losses = history.rates, history.losses
+    rose = bool(losses) and losses[-1] >= rates.loss_before
+    if rates.raised_for and rose and blame in ("loss", "operation"):
         times = record.learning_rate / history.rates.first
         return (
             "learning rate",
@@ -199,10 +203,14 @@ def _blew_up(history: History, thresholds: Thresholds) -> bool:
     return first is not None and bool(first.forward_ratio >= thresholds.blown_up_forward)
 
 
-def _looping(history: History) -> str | None:
-    """The layer that is called step by step, now or at first; None without."""
-    views = history.view, history.first_view
-    return next((v.order.looping for v in views if v is not None and v.order.looping), None)
+def _grew_in_a_loop(history: History, view: View, row: int) -> bool:
+    """Whether a layer that is called step by step gave far more than the network was given at the
+    look before, or more than at first."""
+    first, name, before = history.first_view, view.names[row], history.marks[-2:-1]
+    if first is None or name not in (view.order.looping, first.order.looping) or not before:
+        return False
+    grown = before[0].size >= TALL or before[0].output >= DOUBLE * history.marks[0].output
+    return bool(grown)
 
 
 def _why_large(history: History, thresholds: Thresholds, otherwise: str = "operation") -> str:

@@ -27,6 +27,7 @@ TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
 DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
 LEARNT = 0.5  # of the first losses
+OTHERS = 1.5  # times the weights with which the loss was low
 WELL = 0.02  # of the output depends on the sample, and of the gradient gets to the first layers
 HALF_DROPPED = 0.45  # nearly, since the share of some values is not that of all
 LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take nearly half and more
@@ -74,7 +75,10 @@ def behind(
         if category == "learning rate":
             return None
         words = f"the loss had come down to {history.lowest_loss:.3g} before"
-        return Behind("learning rate", words, remedies.remedy(verdict, "learning rate"), False)
+        size, thrown = history.size_over_lowest, history.largest_update >= THROWN
+        if thrown or history.rates.raised_for or not 1 / OTHERS <= size <= OTHERS:
+            return Behind("learning rate", words, remedies.remedy(verdict, "learning rate"), False)
+        return Behind("relapse", words, remedies.REMEDIES["relapse"], False)
     inputs = of_inputs(first, verdict, history.view)
     mark = history.marks[0] if verdict in TOO_LARGE else history.mark
     # An absolute error's gradient does not grow with it.

@@ -11,7 +11,7 @@ from trainer.record import StepRecord
 LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
 NEAR = (0.9, 1.2)  # the same, of one that has been made less sharp
 EVEN = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
-SOFT = (0.8, 1.1)  # likewise, of one that a softmax has, for start values
+SOFT = (0.85, 1.05)  # likewise, of one that a softmax has, for start values
 SHARES = {"Softmax", "Sigmoid"}
 
 

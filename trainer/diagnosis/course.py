@@ -201,6 +201,8 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     if doubled is not None and not standstill.falls(history):
         category = "last activation"
         words = f"nothing is learnt but to guess: a {doubled} comes before a loss that has its own"
+        if doubled == "softmax":  # that nobody has seen
+            words += ", or the gradient is as small as if one did"
     elif beyond is not None:
         category, words = "data", f"{beyond}, and the loss is still that at the start"
     elif large is not None and vain and standstill.guesses(history):

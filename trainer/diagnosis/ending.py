@@ -20,11 +20,12 @@ BEGAN = 0.9  # of the first losses: a sum in which another one falls is no guess
 EVER = 0.85  # of it: a network that was better may be a critic, whose opponent has learnt since
 LOST = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
-ROSE = 30.0  # times the first losses
 FAINT = 0.1  # of the output
 MINUTE = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
 SAME = 1e-3  # of a loss
+STEADY = 1.5  # times, of an output
+GROWN = 3.0  # likewise, of what of it depends on the sample
 MOST_LOOKS = 3  # of the latest five
 
 
@@ -49,8 +50,6 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
         if early and found.verdict in ("stalled", "starved_update"):
             return None
-    elif end.last >= ROSE * max(history.first_losses) > 0 < min(history.first_losses):
-        found = final.diverged(history, end)
     elif _guesses_again(history, end):
         found = final.lost(history, first, end)
     elif end.steps < 3 * PATIENCE_STEPS:
@@ -115,10 +114,18 @@ def _was_never_heard(history: History, end: End) -> bool:
         each.output * each.signal <= MINUTE * target.distance(each)
         for each in (history.marks[0], mark)
     )
-    return end.loss >= LASTS * began > 0 and all(minute) and target.is_squared(history)
+    if not (end.loss >= LASTS * began > 0 and all(minute) and target.is_squared(history)):
+        return False
+    # Beside noise little is all there is; of what has grown more may come.
+    first = history.marks[0]
+    return mark.output * mark.signal <= GROWN * first.output * first.signal
 
 
 def _stands_still(history: History, end: End) -> bool:
-    """Whether all losses are the same to a thousandth, and above zero."""
+    """Whether all losses are the same to a thousandth, above zero, and so is the output: beside a
+    loss that is made to be constant it learns."""
+    first, now = history.marks[0].output, history.mark.output
+    if not max(first, now) <= STEADY * min(first, now):
+        return False
     losses = [end.last, history.lowest_loss, *history.first_losses, *history.losses]
     return max(losses) <= (1 + SAME) * min(losses) and min(losses) > 0

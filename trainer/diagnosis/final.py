@@ -71,15 +71,6 @@ def blown_up(history: History, first: View, end: End, nats: float) -> Symptom:
     )  # fmt: skip
 
 
-def diverged(history: History, end: End) -> Symptom:
-    times = end.last / max(history.first_losses)
-    return Symptom(
-        "diverging", "warning", None, "learning rate",
-        f"the run ended after {end.steps} steps with {times:.3g} times the loss that it began with",
-        {"loss_over_start": times},
-    )  # fmt: skip
-
-
 def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
     found = blame.attenuation(first, history.record, first)
     return Symptom(

@@ -209,11 +209,16 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
 
 
 def has_faded_away(history: History) -> bool:
-    """Whether most of the weights with which the loss was low are gone, and so is what they had
-    learnt: it is back where it began."""
-    began = median(history.first_losses or [math.nan])
+    """Whether most of the weights with which the loss was low are gone, and with them nine tenths
+    of the output and what had been learnt: the loss is back where it began."""
+    began, marks = median(history.first_losses or [math.nan]), history.marks
     back = min(history.losses[-2:], default=0.0) >= standstill.STANDING * began
-    return back and 0 < history.lowest_loss <= LEFT * began and history.size_over_lowest <= HALF
+    if not (back and history.recent_loss >= HALF * began and len(marks) > 1):
+        return False
+    learnt = 0 < min(mark.loss for mark in marks) <= HALF * began
+    small = marks[-1].output <= max(mark.output for mark in marks) / 10
+    lowest = 0 < history.lowest_loss <= LEFT * began
+    return learnt and small and lowest and history.size_over_lowest <= HALF
 
 
 def shrinks(history: History, first: View, view: View) -> bool:

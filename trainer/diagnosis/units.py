@@ -64,17 +64,20 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _mostly_dead(history: History, view: View) -> Symptom | None:
-    """A rectifier that let much through at first, and hardly anything any more since the loss was a
-    third of what it is: as of a batch, or a few updates, that were too much."""
+    """A rectifier before others that let much through at first, and hardly anything any more since
+    the loss was a third of what it is, half of the first: as of a few updates that were too much.
+    """
     first, began = history.first_view, median(history.first_losses or [math.nan])
     if first is None or first.names != view.names or history.steps < PATIENCE_STEPS:
         return None
     lowest = history.lowest_loss
-    if not (0 < lowest <= HALF * began and history.loss >= WORSE * lowest):
+    back = min(history.loss, history.recent_loss) >= max(HALF * began, WORSE * lowest)
+    if not (0 < lowest <= HALF * began and back):
         return None
     zeros, before = (each.table.zero_fraction[each.order.rows] for each in (view, first))
     for row in view.order.rectifiers.tolist():
-        if zeros[row] >= SILENT and before[row] <= ANSWERED:
+        last = row == len(zeros) - 1
+        if zeros[row] >= SILENT and before[row] <= ANSWERED and not last:
             return Symptom(
                 "dead_units", "warning", view.names[row], "learning rate",
                 f"{zeros[row]:.1%} of what {view.names[row]} gives is zero, {before[row]:.0%} at "

@@ -196,15 +196,14 @@ class View:
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""
         lost, rectifiers = self.gradient_lost, self.order.rectifiers
-        shut = rectifiers[self.dead[rectifiers] == 1.0].tolist()
-        for row in shut:
-            if row > 0 and not self.rms[row - 1] > 0:
+        none, shut = lost | np.isnan(self.gradient_rms), self.dead[rectifiers] == 1.0
+        for row in rectifiers[shut].tolist():
+            # Where all are, what comes to the first may come from further back.
+            given = self.rms[:row] if shut.all() else self.rms[max(row - 1, 0) : row]
+            if row > 0 and not (given > 0).any():
                 continue
-            none = lost[:row] | np.isnan(self.gradient_rms[:row])
-            if none.all() and (row == 0 or lost[:row].any()):
+            if none[:row].all() and (row == 0 or lost[:row].any()):
                 return int(row)
-        if shut and len(shut) == len(rectifiers) and (self.rms[: shut[0]] * lost[: shut[0]]).any():
-            return int(shut[0])
         # Functions that no module tells of: a gradient arrives at a layer, none at the one before.
         # In a layer that is called step by step it may be a gate that is shut.
         barrier = self.barrier
