@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -64,6 +65,18 @@ class TestEnd:
         assert found is not None and found.startswith("signal_collapse, initialisation: ")
         assert "what of the output depends on the sample had an RMS of 0.02 at first" in found
         assert end(made(0.2)) is end(made(0.03, falls=0.7)) is None
+
+    def test_weights_that_begin_at_zero_warn_nobody(self) -> None:
+        """Of which nothing is a share."""
+
+        def made(step: int) -> StepRecord:
+            one = record(step, deep(4, signal=0.03 ** (1 / 4), update=0.01), loss=wavers(step))
+            one.parameter_rms[:] *= step > 0
+            return one
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert (end(made) or "").startswith("signal_collapse, ")
 
     def test_an_output_that_is_minute_beside_its_errors(self) -> None:
         def made(output: float, later: float | None = None, power: float = 2) -> Made:

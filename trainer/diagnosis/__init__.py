@@ -126,14 +126,14 @@ class Diagnosis:
         end = final.End(steps, min(last, history.recent_loss), last)
         with np.errstate(all="ignore"):
             symptom = ending.in_vain(history, end, self.thresholds)
-        if symptom is None:
-            return []
-        for name, case in [*self._cases.items()]:  # information, which this is worse than
-            if case.finding is not None and case.finding.verdict == symptom.verdict:
-                self._raised.remove(name)
-                del self._cases[name]
-        self._cases[symptom.verdict] = Case(history.first_step)  # it is about the whole run
-        return self._judge(symptom.verdict, replace(symptom, sightings=1))
+            if symptom is None:
+                return []
+            for name, case in [*self._cases.items()]:  # information, which this is worse than
+                if case.finding is not None and case.finding.verdict == symptom.verdict:
+                    self._raised.remove(name)
+                    del self._cases[name]
+            self._cases[symptom.verdict] = Case(history.first_step)  # it is about the whole run
+            return self._judge(symptom.verdict, replace(symptom, sightings=1))
 
     def forget(self) -> list[Finding]:
         """Those that have ended, which are then remembered no more: they have no bound."""
