@@ -40,11 +40,12 @@ class TestEnd:
     """Of a run that has learnt nothing, or nothing that is left."""
 
     def test_a_classifier_that_guesses_again(self) -> None:
-        def made(left: float, better: float = 0.2, guess: bool = True) -> Made:
+        def made(signal: float, better: float = 0.2, guess: bool = True, left: float = 1.0) -> Made:
             def at(step: int) -> StepRecord:
                 late, middle = step > 100, 10 < step <= 100
-                rows = deep(3, signal=left ** (1 / 3) if late else 1.0, update=0.01)
+                rows = deep(3, signal=signal ** (1 / 3) if late else 1.0, update=0.01)
                 one = record(step, rows, loss=better if middle else 1.0)
+                one.parameter_rms[:] *= left if late else 1.0
                 return one if middle or not guess else guessing(one)
 
             return at
@@ -52,6 +53,9 @@ class TestEnd:
         found = end(made(0.1))
         assert found is not None and found.startswith("vanishing, relapse: what was learnt is gone")
         assert "0.8 of the output depended on the sample at step 0 and 0.08 at step 200" in found
+        shrunk = end(made(0.1, left=0.2))
+        assert shrunk is not None and shrunk.startswith("vanishing, decay: what was learnt is gone")
+        assert shrunk.endswith("since then the weights have shrunk to 0.2 of their size")
         for near in (made(0.5), made(0.1, guess=False), made(0.1, better=0.9)):
             assert "what was learnt is gone" not in (end(near) or "")
 

@@ -16,6 +16,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
+HALF = 0.5  # of the weights with which the loss was lowest
 UNREACHED = 1e-4  # of the gradient of the last layer
 
 
@@ -85,12 +86,15 @@ def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
 
 def lost(history: History, first: View, end: End) -> Symptom:
     mark, most = history.mark, max(history.marks, key=lambda mark: mark.signal)
-    where = blame.attenuation(first, history.record, first).where
+    where, left = blame.attenuation(first, history.record, first).where, history.size_over_lowest
+    shrunk = (
+        f"; since then the weights have shrunk to {left:.1g} of their size" if left <= HALF else ""
+    )
     return Symptom(
-        "vanishing", "warning", where, "relapse",
+        "vanishing", "warning", where, "decay" if shrunk else "relapse",
         f"what was learnt is gone: {most.signal:.1g} of the output depended on the sample at step "
         f"{most.step} and {mark.signal:.1g} at step {mark.step}; the loss was "
-        f"{history.lowest_loss:.3g} and is that of a guess",
+        f"{history.lowest_loss:.3g} and is that of a guess{shrunk}",
         {"output_signal_fraction": mark.signal, "lowest_loss": history.lowest_loss},
     )  # fmt: skip
 
