@@ -12,7 +12,8 @@ from records_by_hand import Layer, deep, linear, record
 from torch import nn
 
 from trainer import Monitor
-from trainer.diagnosis import Diagnosis
+from trainer.diagnosis import Diagnosis, blame
+from trainer.diagnosis.view import view
 from trainer.finding import Finding
 from trainer.record import BINS, StepRecord
 
@@ -159,6 +160,20 @@ def test_gates_are_not_to_blame_for_what_comes_after_them() -> None:
         model, lambda: nn.functional.cross_entropy(after(model(tokens)), tokens[:, 0]), 60
     )
     assert cause.startswith("activation: ")
+
+
+def test_gated_layers_that_follow_each_other() -> None:
+    """They are at fault together, whatever comes before them."""
+
+    def category(count: int, kind: str) -> str:
+        rows = [linear(kind=kind, gradient=0.1 ** (count - k)) for k in range(count)]
+        made = record(0, [linear(gradient=0.1**count), *rows, linear(gradient=1.0)])
+        seen = view(made)
+        assert seen is not None
+        return blame.attenuation(seen, made, seen).category
+
+    assert category(6, "LSTM") == category(6, "GRU") == "memory"
+    assert category(6, "RNN") == "recurrence"
 
 
 def test_updates_that_starve_for_small_weights() -> None:

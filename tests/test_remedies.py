@@ -71,6 +71,7 @@ def test_what_the_configuration_says_already_is_not_proposed() -> None:
     assert proposed("vanishing", "recurrence", *open_gates, name="vanishing_rnn") == {
         "model.layers": 2
     }
+    assert proposed("vanishing", "memory", *open_gates, name="vanishing_rnn") == {"model.layers": 2}
     post = proposed("vanishing", "activation", name="postnorm_transformer")
     assert post == {"model.norm": "pre"}
 

@@ -28,6 +28,7 @@ FLAT = math.log(0.6)  # of a function that no module tells of: above, it may be 
 STEEP = ("Tanh", "Hardtanh")
 FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
 BEYOND = 700.0  # any log gain: of what lets nothing through
+FEW_LAYERS = 2  # recurrent ones
 FAINT_GATES = 0.2  # of what they are given, by the weights of gates, which make half at first
 FAINT = math.log(0.01)  # of weights that no module has: nothing comes through them
 
@@ -86,7 +87,9 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
     row = _place(view, record, sizes)
     recurrent = [i for i, kind in enumerate(view.kinds) if kind in RECURRENT]
     gated = sign < 0 and bool(recurrent) and view.kinds[recurrent[0]] in GATED
-    if recurrent and (row in recurrent or not is_activation.any() and not gated):
+    # Of gates what comes after them may be at fault, unless they are most of the network.
+    theirs = not gated or len(recurrent) > FEW_LAYERS
+    if recurrent and (row in recurrent or not is_activation.any() and theirs):
         category, row = "recurrence", recurrent[0]
         if gated:
             category = "initialisation" if _is_minute(record, view.names[row]) else "memory"

@@ -48,7 +48,8 @@ REMEDIES = {
     "detached": "make output and loss by what has a derivative, and call backward on that loss: no "
     "detach, no_grad, argmax or item, no new tensor on the way",
     "memory": "start with open gates (raise the bias of the forget gate, take large ones from the "
-    "others), shorten the sequence, or let attention or a skip lead back to its start",
+    "others), shorten the sequence, take fewer recurrent layers, or let attention or a skip lead "
+    "back to its start",
     "dropout": "lower the dropout",
     "objective": "look at the sign of the loss, and whether the targets are what it is made for (0 "
     "and 1, or between, of a binary cross-entropy)",
@@ -128,8 +129,11 @@ def _proposals(
         yield {"data.standardize": True}
     if ":" in str(model.get("name", ":")):
         return  # what the keys of the user's own model mean nobody knows
-    if blame == "memory" and model.get("kind") == "lstm":
-        yield {"model.forget_bias": 1.0}
+    if blame == "memory" and model["name"] == "rnn":
+        if model.get("kind") == "lstm":
+            yield {"model.forget_bias": 1.0}
+        if int(model.get("layers") or 1) > FEW_LAYERS:
+            yield {"model.layers": FEW_LAYERS}
     if blame == "recurrence" and model["name"] == "rnn":
         if verdict in ("vanishing", "constant_output", "stalled"):
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
