@@ -16,11 +16,11 @@ from trainer.diagnosis import (
     behind,
     blow_up,
     collapse,
+    conclusion,
     course,
     depth,
     ending,
     exploding,
-    final,
     high_rate,
     mistakes,
     remedies,
@@ -123,7 +123,7 @@ class Diagnosis:
             return []
         steps = 1 + (history.record.step if step is None else step) - history.first_step
         last = min(history.loss, history.loss if loss is None else loss)
-        end = final.End(steps, min(last, history.recent_loss), last)
+        end = conclusion.End(steps, min(last, history.recent_loss), last)
         with np.errstate(all="ignore"):
             symptom = ending.in_vain(history, end, self.thresholds)
             if symptom is None:

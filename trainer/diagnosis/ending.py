@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import median
 
-from trainer.diagnosis import final, overconfidence, standstill, target
+from trainer.diagnosis import conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
-from trainer.diagnosis.final import End
+from trainer.diagnosis.conclusion import End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -30,9 +30,10 @@ MOST_LOOKS = 3  # of the latest five
 
 
 def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | None:
-    """After 150 steps a classifier that guesses as it did at the start, after 100 where signal or
-    gradient were lost; also one that was sure and wrong at first and is worse than a guess, and any
-    network whose output hardly depends on the sample, with a faint gradient at the first layers.
+    """After 150 steps a classifier that guesses as it did at the start, a network whose output
+    never answered and one whose loss and output stand still; after 100 those where signal or
+    gradient were lost, one that was sure and wrong at first and is worse than a guess, and a
+    classifier that guesses again. None of any other.
 
     What is still waited for while a run goes on has not come then: a signal or a gradient that was
     faint half way through, whether or not it is on its way back, or weights that have not come far.
@@ -42,22 +43,22 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         return None
     nats = overconfidence.nats_worse_than_a_guess(history, end.loss)
     if nats is not None:
-        found = final.blown_up(history, first, end, nats)
+        found = conclusion.blown_up(history, first, end, nats)
     elif _is_mute(history, first, end, thresholds):
-        found = final.faint(history, first, end, history.mark)
+        found = conclusion.faint(history, first, end, history.mark)
     elif _guesses(history, end):
-        found = final.why(history, first, end, thresholds)
+        found = conclusion.why(history, first, end, thresholds)
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
         if early and found.verdict in ("stalled", "starved_update"):
             return None
     elif _guesses_again(history, end):
-        found = final.lost(history, first, end)
+        found = conclusion.lost(history, first)
     elif end.steps < 3 * PATIENCE_STEPS:
         return None
     elif _was_never_heard(history, end):
-        found = final.unheard(history, first, end)
+        found = conclusion.unheard(history, first, end)
     elif _stands_still(history, end):
-        found = final.unmoved(history, first, end, thresholds)
+        found = conclusion.unmoved(history, first, end, thresholds)
     else:
         return None
     evidence = {END: float(end.steps), "loss": history.loss, **found.evidence}

@@ -1,4 +1,4 @@
-"""What is said of a run that has ended without having learnt?"""
+"""What is to be said of a run that has ended without having learnt?"""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class End(NamedTuple):
 
 
 def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
+    """Of a classifier that guesses: an output that was too large, signal or gradient lost half way
+    through or at first, a branch or the start of a sequence that gets none, else no way or none
+    that led anywhere."""
     if first.forward_ratio >= SCALE:
         return _blew_up(history, first, end)
     middle = history.first_step + end.steps / 2
@@ -62,6 +65,7 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
 
 
 def blown_up(history: History, first: View, end: End, nats: float) -> Symptom:
+    """Of a classifier that was sure and wrong, and is worse than a guess by so many nats."""
     found = blame.amplification(first, history.record)
     return Symptom(
         "signal_blow_up", "warning", found.where, found.category,
@@ -73,6 +77,7 @@ def blown_up(history: History, first: View, end: End, nats: float) -> Symptom:
 
 
 def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
+    """Of signal and gradient that were faint at that look."""
     found = blame.attenuation(first, history.record, first)
     return Symptom(
         "vanishing", "warning", found.where, found.category,
@@ -84,7 +89,9 @@ def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
     )  # fmt: skip
 
 
-def lost(history: History, first: View, end: End) -> Symptom:
+def lost(history: History, first: View) -> Symptom:
+    """Of a classifier that had learnt, and has lost its signal: by a decay, if weights have shrunk
+    since."""
     mark, most = history.mark, max(history.marks, key=lambda mark: mark.signal)
     where, left = blame.attenuation(first, history.record, first).where, history.size_over_lowest
     shrunk = (
@@ -100,6 +107,7 @@ def lost(history: History, first: View, end: End) -> Symptom:
 
 
 def unheard(history: History, first: View, end: End) -> Symptom:
+    """Of an output of which hardly any has depended on the sample."""
     mark = history.mark
     return Symptom(
         "signal_collapse", "warning", blame.attenuation(first, history.record, first).where,
@@ -112,6 +120,7 @@ def unheard(history: History, first: View, end: End) -> Symptom:
 
 
 def unmoved(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
+    """Of a loss that is what it was, because weights have not moved, or although they have."""
     words = (
         f"the run ended after {end.steps} steps with the loss that it began with to a thousandth"
     )
