@@ -103,14 +103,9 @@ class Diagnosis:
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(name, case, case.symptom))
         lost = bool(record.gradients.names) and record.gradient_norm == 0 and record.loss != 0
-        self.suspects = (
-            lost
-            or _is_in_doubt(history)
-            or any(
-                rule.__name__ in self._cases and self._cases[rule.__name__].is_doubtful
-                for rule in OF_LAYERS
-            )
-        )
+        cases = (self._cases.get(rule.__name__) for rule in OF_LAYERS)
+        doubtful = any(case is not None and case.is_doubtful for case in cases)
+        self.suspects = lost or _is_in_doubt(history) or doubtful
         return changed
 
     def end(self, step: int | None = None, loss: float | None = None) -> list[Finding]:
@@ -205,7 +200,9 @@ class Diagnosis:
         category, cause = symptom.blame, symptom.cause
         remedy = remedies.remedy(symptom.verdict, category)
         tried, where = [category], symptom.where
-        found = behind.behind(history, symptom.verdict, category, self.configuration)
+        found = behind.behind(
+            history, symptom.verdict, category, self.configuration, self.thresholds
+        )
         if found is not None:
             category, cause = found.category, f"{found.words}; {cause}"
             remedy = f"{found.remedy}; or {remedy}" if found.is_scale else found.remedy

@@ -9,6 +9,7 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis import gains, standstill
+from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, GATED, RECURRENT
 from trainer.diagnosis.symptom import Symptom
@@ -19,7 +20,6 @@ from trainer.record import is_told, owner
 
 LARGE = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
-TALL = 30.0  # times what a network is given, by its output
 DOUBLE = 2.0  # times the first output
 REPLACED = 1.0  # way of the weights after which others have taken their place
 ROOTS = ("model", "(model)")
@@ -204,12 +204,12 @@ def _blew_up(history: History, thresholds: Thresholds) -> bool:
 
 
 def _grew_in_a_loop(history: History, view: View, row: int) -> bool:
-    """Whether a layer that is called step by step gave far more than the network was given at the
+    """Whether a layer that is called step by step gave far more than the network was given at a
     look before, or more than at first."""
     first, name, before = history.first_view, view.names[row], history.marks[-2:-1]
     if first is None or name not in (view.order.looping, first.order.looping) or not before:
         return False
-    grown = before[0].size >= TALL or before[0].output >= DOUBLE * history.marks[0].output
+    grown = before[0].size >= SCALE or before[0].output >= DOUBLE * history.marks[0].output
     return bool(grown)
 
 

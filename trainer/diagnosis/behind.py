@@ -13,21 +13,21 @@ from trainer.diagnosis.gains import LARGE, weight_gains
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import DROPOUTS
 from trainer.diagnosis.recovery import LEFT
+from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
 NEVER = 1e-5  # flow at the first layers / at the last ones: those get no gradient
 JUMP = 100.0  # times what a layer is given, or the network
 TALL = 10.0  # times, by its weights, which start values for its size make one or two
 ROUNDING = 1e-6  # of a signal, which there is none of
-THROWN = 0.1  # of the weights, by an update that may be to blame itself
-OTHER = 8.0  # times what the inputs were at first
+CHANGED = 8.0  # times what the inputs were at first, where no update is to blame
 SCALE = 30.0  # times more than 1, for which start values are made, or less
 TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
              "dead_units", "saturated"}  # fmt: skip
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
 DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
 LEARNT = 0.5  # of the first losses
-OTHERS = 1.5  # times the weights with which the loss was low
+RESIZED = 1.5  # times the weights with which the loss was low
 WELL = 0.02  # of the output depends on the sample, and of the gradient gets to the first layers
 HALF_DROPPED = 0.45  # nearly, since the share of some values is not that of all
 LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take nearly half and more
@@ -45,7 +45,11 @@ class Behind(NamedTuple):
 
 
 def behind(
-    history: History, verdict: str, category: str, configuration: Mapping[str, Any] | None
+    history: History,
+    verdict: str,
+    category: str,
+    configuration: Mapping[str, Any] | None,
+    thresholds: Thresholds,
 ) -> Behind | None:
     """What is behind a cause of that category: weights that a decay has made small, dropouts, what
     the network is given and asked for, or a rate's start values; None where it is the cause."""
@@ -68,15 +72,16 @@ def behind(
     if verdict in TOO_SMALL and first.input_signal == 0 and max(ends) <= ROUNDING:
         words = "the inputs are the same for every sample"
         return Behind("data", words, "give the network what tells one sample from another", False)
-    changed = _of_changed_inputs(history, first, verdict)
+    thrown = history.largest_update >= thresholds.thrown_update
+    changed = _of_changed_inputs(first, history.view, verdict, SCALE if thrown else CHANGED)
     if changed is not None:
         return Behind("data", changed, "look at what the network is given since", False)
     if _was_well(history, first) and verdict in TOO_SMALL | {"dead_units", "saturated"}:
         if category == "learning rate":
             return None
         words = f"the loss had come down to {history.lowest_loss:.3g} before"
-        size, thrown = history.size_over_lowest, history.largest_update >= THROWN
-        if thrown or history.rates.raised_for or not 1 / OTHERS <= size <= OTHERS:
+        size = history.size_over_lowest
+        if thrown or history.rates.raised_for or not 1 / RESIZED <= size <= RESIZED:
             return Behind("learning rate", words, remedies.remedy(verdict, "learning rate"), False)
         return Behind("relapse", words, remedies.REMEDIES["relapse"], False)
     inputs = of_inputs(first, verdict, history.view)
@@ -100,10 +105,9 @@ def _was_well(history: History, first: View) -> bool:
     return learnt and min(kept) >= WELL and max(kept[1:]) <= SCALE
 
 
-def _of_changed_inputs(history: History, first: View, verdict: str) -> str | None:
-    """What it is about inputs that are others now than at the start; None if they are not, or not
-    to blame."""
-    now, thrown = history.view, history.largest_update >= THROWN
+def _of_changed_inputs(first: View, now: View | None, verdict: str, most: float) -> str | None:
+    """What it is about inputs that are others now than at the start, such as `most` times as large;
+    None if they are not, or not to blame."""
     if now is None:
         return None
     # Of zeros throughout no share depends on anything.
@@ -111,9 +115,7 @@ def _of_changed_inputs(history: History, first: View, verdict: str) -> str | Non
     if verdict in TOO_SMALL | {"dead_units"} and same and first.input_signal > 0:
         return f"the inputs are the same for every sample now (RMS {now.input_rms:.3g})"
     times = now.input_rms / first.input_rms if first.input_rms > 0 else math.nan
-    if verdict in TOO_LARGE | TOO_SMALL and (
-        times >= (SCALE if thrown else OTHER) or 0 < times <= OTHER**-3
-    ):
+    if verdict in TOO_LARGE | TOO_SMALL and (times >= most or 0 < times <= CHANGED**-3):
         return f"the inputs are {times:.1g} times as large as at the start"
     return None
 

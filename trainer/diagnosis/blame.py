@@ -12,6 +12,7 @@ from trainer.diagnosis.gains import MINUTE, weight_gains
 from trainer.diagnosis.order import (
     ACTIVATIONS,
     EXPONENTIALS,
+    FEW_LAYERS,
     GATED,
     RECTIFIERS,
     RECURRENT,
@@ -28,7 +29,6 @@ FLAT = math.log(0.6)  # of a function that no module tells of: above, it may be 
 STEEP = ("Tanh", "Hardtanh")
 FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
 BEYOND = 700.0  # any log gain: of what lets nothing through
-FEW_LAYERS = 2  # recurrent ones
 FAINT_GATES = 0.2  # of what they are given, by the weights of gates, which make half at first
 FAINT = math.log(0.01)  # of weights that no module has: nothing comes through them
 
@@ -102,12 +102,14 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
     ):
         category = "initialisation"
     else:
-        category = "activation" if sign * activations > sign * weights else "initialisation"
-        if sign < 0 and is_activation.any() and SATURATING.keys().isdisjoint(view.kinds):
-            category = "initialisation"  # the others are what would be proposed
-        # None of the usual ones makes anything larger.
-        if sign > 0 and category == "activation" and EXPONENTIALS.isdisjoint(view.kinds):
-            category = "initialisation" if view.order.looping is None else "recurrence"
+        # What keeps its size is what would be proposed in its place.
+        flattens = not (is_activation.any() and SATURATING.keys().isdisjoint(view.kinds))
+        at_fault = flattens if sign < 0 else not EXPONENTIALS.isdisjoint(view.kinds)
+        category = "initialisation"
+        if sign * activations > sign * weights and at_fault:
+            category = "activation"
+        elif sign * activations > sign * weights and sign > 0 and view.order.looping is not None:
+            category = "recurrence"
     count = max(int((known & is_activation).sum()), 1)
     return Blame(
         view.names[row],

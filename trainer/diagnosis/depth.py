@@ -8,7 +8,7 @@ from itertools import compress
 
 from trainer.diagnosis import blame, recovery, returned, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.order import RECURRENT
+from trainer.diagnosis.order import FEW_LAYERS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
@@ -89,7 +89,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         count = sum(kind in RECURRENT for kind in view.kinds)
         many = f"{count} gated layers leave little, one after the other"
         shut = f"the gates of {found.where} are shut"
-        consequence += f": {shut if count <= blame.FEW_LAYERS else many}"
+        consequence += f": {shut if count <= FEW_LAYERS else many}"
     evidence = {
         "flow_first_over_last": ratio,
         "output_signal_fraction": signal,

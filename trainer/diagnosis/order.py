@@ -23,6 +23,7 @@ ACTIVATIONS = (
 )
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
 GATED = RECURRENT - {"RNN", "RNNCell"}
+FEW_LAYERS = 2  # recurrent ones, of which more leave little of a gradient
 DROPOUTS = frozenset({"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"})
 SOFT = frozenset({"Softmax", "LogSoftmax", "Softmin"})
 

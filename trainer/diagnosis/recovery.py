@@ -211,6 +211,8 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
 def has_faded_away(history: History) -> bool:
     """Whether most of the weights with which the loss was low are gone, and with them nine tenths
     of the output and what had been learnt: the loss is back where it began."""
+    if history.loss < standstill.STANDING / LEFT * history.lowest_loss:  # as at most looks
+        return False
     began, marks = median(history.first_losses or [math.nan]), history.marks
     back = min(history.losses[-2:], default=0.0) >= standstill.STANDING * began
     if not (back and history.recent_loss >= HALF * began and len(marks) > 1):

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trainer.diagnosis.order import FEW_LAYERS
+
 UPDATE = 5e-3  # of the weights in a step of SGD, which neither starves nor throws them
 ADAPTIVE_UPDATE = 4e-2  # of Adam and its like, whose updates are all of one size
-FEW_LAYERS = 2  # recurrent ones
 CALM = 0.9  # a momentum
 DEEP = 16  # layers, from where start values alone may not be enough
 RISEN = 3  # times the rate of the configuration, by a schedule
@@ -129,21 +130,20 @@ def _proposals(
         yield {"data.standardize": True}
     if ":" in str(model.get("name", ":")):
         return  # what the keys of the user's own model mean nobody knows
-    if blame == "memory" and model["name"] == "rnn":
-        if model.get("kind") == "lstm":
-            yield {"model.forget_bias": 1.0}
-        if int(model.get("layers") or 1) > FEW_LAYERS:
-            yield {"model.layers": FEW_LAYERS}
+    if blame == "memory" and model.get("kind") == "lstm":
+        yield {"model.forget_bias": 1.0}
+    lost = verdict in ("vanishing", "constant_output", "stalled")
     if blame == "recurrence" and model["name"] == "rnn":
-        if verdict in ("vanishing", "constant_output", "stalled"):
+        if lost:
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
             yield {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0, **_recurrent(model)}
-            if int(model.get("layers") or 1) > FEW_LAYERS:
-                yield {"model.layers": FEW_LAYERS}
         else:
             bound = _value(configuration, "clip.max_grad_norm")
             bound = min(1.0, bound / 10) if bound else 1.0
             yield {"clip.max_grad_norm": bound, "model.init.recurrent": ORTHOGONAL}
+    if lost and blame in ("memory", "recurrence") and model["name"] == "rnn":
+        if int(model.get("layers") or 1) > FEW_LAYERS:
+            yield {"model.layers": FEW_LAYERS}
     if blame in ("normalisation", "activation", "initialisation"):
         if model.get("norm") == "post":
             yield {"model.norm": "pre"}

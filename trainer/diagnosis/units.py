@@ -67,10 +67,12 @@ def _mostly_dead(history: History, view: View) -> Symptom | None:
     """A rectifier before others that let much through at first, and hardly anything any more since
     the loss was a third of what it is, half of the first: as of a few updates that were too much.
     """
-    first, began = history.first_view, median(history.first_losses or [math.nan])
+    first, lowest = history.first_view, history.lowest_loss
     if first is None or first.names != view.names or history.steps < PATIENCE_STEPS:
         return None
-    lowest = history.lowest_loss
+    if history.loss < WORSE * lowest:
+        return None
+    began = median(history.first_losses or [math.nan])
     back = min(history.loss, history.recent_loss) >= max(HALF * began, WORSE * lowest)
     if not (0 < lowest <= HALF * began and back):
         return None
