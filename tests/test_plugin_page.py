@@ -314,6 +314,27 @@ def test_focus_and_selected_text_stay_while_a_run_grows(
     assert not page.faults
 
 
+def test_what_is_renewed_is_as_what_it_is_made_like(browser: Any, address: str) -> None:
+    page = Page(browser, address, run="well")
+    page.expect("#meaning", "steps of training")
+    made = """async (page, [before, after]) => {
+        const {renew} = await import('./renew.js');
+        const [old, wanted] = [before, after].map((text) => {
+            const element = document.createElement('div');
+            element.innerHTML = text;
+            return element;
+        });
+        renew(old, wanted);
+        return old.innerHTML;
+    }"""
+    for before, after in (
+        ('<b class="alarm" title="a">one</b>', "<b>two</b>"),
+        ("<i>one</i> and", '<b id="x">one</b><p>more</p>'),
+        ("<b>one</b><b>two</b>", "text"),
+    ):
+        assert page.frame.locator("html").evaluate(made, [before, after]) == after
+
+
 def test_keys_mean_what_they_do_elsewhere(browser: Any, address: str) -> None:
     page = Page(browser, address, run="well", first=10, last=30)
     rows = page.frame.locator(".map").first

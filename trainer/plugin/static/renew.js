@@ -13,6 +13,9 @@ export function renew(old, made) {
       for (const {name, value} of node.attributes) {
         if (other.getAttribute(name) !== value) other.setAttribute(name, value);
       }
+      for (const {name} of [...other.attributes]) {
+        if (!node.hasAttribute(name)) other.removeAttribute(name);
+      }
       other.onclick = node.onclick;
       renew(other, node);
     }
