@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 
 from trainer import Monitor, experiment, loop
 from trainer.config import load
@@ -53,7 +54,40 @@ def test_the_ends_are_those_of_the_whole_gradient(kind: str, batch_first: bool) 
     assert not x.requires_grad and x.grad is None
 
 
-def test_short_and_packed_sequences_and_validation_have_no_ends() -> None:
+@pytest.mark.parametrize("wants_gradient", [True, False])
+def test_the_ends_of_packed_sequences_are_those_of_each(wants_gradient: bool) -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(3, 5)
+
+        def forward(self, sequences: list[Tensor]) -> Tensor:
+            last: Tensor = self.rnn(pack_sequence(sequences, enforce_sorted=False))[1][0]
+            return last.square().sum()
+
+    model, records = Packed(), list[StepRecord]()
+    lengths = (9, 3, 21, 12, 7, 21)  # those below 8 steps have no ends
+    sequences = [torch.randn(length, 3, requires_grad=wants_gradient) for length in lengths]
+    with Monitor(model, sinks=[records.append], **EVERY) as monitor:
+        loss = model(sequences)
+        loss.backward()
+        with monitor.step(0, loss):
+            pass
+    assert all((each.grad is not None) == wants_gradient for each in sequences)
+    watched = [each.detach().requires_grad_() for each in sequences]
+    alone = torch.autograd.grad(sum((model([each]) for each in watched), torch.zeros(())), watched)
+    first = [each[: len(each) // 4] for each in alone if len(each) >= 8]
+    last = [each[-(len(each) // 4) :] for each in alone if len(each) >= 8]
+    layers = records[0].layers
+    assert layers is not None
+    assert layers.names == ("input", "rnn.first_steps", "rnn.last_steps", "rnn")
+    for end, parts in (("first", first), ("last", last)):
+        found = layers.gradients[f"rnn.{end}_steps"]
+        assert found.count == sum(part.numel() for part in parts)
+        assert found.norm == pytest.approx(float(torch.cat(parts).double().norm()), rel=1e-5)
+
+
+def test_short_sequences_and_validation_have_no_ends() -> None:
     model, records = Last("GRU", True), list[StepRecord]()
     with Monitor(model, sinks=[records.append], **EVERY) as monitor:
         for step, x in enumerate((torch.randn(2, 7, 3), torch.randn(2, 12, 3))):

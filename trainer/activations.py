@@ -189,17 +189,17 @@ class Activations:
         if not (self.watching and is_training()) or in_backward():
             return None
         sequence = args[0] if args else None
-        places = time_steps.ends(module, sequence)
-        if not places or not isinstance(sequence, Tensor) or not is_in_memory(sequence):
+        places, values = time_steps.ends(module, sequence), first_tensor(sequence)
+        if not places or values is None:
             return None
         started = time.perf_counter()
-        if not sequence.requires_grad:
+        if not values.requires_grad:
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 return None  # what it puts out has no gradient either
-            sequence = sequence.detach().requires_grad_()
-            self.probes.append(sequence)
+            values = values.detach().requires_grad_()
+            self.probes.append(values)
         rows = [
-            (self.measured.output(f"{name}.{end}", TIME_STEPS, sequence[place])[0], place)
+            (self.measured.output(f"{name}.{end}", TIME_STEPS, values[place])[0], place)
             for end, place in places.items()
         ]
 
@@ -208,10 +208,10 @@ class Activations:
                 for row, place in rows:
                     self.measured.gradient(row, gradient[place], copy=True)
 
-        hook = sequence.register_hook(partial(self._guarded, received))  # type: ignore[no-untyped-call]
+        hook = values.register_hook(partial(self._guarded, received))  # type: ignore[no-untyped-call]
         self._edges.append(hook)
         self.seconds += time.perf_counter() - started
-        return (sequence, *args[1:]), kwargs
+        return (time_steps.with_values(sequence, values), *args[1:]), kwargs
 
     def _called(
         self, name: str, class_name: str, weighted: bool,
