@@ -30,8 +30,8 @@ ROWS = [
     ],
     ["plain", "tensor_file", "shards", "held", "programs", "random_numbers"],
     ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "structure", "phase"],
-    ["last_activation", "last_words", "strangers"],
-    ["faults"],
+    ["branches", "last_activation", "last_words", "strangers"],
+    ["faults", "graph"],
     ["config", "diagnosis", "wire"],
     ["record", "finding"],
 ]

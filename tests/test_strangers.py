@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import Monitor, step_loss, strangers
+from trainer import Monitor, graph, step_loss, strangers
 from trainer.record import StepRecord
 
 
@@ -55,7 +55,7 @@ def test_what_others_train_or_nobody_does_is_none() -> None:
 
 def test_a_graph_that_is_too_large_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Listed(hidden())
-    monkeypatch.setattr(strangers, "MOST", 3)
+    monkeypatch.setattr(graph, "MOST", 3)
     assert math.isnan(strangers.count(model, model(torch.randn(3, 4)).sum()))
 
 

@@ -31,8 +31,7 @@ class Activations:
     model does to its own output at last counts as one, too, as `last_activation` says. The
     gradient is taken by a hook on the edge that the output has when it is made: a later operation
     in place does not change what is measured. The input is the first such tensor among the
-    arguments of the layer that is executed first. What goes wrong in here ends the measuring for
-    good; the model goes on as if nobody had looked.
+    arguments of the layer that is executed first. What goes wrong in here ends the measuring.
     """
 
     def __init__(self, model: nn.Module, wanted: Callable[[str], bool]) -> None:
@@ -239,6 +238,7 @@ class Activations:
         if node is not None:
             received = partial(self._guarded, self._received, row, number, call)
             self._edges.append(node.register_prehook(received))
+            self.measured.made(name, node, again)
         self.seconds += time.perf_counter() - started
 
     def _received(

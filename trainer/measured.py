@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.graph import Node
 
-from trainer import statistics
+from trainer import branches, statistics
 from trainer.held import Held
 from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
 from trainer.layers import dtype_name
@@ -38,6 +39,9 @@ class Measured:
         self._noted: dict[str, int] = {}  # places of what was executed without a graph
         self._next = 0
         self._passes: list[int] = []  # of each output the forward pass; -1 for no such call
+        self._made_by: dict[str, Node] = {}  # the output of each layer that has a graph
+        self._leads = True  # whether these tell which layer leads where
+        self._ends: dict[str, str] = {}  # of each layer, as `branches` says
         self._calls: list[int] = []  # of each gradient, the number of the output that it is of
         self._outputs = Held(lambda outputs: (statistics.signals(outputs),))
         self._gradients = Held(lambda gradients: statistics.summarize(gradients, histograms))
@@ -89,6 +93,16 @@ class Measured:
             self._passes.append(forward)
             return row, len(self._passes) - 1
 
+    def made(self, name: str, node: Node, again: bool) -> None:
+        """Takes the node of the graph that made an output of this layer.
+
+        The graph of what is computed `again` ends where that begins: it does not tell what leads
+        where, and no more is kept.
+        """
+        with self._lock:
+            self._made_by.setdefault(name, node)
+            self._leads &= not again
+
     def gradient(self, row: int, gradient: Tensor, call: int = -1, copy: bool = False) -> None:
         """Takes the gradient of an output of this row, which is the output of this number."""
         with self._lock:
@@ -96,12 +110,15 @@ class Measured:
             self._calls.append(call)
 
     def end(self, given: Tensor | None) -> None:
-        """Measures what is held, and what the first layer was given if that shows only now."""
+        """Measures what is held, and what the first layer was given if that shows only now; the
+        graph is not held any longer."""
         if given is not None:
             self.input(given)
         with self._lock:
             self._outputs.measure()
             self._gradients.measure()
+            self._ends = branches.ends(self._made_by) if self._leads else {}
+            self._made_by = {}
 
     def results(self) -> list[Tensor]:
         """What was measured, on its devices; `table` takes the same back as arrays."""
@@ -137,7 +154,9 @@ class Measured:
         names, kinds, dtypes = zip(*rows, strict=True) if rows else ((), (), ())
         table = merged(names, reached, moments, counts)
         rms, zeros, fraction, dead = signals.T
-        return LayerTable(names, kinds, dtypes, rms, zeros, fraction, dead, table)
+        several = len({*self._ends.values()}) > 1
+        leads_to = tuple(self._ends.get(name, "") for name in names) if several else ()
+        return LayerTable(names, kinds, dtypes, rms, zeros, fraction, dead, table, leads_to)
 
     def _place(self) -> int:
         self._next += 1

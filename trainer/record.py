@@ -127,6 +127,9 @@ class LayerTable:
     signal_fraction: NDArray[np.float64]  # (L,) median over units of std over the batch / RMS
     dead_fraction: NDArray[np.float64]  # (L,) of the units that are zero in all of the batch
     gradients: TensorTable  # rows of the layers that a gradient reached
+    # Of each row the last layer whose output hangs on its own, if that is known; () if they all
+    # lead to one.
+    leads_to: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[int]:

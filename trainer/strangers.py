@@ -8,9 +8,7 @@ import math
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# Nodes of a graph that are looked at: each then has an object of Python's, and those that follow
-# each other are freed one inside the other, which is more than a stack holds of some thousands.
-MOST = 1000
+from trainer import graph
 
 
 def count(model: nn.Module, loss: Tensor) -> float:
@@ -21,18 +19,14 @@ def count(model: nn.Module, loss: Tensor) -> float:
     """
     if loss.grad_fn is None:
         return math.nan
-    own, seen, ahead = {*map(id, model.parameters())}, {loss.grad_fn}, [loss.grad_fn]
-    found: dict[int, nn.Parameter] = {}
-    while ahead:
-        node = ahead.pop()
-        leaf = getattr(node, "variable", None)  # of those that add up gradients
-        if isinstance(leaf, nn.Parameter) and id(leaf) not in own:
-            found[id(leaf)] = leaf
-        more = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= more
-        ahead += more
-        if len(seen) > MOST:
-            return math.nan
+    own, found = {*map(id, model.parameters())}, dict[int, nn.Parameter]()
+    try:
+        for node in graph.below(loss.grad_fn, set()):
+            leaf = getattr(node, "variable", None)  # of those that add up gradients
+            if isinstance(leaf, nn.Parameter) and id(leaf) not in own:
+                found[id(leaf)] = leaf
+    except OverflowError:
+        return math.nan
     if found:  # a search through all objects, of which some do things when asked for their class
         everything = gc.get_objects()
         optimizers = [thing for thing in everything if issubclass(type(thing), Optimizer)]

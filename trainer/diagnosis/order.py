@@ -38,6 +38,7 @@ class Order:
     all_kinds: Names
     reached: Names  # the rows that have a gradient
     parameters: Names  # which begin with the names of their layers
+    leads_to: Names = ()  # of a LayerTable
 
     @cached_property
     def rows(self) -> NDArray[np.intp]:
@@ -61,6 +62,14 @@ class Order:
         """(L,) the place of each layer's gradient; -1 where none came."""
         # A module called `input` has the same name as the input's row, which no gradient reaches.
         return np.array([self._place.get(name, -1) for name in self.names], np.intp)
+
+    @cached_property
+    def branches(self) -> list[NDArray[np.intp]]:
+        """The numbers of the layers that lead to the same last one."""
+        if not self.leads_to:
+            return [np.arange(len(self.names))]
+        ends = [self.leads_to[row] for row in self.rows.tolist()]
+        return [np.flatnonzero([end == each for end in ends]) for each in dict.fromkeys(ends)]
 
     @cached_property
     def ends(self) -> list[tuple[int, int]]:
@@ -97,10 +106,12 @@ class Order:
         return any("Norm" in kind for kind in self.kinds)
 
     @cached_property
-    def last_hard(self) -> int | None:
-        """The last layer that is no softmax."""
-        rows = reversed(range(len(self.kinds)))
-        return next((row for row in rows if self.kinds[row] not in SOFT), None)
+    def outputs(self) -> list[int]:
+        """The last layer of each branch that is no softmax; of branches of several layers, if there
+        are such."""
+        longest = [b for b in self.branches if len(b) > 1] or self.branches
+        hard = ([row for row in b.tolist() if self.kinds[row] not in SOFT] for b in longest)
+        return [rows[-1] for rows in hard if rows]
 
     @cached_property
     def last_with_parameters(self) -> int | None:
@@ -117,10 +128,10 @@ class Order:
 
 
 @lru_cache(maxsize=8)
-def _known(names: Names, kinds: Names, reached: Names, parameters: Names) -> Order:
-    return Order(names, kinds, reached, parameters)
+def _known(names: Names, kinds: Names, reached: Names, parameters: Names, leads_to: Names) -> Order:
+    return Order(names, kinds, reached, parameters, leads_to)
 
 
 def order(table: LayerTable, parameters: Names) -> Order:
     """That of the table; the same one as long as the names are the same."""
-    return _known(table.names, table.kinds, table.gradients.names, parameters)
+    return _known(table.names, table.kinds, table.gradients.names, parameters, table.leads_to)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.diagnosis import flow
 from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
 from trainer.record import (
     COUNT,
@@ -103,26 +103,11 @@ class View:
 
     @cached_property
     def flow_ratio(self) -> float:
-        """The flow at the first quarter of the layers over that at the last; NaN without."""
-        flow = self.flow[np.isfinite(self.flow)].tolist()
+        """The flow at the first quarter of the layers over that at the last; NaN without. Of
+        branches that meet in the loss, of the one where it is farthest from one."""
         if len(self.names) == 1:
-            return self._own_flow_ratio
-        if len(flow) < 2:
-            return np.nan
-        quarter = max(1, len(flow) // 4)
-        last = median(flow[-quarter:])
-        return median(flow[:quarter]) / last if last > 0 else np.nan
-
-    @cached_property
-    def _own_flow_ratio(self) -> float:
-        """The same where weights are used without a module, of their own flows, which are as blind
-        to scales; below 1, since nobody knows which are used first."""
-        flow = [own for own in self.own_flows if np.isfinite(own)]
-        quarter = max(1, len(flow) // 4)
-        if len(flow) < 2:
-            return np.nan
-        less, more = sorted((median(flow[:quarter]), median(flow[-quarter:])))
-        return less / more if more > 0 else np.nan
+            return flow.of_weights(np.array(self.own_flows))
+        return flow.of_layers(self.flow[rows] for rows in self.order.branches)
 
     @cached_property
     def time_ratio(self) -> float:
@@ -153,10 +138,11 @@ class View:
     @cached_property
     def output_signal(self) -> float:
         """The signal fraction of the last layer: how much of it depends on the sample. 0 where it
-        is zero throughout."""
-        row = self.order.last_hard
-        if row is None:
-            return np.nan
+        is zero throughout. Of branches that meet in the loss, that of which most does."""
+        known = [signal for row in self.order.outputs if (signal := self._signal_of(row)) == signal]
+        return max(known, default=np.nan)
+
+    def _signal_of(self, row: int) -> float:
         signal = float(self.signal[row])
         return 0.0 if np.isnan(signal) and self.rms[row] == 0 else signal
 

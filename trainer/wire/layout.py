@@ -42,6 +42,7 @@ class Layout(NamedTuple):
     layer_dtypes: tuple[str, ...]
     reached: tuple[str, ...]  # the layers that have gradients
     reached_has_histograms: bool
+    leads_to: tuple[str, ...] = ()  # which blocks of before lack
 
     def widths(self) -> list[int]:
         """How many numbers a record has in each of its PARTS."""
@@ -64,7 +65,7 @@ class Layout(NamedTuple):
         """ValueError when it is not made of what it should be, or lengths disagree."""
         layers = self.layers or ()
         for texts in (self.gradients, self.parameters, self.dtypes, layers, self.kinds,
-                      self.layer_dtypes, self.reached):  # fmt: skip
+                      self.layer_dtypes, self.reached, self.leads_to):  # fmt: skip
             if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
                 raise ValueError("its names are not lists of texts")
         if not isinstance(self.optimizer, str):
@@ -74,6 +75,8 @@ class Layout(NamedTuple):
         lengths = len(self.shapes), len(self.dtypes), len(self.kinds), len(self.layer_dtypes)
         if lengths != (len(self.parameters),) * 2 + (len(layers),) * 2:
             raise ValueError("its names and their descriptions differ in length")
+        if len(self.leads_to) not in (0, len(layers)):
+            raise ValueError("its branches are not those of its layers")
 
 
 def layout_of(record: StepRecord) -> Layout:
@@ -92,6 +95,7 @@ def layout_of(record: StepRecord) -> Layout:
         of.dtypes if of else (),
         reached.names,
         reached.histograms is not None,
+        of.leads_to if of else (),
     )
 
 

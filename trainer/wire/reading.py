@@ -43,7 +43,7 @@ def _records(sheet: Sheet) -> Iterator[StepRecord]:
             output_rms, zero, signal, dead, reached = rest
             layers = LayerTable(
                 layout.layers, layout.kinds, layout.layer_dtypes, output_rms, zero, signal, dead,
-                _table(layout.reached, reached, next(of_layers)),
+                _table(layout.reached, reached, next(of_layers)), layout.leads_to,
             )  # fmt: skip
         yield StepRecord(
             step=step,
