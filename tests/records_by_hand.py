@@ -42,6 +42,11 @@ def moments(rms: Sequence[float], zeros: Sequence[float] | None = None) -> np.nd
     return table
 
 
+def is_moved(layer: Layer) -> bool:
+    """Whether the layer's weights are, which get no gradient where they have no part in a loss."""
+    return layer.update > 0 and layer.weight_gradient is not None
+
+
 def record(
     step: int,
     layers: Sequence[Layer],
@@ -88,7 +93,7 @@ def record(
         dtypes=(dtype,) * len(weights),
         # Updates change it, if by less than anybody asks for.
         parameter_rms=np.array(
-            [(k.weight or 0.0) * (1 + 1e-9 * step * (k.update > 0)) for _, k in weights]
+            [(k.weight or 0.0) * (1 + 1e-9 * step * is_moved(k)) for _, k in weights]
         ),
         update_ratio=np.array([layer.update for _, layer in weights]),
         unchanged_fraction=np.full(len(weights), unchanged),

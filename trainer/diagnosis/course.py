@@ -14,7 +14,7 @@ from trainer.diagnosis.thresholds import Thresholds
 RECENT = 8  # losses in which a trend is seen
 GROWN = 10  # times, of the weights, or of a gradient on its way through a sequence
 LEARNT = 0.7  # of the loss at the start: it had fallen
-FAR = 100  # times the loss at the start, where no target that moves leads
+FAR = 100  # times the loss at the start, where few targets that move lead
 CLEAR = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
 RELAPSED = 0.3  # of the loss at the start: much was learnt
@@ -38,7 +38,8 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     if len(recent) < RECENT or not risen:
         return None
     least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEAR else 1)
-    if not (history.largest_update >= least or history.loss_rise >= FAR):
+    far = history.loss_rise >= FAR and not history.adaptive  # whose updates tell what they did
+    if not (history.largest_update >= least or far):
         return None
     rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:

@@ -194,9 +194,11 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     category = "memory" if view.order.gated else "recurrence"
     if view.order.gated and history.largest_update >= 1:  # updates that have shut them
         category = "learning rate"
+    learnt = not history.stuck and standstill.has_learnt(history)
+    learnt = learnt or standstill.fits_some(history)
     return Symptom(
         "vanishing",
-        "info" if not (idle or history.stuck) and standstill.has_learnt(history) else "warning",
+        "info" if learnt and not idle else "warning",
         view.recurrent,
         category,
         f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"

@@ -49,7 +49,10 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
     elif _guesses(history, end):
         found = conclusion.why(history, first, end, thresholds)
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
-        if early and found.verdict in ("stalled", "starved_update"):
+        if (early or standstill.tells_some(history)) and found.verdict in (
+            "stalled",
+            "starved_update",
+        ):
             return None
     elif _guesses_again(history, end):
         found = conclusion.lost(history, first)
@@ -108,6 +111,8 @@ def _was_never_heard(history: History, end: End) -> bool:
     """Whether hardly any of the output has depended on the sample at any look, or it is minute
     beside the errors of a squared loss, as it was at first, and the loss is about the first."""
     began, mark = median(history.first_losses), history.mark
+    if standstill.fits_some(history):
+        return False
     faint = [each.signal <= FAINT for each in history.marks]
     if faint[0] and mark.signal <= FAINT and sum(faint) >= MOSTLY * len(faint):
         return end.loss >= LASTS * began > 0

@@ -8,7 +8,8 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis import blame, standstill
-from trainer.diagnosis.history import EARLY_LOSSES, PATIENCE_STEPS, RECENT_LOSSES, History
+from trainer.diagnosis.gains import weight_gains
+from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.record import StepRecord
@@ -17,6 +18,7 @@ JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient or 
 FEW = 10  # values of a matrix that began near zero by chance
 THROWN = 3  # times their size: nothing is left of what the weights were
 LEFT = 0.3  # of the first loss: little has been learnt
+ABOUT = 1.05  # times a loss: batches differ
 GROWS = 10  # times, from the last steps of a sequence or layers to the first: it does something
 
 
@@ -76,14 +78,15 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     fallen since, nor that of any batch."""
     view, first, record = history.view, history.first_view, history.record
     late = history.steps >= JUDGED_FROM_STEP
-    if history.adaptive or late and (not history.stuck or _fits_some(history)):
+    learns = not history.stuck or _fits_some(history) or standstill.falls(history)
+    if history.adaptive or late and learns:
         return None
     few = max(map(math.prod, record.shapes), default=0) < FEW
     fallen = (0.1 if late else 1.0) * history.first_losses[0] if history.first_losses else math.nan
     if few and history.loss < fallen:
         return None
     update = history.largest_update if late else history.update
-    if not 1 <= update < np.inf:
+    if not 1 <= update < np.inf or history.first_losses and _were_small(history, late):
         return None
     where, category = None, "learning rate"
     if view is not None and view.recurrent is not None and not view.largest_time_ratio < GROWS:
@@ -96,6 +99,24 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
         f"one update changes the weights by {update:.1g} times their size",
         {"update_ratio": update, "gradient_norm": record.gradient_norm},
     )  # fmt: skip
+
+
+def _were_small(history: History, late: bool) -> bool:
+    """Whether the weights were, after such an update, no larger than start values are drawn, for a
+    loss about the first or below, as where a head begins at zero; and have settled since."""
+    record, largest = history.record, history.way.largest
+    same = history.first_parameters == record.parameters and history.update < 1
+    if not history.loss < ABOUT * history.first_losses[0] or late and not same:
+        return False
+    before, update = (
+        (history.first_sizes, largest) if late else (record.parameter_rms, record.update_ratio)
+    )
+    after = np.where(before > 0, before * (1 + update), 0.0)
+    usual, now = (
+        median(weight_gains(record.parameters, record.shapes, sizes).values() or sizes.tolist())
+        for sizes in (after, record.parameter_rms)
+    )
+    return bool(usual <= 1 and now <= GROWS)
 
 
 def _between_records(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -186,7 +207,7 @@ def _falls_without_end(history: History, thresholds: Thresholds) -> bool:
     if first is None or view is None or not history.loss < 0:
         return False
     grown = view.forward_ratio >= thresholds.grown_norm * first.forward_ratio
-    size = max(map(abs, history.first_losses[:EARLY_LOSSES]))
+    size = max(map(abs, history.first_losses))
     return grown and -history.loss >= thresholds.grown_norm * size
 
 

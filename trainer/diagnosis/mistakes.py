@@ -6,15 +6,13 @@ import math
 from itertools import compress
 from statistics import median
 
-import numpy as np
-
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.gains import MINUTE, weight_gains
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
-from trainer.diagnosis.way import matrices
+from trainer.diagnosis.way import SAME, matrices
 from trainer.record import StepRecord, owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
@@ -184,14 +182,13 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
     """A parameter that is trained gets no gradient; an alarm where the layers that the data pass
     first are cut off from the loss, or all are, or half of the matrices where nothing is learnt."""
     record = history.record
-    given = {*record.gradients.names}
-    unused = [name for name in record.parameters if name not in given]
+    given, moved = {*record.gradients.names}, _moved(history)
+    unused = [name for name in record.parameters if name not in given | (moved or set())]
     if not unused:
         return None
     if not given:
-        still = np.array_equal(record.parameter_rms, history.first_sizes)
-        if not (still and math.isfinite(record.loss) and record.loss):
-            return None  # somebody moves them all the same, or there is nothing yet to learn
+        if moved != set() or not (math.isfinite(record.loss) and record.loss):
+            return None  # somebody moves some all the same, or there is nothing yet to learn
         return Symptom(
             "unused_parameter", "critical", None, "detached",
             f"none of {len(unused)} parameters gets a gradient: there was no backward pass, the "
@@ -200,7 +197,7 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
         )  # fmt: skip
     cut = _cut_off(history, {*unused})
     known = compress(record.parameters, matrices(record.shapes).tolist())
-    got = [name in given for name in known]
+    got = [name not in unused for name in known]
     missed = standstill.in_vain(history) and 2 * sum(got) <= len(got)
     words = f"{len(unused)} of {len(record.parameters)} parameters get no gradient"
     return Symptom(
@@ -212,6 +209,15 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
         {"parameters": len(unused)},
         sightings=3,
     )
+
+
+def _moved(history: History) -> set[str] | None:
+    """The parameters that are not as they were at first, as those of heads and experts that are
+    used in turns are; None where others are trained."""
+    record, first = history.record, history.first_sizes
+    if history.first_parameters != record.parameters:
+        return None
+    return {*compress(record.parameters, abs(record.parameter_rms - first) > SAME * first)}
 
 
 def _cut_off(history: History, unused: set[str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from trainer.diagnosis import target
 from trainer.diagnosis.chance import Look
 from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
@@ -13,6 +15,8 @@ FALLING = 0.96  # of the latest losses
 SCALED = 1e-4  # of it: the gradient is that of a larger loss than was told, as of a scaled one
 ARRIVED = 0.01  # of the loss at the start
 FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
+SOME = 0.1  # of the errors, beside which noise there may be little to learn
+CLEAR = 0.15  # of logits, which shows in the loss
 
 
 def guesses(history: History) -> bool:
@@ -50,6 +54,27 @@ def has_learnt(history: History) -> bool:
     told = bool(history.guesses) and _is_better(history.guesses[-1])
     fits = target.distance(mark) <= FITS * mark.output * mark.signal
     return fits if target.is_squared(history) else told
+
+
+def fits_some(history: History) -> bool:
+    """Whether what of the output depends on the sample is a tenth of the errors of a squared loss:
+    if it were of no use it would have become less; of a loss that is mostly noise there is not more
+    to learn."""
+    mark = history.mark
+    some = mark.output * mark.signal >= SOME * target.distance(mark)
+    return some and target.is_squared(history)
+
+
+def tells_some(history: History) -> bool:
+    """Whether a classifier's logits, of a deviation s, are right, however noisy the classes are.
+
+    Its loss is then s²/8 and more below that of a guess, and beside the gradient, which becomes
+    smaller as well, s²/18 and more (both to second order in s; above it by as much where they are
+    random): a quarter of that is asked at the latest looks.
+    """
+    varies = history.mark.output * history.mark.signal
+    surprise = fmean(look.surprise for look in history.guesses)
+    return varies >= CLEAR and 1 - surprise >= varies**2 / 72
 
 
 def had_learnt(history: History) -> bool:
