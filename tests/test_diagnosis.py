@@ -1838,6 +1838,37 @@ class TestLoop:
         assert "no detach, no_grad, " in half.remedy
         assert found(1).level == found(2, fall=2e-3).level == "info"
 
+    def test_units_that_something_else_killed(self) -> None:
+        """No update was large, and much had been learnt; nor is a layer looked at by chance."""
+
+        def found(update: float, fall: float) -> Finding:
+            made = []
+            for step in STEPS:
+                dead, rows = step >= 100, deep(3, update=update)
+                if dead:
+                    lost = [replace(each, gradient=0.0, weight_gradient=0.0) for each in rows[:-1]]
+                    rows = [*lost[:-1], replace(lost[-1], rms=0.0, dead=1.0), rows[-1]]
+                loss = 1.0 if dead or step < 20 else fall
+                made.append(record(step, rows, loss=loss, optimizer="Adam"))
+            return diagnosed(made)["dead_units"]
+
+        assert found(0.01, 0.3).cause.startswith("relapse: all units of 5 are zero")
+        for others in (found(0.05, 0.3), found(0.01, 0.9)):
+            assert others.cause.startswith("learning rate: ")
+
+    def test_a_matrix_that_gets_no_gradient_any_more_is_looked_at(self) -> None:
+        def suspects(gradient: float | None, moved: bool = True) -> bool:
+            rows = deep(3, update=1e-3 if moved else 0.0)
+            diagnosis = Diagnosis()
+            for step in (0, 1):
+                lost = replace(rows[0], weight_gradient=gradient)
+                one = record(step, [lost, *rows[1:]] if step else rows, loss=0.5, observed=not step)
+                diagnosis.add(one)
+            return diagnosis.suspects
+
+        assert suspects(0.0)
+        assert not suspects(1.0) and not suspects(0.0, moved=False)
+
     def test_underflow(self) -> None:
         tiny = deep(2, weight_gradient=1e-9)
         found = diagnosed(run(tiny, dtype="float16", zeros=0.8))["underflow"]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from records_by_hand import Layer, deep, linear, record
 from test_diagnosis import TestInputs as Inputs
+from test_diagnosis import TestOverTime as OverTime
 from test_diagnosis import diagnosed, guessing
 from test_ending import ended
 from torch import Tensor, nn
@@ -69,6 +70,57 @@ class TestEnd:
         assert found is not None and found.startswith("signal_collapse, initialisation: ")
         assert "what of the output depends on the sample had an RMS of 0.02 at first" in found
         assert end(made(0.2)) is end(made(0.03, falls=0.7)) is None
+
+    def test_first_layers_that_never_got_a_gradient(self) -> None:
+        """Whatever little the last ones learn alone."""
+
+        def made(flow: float, later: float | None = None, falls: float = 0.8) -> Made:
+            def at(step: int) -> StepRecord:
+                ratio = flow if later is None or step < 50 else later
+                rows = deep(4, backward=ratio ** (1 / 3), update=1e-3)
+                return record(step, rows, loss=falls if step > 50 else 1.0, optimizer="Adam")
+
+            return at
+
+        found = end(made(1e-3))
+        assert found is not None and found.startswith("vanishing, initialisation: ")
+        assert (
+            "with a loss of 0.8, 1 at first; the gradient at the first layers was 0.0002" in found
+        )
+        assert end(made(1e-3, falls=0.7)) is end(made(0.1)) is end(made(1e-3, later=0.1)) is None
+
+    def test_updates_that_have_cut_the_first_layers_off(self) -> None:
+        def made(thrown: float, gradient: float = 0.0, loss: float = 0.8) -> Made:
+            def at(step: int) -> StepRecord:
+                late, rows = step >= 20, deep(3)
+                cut = {"gradient": gradient, "weight_gradient": gradient} if late else {}
+                rows = [*(replace(each, **cut) for each in rows[:-1]), rows[-1]]
+                rows = [replace(each, update=thrown if step == 1 else 1e-3) for each in rows]
+                return record(step, rows, loss=loss if late else 1.0, optimizer="Adam")
+
+            return at
+
+        found = end(made(2.0))
+        assert found is not None and found.startswith("vanishing, learning rate: the run ended ")
+        for near in (made(0.05), made(2.0, gradient=0.1), made(2.0, loss=0.7)):
+            assert "the gradient at the first layers was" not in (end(near) or "")
+
+    def test_a_memory_that_never_got_a_gradient(self) -> None:
+        def made(ratio: float, late: float, kind: str = "RNN", fall: float = 0.1) -> Made:
+            def at(step: int) -> StepRecord:
+                loss = 1.0 - fall * (step > 50) + 0.05 * (step % 2)
+                rate = 1e-3 if kind == "LSTM" else 1e-5
+                return OverTime().layers(late if step > 50 else ratio, loss, step, kind=kind,
+                                         update=rate)  # fmt: skip
+
+            return at
+
+        found = end(made(1e-12, 1e-8))
+        assert found is not None and found.startswith("vanishing, recurrence: the run ended after")
+        assert "was 1e-12 of that at the last ones at first and 1e-08 at step 200" in found
+        assert (end(made(1e-12, 1e-10, "LSTM")) or "").startswith("vanishing, memory: ")
+        for near in (made(1e-12, 1e-8, "LSTM"), made(1e-12, 1e-5), made(1e-12, 1e-8, fall=0.3)):
+            assert "first steps" not in (end(near) or "")
 
     def test_weights_that_begin_at_zero_warn_nobody(self) -> None:
         """Of which nothing is a share."""

@@ -67,7 +67,7 @@ class Diagnosis:
 
     `configuration` is the run's own (as a tree), from which changes are proposed; None without.
     `suspects` says whether a look at the layers may soon tell more: something is seen and not yet
-    certain, all gradients are zero, or the loss is where it began.
+    certain, a matrix gets zeros throughout, or the loss is where it began.
     """
 
     configuration: Mapping[str, Any] | None = None
@@ -102,7 +102,7 @@ class Diagnosis:
                     case = self._cases.get(name)
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(name, case, case.symptom))
-        lost = bool(record.gradients.names) and record.gradient_norm == 0 and record.loss != 0
+        lost = record.loss != 0 and mistakes.lost_gradients(history)
         cases = (self._cases.get(rule.__name__) for rule in OF_LAYERS)
         doubtful = any(case is not None and case.is_doubtful for case in cases)
         self.suspects = lost or _is_in_doubt(history) or doubtful

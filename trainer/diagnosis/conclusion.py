@@ -119,6 +119,31 @@ def unheard(history: History, first: View, end: End) -> Symptom:
     )  # fmt: skip
 
 
+def cut_off(history: History, first: View, end: End) -> Symptom:
+    """Of first layers that got next to no gradient, behind which the last ones learnt a little."""
+    found, flow = blame.attenuation(first, history.record, first), history.mark.flow_ratio
+    return Symptom(
+        "vanishing", "warning", found.where, "learning rate" if flow == 0 else found.category,
+        f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
+        f"{median(history.first_losses):.3g} at first; the gradient at the first layers was "
+        f"{history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} at "
+        f"step {history.mark.step}",
+        {"flow_first_over_last": flow, "path": history.path},
+    )  # fmt: skip
+
+
+def forgetful(history: History, first: View, end: End) -> Symptom:
+    """Of a recurrent network that got no gradient at the first steps of its sequences."""
+    ratio = history.mark.time_ratio
+    return Symptom(
+        "vanishing", "warning", first.recurrent, "memory" if first.order.gated else "recurrence",
+        f"the run ended after {end.steps} steps without having learnt; the gradient at the first "
+        f"steps of the sequence was {first.time_ratio:.1g} of that at the last ones at first and "
+        f"{ratio:.1g} at step {history.mark.step}",
+        {"gradient_first_over_last_steps": ratio, "path": history.path},
+    )  # fmt: skip
+
+
 def unmoved(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
     """Of a loss that is what it was, because weights have not moved, or although they have."""
     words = (

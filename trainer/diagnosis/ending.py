@@ -8,6 +8,7 @@ from statistics import median
 from trainer.diagnosis import conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.conclusion import End
+from trainer.diagnosis.depth import UNGATED
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -20,6 +21,7 @@ BEGAN = 0.9  # of the first losses: a sum in which another one falls is no guess
 EVER = 0.85  # of it: a network that was better may be a critic, whose opponent has learnt since
 LOST = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
+LITTLE = 0.75  # of the first losses
 FAINT = 0.1  # of the output
 MINUTE = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
@@ -60,6 +62,10 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         return None
     elif _was_never_heard(history, end):
         found = conclusion.unheard(history, first, end)
+    elif _is_cut_off(history, end, thresholds):
+        found = conclusion.cut_off(history, first, end)
+    elif _forgets(history, first, end, thresholds):
+        found = conclusion.forgetful(history, first, end)
     elif _stands_still(history, end):
         found = conclusion.unmoved(history, first, end, thresholds)
     else:
@@ -102,9 +108,10 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
         least *= 10
     faint = mark.signal <= least
     faint = faint and mark.flow_ratio <= 10 * thresholds.lost_gradient
-    if not faint or standstill.has_arrived(history):
+    arrived = end.loss <= standstill.ARRIVED * history.loss_at_start
+    if not faint or arrived or standstill.has_arrived(history):
         return False
-    return end.loss >= LASTS * mark.loss
+    return end.loss >= LASTS * min(mark.loss, mark.batch_loss)
 
 
 def _was_never_heard(history: History, end: End) -> bool:
@@ -114,7 +121,7 @@ def _was_never_heard(history: History, end: End) -> bool:
     if standstill.fits_some(history):
         return False
     faint = [each.signal <= FAINT for each in history.marks]
-    if faint[0] and mark.signal <= FAINT and sum(faint) >= MOSTLY * len(faint):
+    if mark.signal <= FAINT and sum(faint) >= MOSTLY * len(faint):
         return end.loss >= LASTS * began > 0
     minute = (
         each.output * each.signal <= MINUTE * target.distance(each)
@@ -125,6 +132,27 @@ def _was_never_heard(history: History, end: End) -> bool:
     # Beside noise little is all there is; of what has grown more may come.
     first = history.marks[0]
     return mark.output * mark.signal <= GROWN * first.output * first.signal
+
+
+def _is_cut_off(history: History, end: End, thresholds: Thresholds) -> bool:
+    """Whether the first layers got next to no gradient at any look, and what the last ones have
+    learnt alone is little; or none at all later, since updates threw the weights away."""
+    began, marks = median(history.first_losses), history.marks
+    if all(mark.flow_ratio <= thresholds.lost_gradient for mark in marks):
+        return end.loss >= LITTLE * began > 0
+    middle = history.first_step + end.steps / 2
+    later = [mark.flow_ratio for mark in marks if mark.step >= middle] or [history.mark.flow_ratio]
+    thrown = history.largest_update >= thresholds.thrown_update
+    return thrown and max(later) == 0 and end.loss >= LITTLE * history.loss_at_start > 0
+
+
+def _forgets(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
+    """Whether a recurrent network got no gradient at the first steps of its sequences at any look,
+    and its loss is about the first; not where that is noise beside what it has learnt."""
+    most = thresholds.lost_in_time * (1 if first.order.gated else UNGATED)
+    lost = all(mark.time_ratio <= most for mark in history.marks)
+    stands = end.loss >= LASTS * median(history.first_losses) > 0
+    return lost and stands and not (standstill.fits_some(history) or standstill.tells_some(history))
 
 
 def _stands_still(history: History, end: End) -> bool:

@@ -93,7 +93,7 @@ class History:
             seen, path, loss = self.view, self.path, self.recent_loss
             signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
             given = record.loss, record.step, seen.steepest, *seen.pull, seen.output_rms
-            self._remember(Mark(path, signal, flow, loss, size, *given))
+            self._remember(Mark(path, signal, flow, loss, size, *given, seen.time_ratio))
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT:], record.gradient_norm]

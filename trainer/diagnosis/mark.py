@@ -21,6 +21,7 @@ class Mark:
     pull: float  # likewise
     values: float  # of the last output
     output: float  # RMS
+    time_ratio: float  # see View
 
 
 def power(then: Mark, now: Mark) -> float:

@@ -13,7 +13,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.way import SAME, matrices
-from trainer.record import StepRecord, owner
+from trainer.record import COUNT, ZEROS, StepRecord, owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
 CUT = 0.01  # of the gradient that clipping leaves
@@ -208,6 +208,20 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
         f"{words}, and nothing is learnt" if missed and not cut else words,
         {"parameters": len(unused)},
         sightings=3,
+    )
+
+
+def lost_gradients(history: History) -> bool:
+    """Whether all gradients are zero throughout, or that of a matrix that has been moved."""
+    record = history.record
+    if record.gradient_norm == 0:
+        return bool(record.gradients.names)
+    zeros = record.gradients.moments[:, ZEROS] == record.gradients.moments[:, COUNT]
+    if not zeros.any():
+        return False
+    known = {*compress(record.parameters, matrices(record.shapes).tolist())}
+    return not known.isdisjoint(
+        {*compress(record.gradients.names, zeros)} & (_moved(history) or set())
     )
 
 

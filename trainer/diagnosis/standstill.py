@@ -74,7 +74,8 @@ def tells_some(history: History) -> bool:
     """
     varies = history.mark.output * history.mark.signal
     surprise = fmean(look.surprise for look in history.guesses)
-    return varies >= CLEAR and 1 - surprise >= varies**2 / 72
+    guess = history.guesses[-1].is_a_guess  # of other losses it says nothing
+    return guess and varies >= CLEAR and 1 - surprise >= varies**2 / 72
 
 
 def had_learnt(history: History) -> bool:

@@ -19,6 +19,8 @@ SHUT = 1e-4  # of an activation's largest slope, which lets nothing back
 LEARNT = 0.05  # of the loss at the start: where targets are rare a batch may have none of them
 SILENT, ANSWERED = 0.98, 0.7  # zeros among what a rectifier gives
 HALF, WORSE = 0.5, 3.0  # of the first losses; times the lowest
+FALLEN = 0.7  # of the first losses: something was learnt
+SMALL = 5  # times less than an update that throws weights away
 FEW = 256  # values in a batch, next to which others may not be zero
 JUDGED_FROM_STEP = 10  # whether the loss falls
 
@@ -41,6 +43,8 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     sick |= first is not None and recovery.lost(first, thresholds)
     killed = not born and (thrown or moved and not sick)
     blame = "learning rate" if killed else "initialisation"
+    if killed and not thrown and _was_well(history, thresholds):
+        blame = "relapse"
     if row == len(view.names) - 1 and born:
         blame = "blocked"
     after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
@@ -61,6 +65,12 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
         sightings=BATCHES if alone else 2 if explained else 3,
         confidence=0.99 if explained else 0.9,
     )
+
+
+def _was_well(history: History, thresholds: Thresholds) -> bool:
+    """Whether some had been learnt, by updates that are too small to kill what answers."""
+    small = history.largest_update <= thresholds.thrown_update / SMALL
+    return small and history.lowest_loss <= FALLEN * median(history.first_losses or [math.nan])
 
 
 def _mostly_dead(history: History, view: View) -> Symptom | None:
