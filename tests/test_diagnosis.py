@@ -1529,8 +1529,10 @@ class TestLoop:
         def flat(factor: float) -> Finding:
             rows = [guessing(one) for one in run(moving)]
             rows = [replace(one, loss=factor * one.loss) for one in rows]
-            return diagnosed(rows)["starved_update"]
+            [found] = [f for f in diagnosed(rows).values() if f.alarm]
+            return found
 
+        assert flat(1e9).verdict == "saturated" and flat(1e5).verdict == "starved_update"
         assert flat(1e9).cause.endswith(
             "what comes after the last layer is flat there, and lets 1e-09 of the gradient pass"
         )

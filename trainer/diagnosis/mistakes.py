@@ -128,7 +128,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         words += f": the learning rate has fallen to {record.learning_rate:.1g}"
         category = "schedule"
     return Symptom(
-        "starved_update",
+        "saturated" if category == "last activation" else "starved_update",
         "warning",
         where,
         category,
