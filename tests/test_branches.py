@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +56,58 @@ def test_layers_lead_to_the_last_one_that_hangs_on_them() -> None:
     # What both hang on leads to the one that is executed last.
     table = looked_at(ActorCritic(trunk=True), torch.randn(5, 4))
     assert table.leads_to == ("", "critic.2", *actor, *critic)
+
+
+class Coder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 3), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        beside = self.encoder(2 * x).square().mean()  # a penalty, ahead of the pass itself
+        made: Tensor = self.decoder(self.encoder(x)) + beside
+        return made
+
+
+def test_all_calls_of_a_layer_count() -> None:
+    assert looked_at(Coder(), torch.randn(5, 4)).leads_to == ()
+
+
+def test_frozen_layers_are_of_no_branch() -> None:
+    model = ActorCritic(trunk=True)
+    assert model.trunk is not None
+    model.trunk.requires_grad_(False)
+    table = looked_at(model, torch.randn(5, 4))
+    assert table.leads_to == ("", "", *["actor.2"] * 3, *["critic.2"] * 3)
+    seen = view(_with(table))
+    assert seen is not None
+    assert [[*branch] for branch in seen.order.branches] == [[1, 2, 3], [4, 5, 6]]
+    assert seen.order.outputs == [3, 6]
+
+
+def test_nothing_of_the_graph_is_kept_after_its_backward_pass() -> None:
+    model, kept = ActorCritic(), list[weakref.ref[Tensor]]()
+
+    class Keeps(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.kept = torch.ones(3)
+            kept.append(weakref.ref(ctx.kept))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return gradient
+
+    with Monitor(model, **EVERY) as monitor:
+        for _ in range(3):
+            actor, critic = model(Keeps.apply(torch.randn(5, 4, requires_grad=True)))
+            (actor.sum() + critic.sum()).backward()
+            del actor, critic
+            gc.collect()
+            assert not any(each() is not None for each in kept)
+        with monitor.step(0):
+            pass
 
 
 class Split(nn.Module):

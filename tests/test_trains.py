@@ -1,4 +1,4 @@
-"""Programs that train, each with what looks like a fault: nothing is said of them."""
+"""Programs that train, each with what looks like a fault: nothing is said of them; near ones."""
 
 from __future__ import annotations
 
@@ -76,6 +76,21 @@ def test_heads_that_take_turns() -> None:
         return (made[:, 0] - noisy).square().mean()
 
     assert not watched(model, torch.optim.Adam(model.parameters(), 3e-3), loss, 400)
+
+
+def test_an_encoder_that_is_detached_on_the_way_is_told() -> None:
+    """Which is not in turn with another."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+    model = nn.ModuleList([encoder, nn.Linear(16, 4)])
+
+    def loss(step: int) -> Tensor:
+        x, made = torch.randn(64, 8), encoder
+        coded = made(x).detach() if step >= 60 else made(x)
+        return nn.functional.cross_entropy(model[1](coded), (x[:, :4]).argmax(1))
+
+    [found] = watched(model, torch.optim.Adam(model.parameters(), 1e-3), loss, 300)
+    assert found.verdict == "unused_parameter" and found.where == "0.2"
 
 
 class Newest(nn.Module):

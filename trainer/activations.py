@@ -238,7 +238,7 @@ class Activations:
         if node is not None:
             received = partial(self._guarded, self._received, row, number, call)
             self._edges.append(node.register_prehook(received))
-            self.measured.made(name, node, again)
+            self.measured.made(name, node, self._pass, again)
         self.seconds += time.perf_counter() - started
 
     def _received(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from torch.autograd.graph import Node
@@ -10,19 +10,20 @@ from torch.autograd.graph import Node
 from trainer import graph
 
 
-def ends(made_by: Mapping[str, Node]) -> dict[str, str]:
-    """Of each layer the last one whose output hangs on its own, which may be itself; {} where the
-    graph is too large.
+def ends(made_by: Mapping[str, Sequence[Node]]) -> dict[str, str]:
+    """Of each layer the last one of which some output hangs on some of its own, which may be
+    itself; {} where the graph is too large.
 
-    `made_by` are the nodes that made the outputs, in order of execution.
+    `made_by` are the nodes that made their outputs, layer by layer in order of execution.
     """
     layers: dict[Node, list[str]] = {}
-    for name, node in made_by.items():
-        layers.setdefault(node, []).append(name)
+    for name, nodes in made_by.items():
+        for node in nodes:
+            layers.setdefault(node, []).append(name)
     seen, found = set[Node](), dict[str, str]()
     with suppress(OverflowError):
-        for end, last in reversed([*made_by.items()]):
-            for node in graph.below(last, seen):
-                found.update(dict.fromkeys(layers.get(node, ()), end))
+        for end, nodes in reversed([*made_by.items()]):
+            for node in (each for last in nodes for each in graph.below(last, seen)):
+                found = dict.fromkeys(layers.get(node, ()), end) | found
         return found
     return {}

@@ -39,7 +39,8 @@ class Measured:
         self._noted: dict[str, int] = {}  # places of what was executed without a graph
         self._next = 0
         self._passes: list[int] = []  # of each output the forward pass; -1 for no such call
-        self._made_by: dict[str, Node] = {}  # the output of each layer that has a graph
+        self._made_by: dict[str, list[Node]] = {}  # the outputs of each layer that have a graph
+        self._pass = 0  # the forward pass of the newest of them
         self._leads = True  # whether these tell which layer leads where
         self._ends: dict[str, str] = {}  # of each layer, as `branches` says
         self._calls: list[int] = []  # of each gradient, the number of the output that it is of
@@ -93,19 +94,26 @@ class Measured:
             self._passes.append(forward)
             return row, len(self._passes) - 1
 
-    def made(self, name: str, node: Node, again: bool) -> None:
-        """Takes the node of the graph that made an output of this layer.
+    def made(self, name: str, node: Node, forward: int, again: bool) -> None:
+        """Takes the node of the graph that made an output of this layer in a forward pass.
 
-        The graph of what is computed `again` ends where that begins: it does not tell what leads
-        where, and no more is kept.
+        A node keeps all that its pass has saved: it goes when the first gradient comes back, or
+        with the next pass where none does. The graph of what is computed `again` ends where that
+        begins, and tells nothing.
         """
         with self._lock:
-            self._made_by.setdefault(name, node)
+            if forward != self._pass:
+                self._pass, self._made_by = forward, {}
             self._leads &= not again
+            if self._leads and name not in self._ends:
+                self._made_by.setdefault(name, []).append(node)
 
     def gradient(self, row: int, gradient: Tensor, call: int = -1, copy: bool = False) -> None:
         """Takes the gradient of an output of this row, which is the output of this number."""
         with self._lock:
+            if self._made_by:
+                found = branches.ends(self._made_by)
+                self._ends, self._made_by, self._leads = self._ends | found, {}, bool(found)
             self._gradients.add(row, gradient.detach(), copy)
             self._calls.append(call)
 
@@ -117,7 +125,6 @@ class Measured:
         with self._lock:
             self._outputs.measure()
             self._gradients.measure()
-            self._ends = branches.ends(self._made_by) if self._leads else {}
             self._made_by = {}
 
     def results(self) -> list[Tensor]:
@@ -154,8 +161,9 @@ class Measured:
         names, kinds, dtypes = zip(*rows, strict=True) if rows else ((), (), ())
         table = merged(names, reached, moments, counts)
         rms, zeros, fraction, dead = signals.T
-        several = len({*self._ends.values()}) > 1
-        leads_to = tuple(self._ends.get(name, "") for name in names) if several else ()
+        last = {name: self._ends[name] for name in table.names if name in self._ends}
+        several = self._leads and len({*last.values()}) > 1
+        leads_to = tuple(last.get(name, "") for name in names) if several else ()
         return LayerTable(names, kinds, dtypes, rms, zeros, fraction, dead, table, leads_to)
 
     def _place(self) -> int:

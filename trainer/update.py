@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -37,10 +38,12 @@ class Update:
         self._versions: list[int] = []
         self._norm: Tensor | None = None  # of the gradients that the first one was given
         self._ours = set[int]()  # those that have a watched parameter
+        self._thread = 0  # in which it has begun
 
     def begin(self, gradients: Sequence[Tensor], optimizer: Optimizer | None) -> None:
         """The gradients are complete; the loop may tell of its optimizer."""
         self._gradients, self._versions = gradients, [*map(_VERSION, gradients)]
+        self._thread = get_ident()
         self._told = optimizer
         if optimizer is not None:  # which need not run hooks
             self._take(optimizer)
@@ -78,8 +81,8 @@ class Update:
                     self._leave()
                     self._norm = self._norm_now()
                 self._ours.add(id(optimizer))
-            elif self.optimizer is None:
-                self._take(optimizer)
+            elif self.optimizer is None and get_ident() == self._thread:
+                self._take(optimizer)  # those of other threads are none of this loop's
         except Exception:  # which is no reason to stop training
             self._failed()
 

@@ -97,12 +97,12 @@ class Diagnosis:
                 rules = (*rules, *OF_NEIGHBOURS)
             for rule in rules:
                 changed += self._judge(rule.__name__, rule(history, self.thresholds))
+            lost = record.loss != 0 and mistakes.lost_gradients(history)
             if any(finding.verdict == "non_finite" for finding in changed):
                 for name in GROWING:
                     case = self._cases.get(name)
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(name, case, case.symptom))
-        lost = record.loss != 0 and mistakes.lost_gradients(history)
         cases = (self._cases.get(rule.__name__) for rule in OF_LAYERS)
         doubtful = any(case is not None and case.is_doubtful for case in cases)
         self.suspects = lost or _is_in_doubt(history) or doubtful

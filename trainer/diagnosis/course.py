@@ -35,7 +35,7 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
             sightings=1 if history.loss_rise >= CLEAR else 2,
         )  # fmt: skip
     recent = history.losses[-RECENT:]
-    if len(recent) < RECENT or not risen or standstill.fits(history):
+    if len(recent) < RECENT or not risen:
         return None
     least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEAR else 1)
     far = history.loss_rise >= FAR and not history.adaptive  # whose updates tell what they did

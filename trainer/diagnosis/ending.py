@@ -51,10 +51,10 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
     elif _guesses(history, end):
         found = conclusion.why(history, first, end, thresholds)
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
-        if (early or standstill.tells_some(history)) and found.verdict in (
-            "stalled",
-            "starved_update",
-        ):
+        if early and found.verdict in ("stalled", "starved_update"):
+            return None
+        in_time = "gradient_first_over_last_steps" in found.evidence
+        if standstill.tells_some(history) and not in_time:
             return None
     elif _guesses_again(history, end):
         found = conclusion.lost(history, first)
@@ -137,7 +137,10 @@ def _was_never_heard(history: History, end: End) -> bool:
 def _is_cut_off(history: History, end: End, thresholds: Thresholds) -> bool:
     """Whether the first layers got next to no gradient at any look, and what the last ones have
     learnt alone is little; or none at all later, since updates threw the weights away."""
-    began, marks = median(history.first_losses), history.marks
+    began, marks, first = median(history.first_losses), history.marks, history.first_view
+    several = first is not None and first.order.leads_to  # branches, of which others may learn
+    if several or standstill.fits_some(history) or standstill.tells_some(history):
+        return False
     if all(mark.flow_ratio <= thresholds.lost_gradient for mark in marks):
         return end.loss >= LITTLE * began > 0
     middle = history.first_step + end.steps / 2

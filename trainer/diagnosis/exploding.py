@@ -190,7 +190,7 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
         return None  # beside nothing anything has grown
     falls = norm >= 10 * before and _falls_without_end(history, thresholds)
     rises = norm >= thresholds.grown_norm * before and history.loss_rise >= thresholds.risen_loss
-    if not (rises and not standstill.fits(history) or falls):
+    if not (rises or falls):
         return None
     way, category = ("rises", "learning rate") if rises else ("falls without end", "objective")
     return Symptom(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import compress
 from statistics import median
+
+import numpy as np
 
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.gains import MINUTE, weight_gains
@@ -12,6 +15,7 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
+from trainer.diagnosis.view import Array
 from trainer.diagnosis.way import SAME, matrices
 from trainer.record import COUNT, ZEROS, StepRecord, owner
 
@@ -42,15 +46,13 @@ def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom 
     if carried != 1:
         words = f"the gradients of {carried:.0f} parameters still hold those of the step before"
     return Symptom(
-        "accumulating_gradients",
-        "critical",
-        still[0] if left and some else None,
-        "optimizer" if left else "loop",
+        "accumulating_gradients", "critical",
+        still[0] if left and some else None, "optimizer" if left else "loop",
         f"{words}, and no optimizer moves {'it' if carried == 1 else 'them'}" if left else words,
         {"carried_gradients": carried, "gradient_norm": history.record.gradient_norm},
         sightings=3,
         confidence=0.99,
-    )
+    )  # fmt: skip
 
 
 def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -182,13 +184,15 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
     """A parameter that is trained gets no gradient; an alarm where the layers that the data pass
     first are cut off from the loss, or all are, or half of the matrices where nothing is learnt."""
     record = history.record
-    given, moved = {*record.gradients.names}, _moved(history)
-    unused = [name for name in record.parameters if name not in given | (moved or set())]
+    before, given = history.before or record, {*record.gradients.names}
+    moved = _moved(record, before.parameters, before.parameter_rms)  # since the look before
+    unused = [name for name in record.parameters if name not in given | moved]
     if not unused:
         return None
     if not given:
-        if moved != set() or not (math.isfinite(record.loss) and record.loss):
-            return None  # somebody moves some all the same, or there is nothing yet to learn
+        still = np.array_equal(record.parameter_rms, history.first_sizes)
+        if not (still and math.isfinite(record.loss) and record.loss):
+            return None  # somebody moves them all the same, or there is nothing yet to learn
         return Symptom(
             "unused_parameter", "critical", None, "detached",
             f"none of {len(unused)} parameters gets a gradient: there was no backward pass, the "
@@ -197,7 +201,8 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
         )  # fmt: skip
     cut = _cut_off(history, {*unused})
     known = compress(record.parameters, matrices(record.shapes).tolist())
-    got = [name not in unused for name in known]
+    ever = given | _moved(record, history.first_parameters, history.first_sizes)
+    got = [name in ever for name in known]
     missed = standstill.in_vain(history) and 2 * sum(got) <= len(got)
     words = f"{len(unused)} of {len(record.parameters)} parameters get no gradient"
     return Symptom(
@@ -213,25 +218,20 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
 
 def lost_gradients(history: History) -> bool:
     """Whether all gradients are zero throughout, or that of a matrix that has been moved."""
-    record = history.record
-    if record.gradient_norm == 0:
-        return bool(record.gradients.names)
-    zeros = record.gradients.moments[:, ZEROS] == record.gradients.moments[:, COUNT]
-    if not zeros.any():
-        return False
-    known = {*compress(record.parameters, matrices(record.shapes).tolist())}
-    return not known.isdisjoint(
-        {*compress(record.gradients.names, zeros)} & (_moved(history) or set())
-    )
+    record, moments = history.record, history.record.gradients.moments
+    lost = {*compress(record.gradients.names, moments[:, ZEROS] == moments[:, COUNT])}
+    if len(lost) == len(moments):
+        return bool(lost)
+    matrix = {*compress(record.parameters, matrices(record.shapes).tolist())}
+    return bool(lost & matrix & _moved(record, history.first_parameters, history.first_sizes))
 
 
-def _moved(history: History) -> set[str] | None:
-    """The parameters that are not as they were at first, as those of heads and experts that are
-    used in turns are; None where others are trained."""
-    record, first = history.record, history.first_sizes
-    if history.first_parameters != record.parameters:
-        return None
-    return {*compress(record.parameters, abs(record.parameter_rms - first) > SAME * first)}
+def _moved(record: StepRecord, names: Sequence[str], sizes: Array) -> set[str]:
+    """The parameters that are not as they were then, as those of heads and experts that are used in
+    turns are not."""
+    if record.parameters != names:
+        return set()
+    return {*compress(names, abs(record.parameter_rms - sizes) > SAME * sizes)}
 
 
 def _cut_off(history: History, unused: set[str]) -> str | None:

@@ -65,11 +65,13 @@ class Order:
 
     @cached_property
     def branches(self) -> list[NDArray[np.intp]]:
-        """The numbers of the layers that lead to the same last one."""
+        """The numbers of the layers that lead to the same last one; not of those that nobody knows
+        of, as of frozen ones, where there are several branches."""
         if not self.leads_to:
             return [np.arange(len(self.names))]
         ends = [self.leads_to[row] for row in self.rows.tolist()]
-        return [np.flatnonzero([end == each for end in ends]) for each in dict.fromkeys(ends)]
+        known = filter(None, dict.fromkeys(ends))
+        return [np.flatnonzero([end == each for end in ends]) for each in known]
 
     @cached_property
     def ends(self) -> list[tuple[int, int]]:

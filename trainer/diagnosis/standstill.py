@@ -50,18 +50,10 @@ def has_learnt(history: History) -> bool:
     are smaller than what of the output depends on the sample."""
     if not history.marks:
         return False
-    told = bool(history.guesses) and _is_better(history.guesses[-1])
-    return fits(history) if target.is_squared(history) else told
-
-
-def fits(history: History) -> bool:
-    """Whether the errors of a squared loss are smaller than what of the output depends on the
-    sample; however large they are: so are the targets."""
-    if not history.marks:
-        return False
     mark = history.mark
-    small = target.distance(mark) <= FITS * mark.output * mark.signal
-    return small and target.is_squared(history)
+    told = bool(history.guesses) and _is_better(history.guesses[-1])
+    fits = target.distance(mark) <= FITS * mark.output * mark.signal
+    return fits if target.is_squared(history) else told
 
 
 def fits_some(history: History) -> bool:
