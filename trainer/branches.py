@@ -24,6 +24,7 @@ def ends(made_by: Mapping[str, Sequence[Node]]) -> dict[str, str]:
     with suppress(OverflowError):
         for end, nodes in reversed([*made_by.items()]):
             for node in (each for last in nodes for each in graph.below(last, seen)):
-                found = dict.fromkeys(layers.get(node, ()), end) | found
+                for name in layers.get(node, ()):
+                    found.setdefault(name, end)
         return found
     return {}

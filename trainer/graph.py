@@ -21,8 +21,9 @@ def below(node: Node, seen: set[Node]) -> Iterator[Node]:
     while ahead:
         node = ahead.pop()
         yield node
-        more = {after for after, _ in node.next_functions if after is not None} - seen
-        seen |= more
-        ahead += more
+        for after, _ in node.next_functions:
+            if after is not None and after not in seen:
+                seen.add(after)
+                ahead.append(after)
         if len(seen) > MOST:
             raise OverflowError(f"a graph of more than {MOST} nodes")
