@@ -106,6 +106,10 @@ def test_nothing_of_the_graph_is_kept_after_its_backward_pass() -> None:
             del actor, critic
             gc.collect()
             assert not any(each() is not None for each in kept)
+        for _ in range(3):  # one that nothing is differentiated of goes with the next
+            model(Keeps.apply(torch.randn(5, 4, requires_grad=True)))
+            gc.collect()
+            assert sum(each() is not None for each in kept) <= 1
         with monitor.step(0):
             pass
 
@@ -113,14 +117,16 @@ def test_nothing_of_the_graph_is_kept_after_its_backward_pass() -> None:
 class Split(nn.Module):
     """Whose second part computes again for the backward pass what it has not kept."""
 
-    def __init__(self, reentrant: bool) -> None:
+    def __init__(self, reentrant: bool, head: bool = False) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        self.head = nn.Linear(4, 1) if head else None
         self.reentrant = reentrant
 
-    def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = checkpoint(self.second, self.first(x), use_reentrant=self.reentrant)
-        return made
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        shared = self.first(x)
+        aside = () if self.head is None else (self.head(shared),)
+        return checkpoint(self.second, shared, use_reentrant=self.reentrant), *aside
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -128,6 +134,17 @@ def test_one_branch_is_none(reentrant: bool) -> None:
     x = torch.randn(5, 4)
     assert looked_at(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x).leads_to == ()
     assert looked_at(Split(reentrant), x).leads_to == ()
+
+
+def test_branches_beside_what_is_computed_again() -> None:
+    """Of a part whose graph begins anew there nobody knows; of one that kept its own, all."""
+    x = torch.randn(5, 4)
+    assert looked_at(Split(reentrant=True, head=True), x).leads_to == ()
+    table = looked_at(Split(reentrant=False, head=True), x)
+    last = "second.1"
+    assert dict(zip(table.names, table.leads_to, strict=True)) == {
+        "input": "", "first": last, "head": "head", "second.0": last, last: last
+    }  # fmt: skip
 
 
 def test_of_a_large_graph_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:

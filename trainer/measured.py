@@ -99,13 +99,15 @@ class Measured:
 
         A node keeps all that its pass has saved: it goes when the first gradient comes back, or
         with the next pass where none does. The graph of what is computed `again` ends where that
-        begins, and tells nothing.
+        begins, and tells nothing of layers that had none before.
         """
         with self._lock:
             if forward != self._pass:
                 self._pass, self._made_by = forward, {}
+            if name in self._ends or (again and name in self._made_by):
+                return
             self._leads &= not again
-            if self._leads and name not in self._ends:
+            if self._leads:
                 self._made_by.setdefault(name, []).append(node)
 
     def gradient(self, row: int, gradient: Tensor, call: int = -1, copy: bool = False) -> None:
@@ -113,7 +115,8 @@ class Measured:
         with self._lock:
             if self._made_by:
                 found = branches.ends(self._made_by)
-                self._ends, self._made_by, self._leads = self._ends | found, {}, bool(found)
+                self._ends, self._made_by = self._ends | found, {}
+                self._leads = self._leads and bool(found)
             self._gradients.add(row, gradient.detach(), copy)
             self._calls.append(call)
 
