@@ -88,6 +88,8 @@ class TestEnd:
             "with a loss of 0.8, 1 at first; the gradient at the first layers was 0.0002" in found
         )
         assert end(made(1e-3, falls=0.7)) is end(made(0.1)) is end(made(1e-3, later=0.1)) is None
+        # Nor did updates do it where there was none from the start.
+        assert (end(made(0.0)) or "").startswith("vanishing, initialisation: ")
 
     def test_updates_that_have_cut_the_first_layers_off(self) -> None:
         def made(thrown: float, gradient: float = 0.0, loss: float = 0.8) -> Made:

@@ -18,6 +18,7 @@ from trainer.diagnosis.view import View
 
 HALF = 0.5  # of the weights with which the loss was lowest
 UNREACHED = 1e-4  # of the gradient of the last layer
+IN_TIME = "gradient_first_over_last_steps"  # in the evidence
 
 
 class End(NamedTuple):
@@ -54,7 +55,7 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
         category = "memory" if first.order.gated else "recurrence"
         words += "; the gradient at the first steps of the sequence was "
         words += f"{first.time_ratio:.1g} of that at the last ones"
-        evidence["gradient_first_over_last_steps"] = first.time_ratio
+        evidence[IN_TIME] = first.time_ratio
     elif history.path < thresholds.moved_path:
         verdict, category = "starved_update", "learning rate"
         words += f", and no weight matrix has moved by more than {history.path:.1g} of its size, "
@@ -119,11 +120,12 @@ def unheard(history: History, first: View, end: End) -> Symptom:
     )  # fmt: skip
 
 
-def cut_off(history: History, first: View, end: End) -> Symptom:
-    """Of first layers that got next to no gradient, behind which the last ones learnt a little."""
+def cut_off(history: History, first: View, end: End, thrown: bool) -> Symptom:
+    """Of first layers that got next to no gradient, behind which the last ones learnt a little,
+    where weights were `thrown` none since."""
     found, flow = blame.attenuation(first, history.record, first), history.mark.flow_ratio
     return Symptom(
-        "vanishing", "warning", found.where, "learning rate" if flow == 0 else found.category,
+        "vanishing", "warning", found.where, "learning rate" if thrown else found.category,
         f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
         f"{median(history.first_losses):.3g} at first; the gradient at the first layers was "
         f"{history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} at "
@@ -140,7 +142,7 @@ def forgetful(history: History, first: View, end: End) -> Symptom:
         f"the run ended after {end.steps} steps without having learnt; the gradient at the first "
         f"steps of the sequence was {first.time_ratio:.1g} of that at the last ones at first and "
         f"{ratio:.1g} at step {history.mark.step}",
-        {"gradient_first_over_last_steps": ratio, "path": history.path},
+        {IN_TIME: ratio, "path": history.path},
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
         if early and found.verdict in ("stalled", "starved_update"):
             return None
-        in_time = "gradient_first_over_last_steps" in found.evidence
+        in_time = conclusion.IN_TIME in found.evidence
         if standstill.tells_some(history) and not in_time:
             return None
     elif _guesses_again(history, end):
@@ -62,8 +62,10 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         return None
     elif _was_never_heard(history, end):
         found = conclusion.unheard(history, first, end)
-    elif _is_cut_off(history, end, thresholds):
-        found = conclusion.cut_off(history, first, end)
+    elif _was_never_reached(history, first, end, thresholds):
+        found = conclusion.cut_off(history, first, end, thrown=False)
+    elif _was_thrown(history, first, end, thresholds):
+        found = conclusion.cut_off(history, first, end, thrown=True)
     elif _forgets(history, first, end, thresholds):
         found = conclusion.forgetful(history, first, end)
     elif _stands_still(history, end):
@@ -134,19 +136,29 @@ def _was_never_heard(history: History, end: End) -> bool:
     return mark.output * mark.signal <= GROWN * first.output * first.signal
 
 
-def _is_cut_off(history: History, end: End, thresholds: Thresholds) -> bool:
+def _was_never_reached(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether the first layers got next to no gradient at any look, and what the last ones have
-    learnt alone is little; or none at all later, since updates threw the weights away."""
-    began, marks, first = median(history.first_losses), history.marks, history.first_view
-    several = first is not None and first.order.leads_to  # branches, of which others may learn
-    if several or standstill.fits_some(history) or standstill.tells_some(history):
+    learnt alone is little; not of branches, of which others may learn."""
+    if first.order.leads_to or _learns_some(history):
         return False
-    if all(mark.flow_ratio <= thresholds.lost_gradient for mark in marks):
-        return end.loss >= LITTLE * began > 0
+    lost = all(mark.flow_ratio <= thresholds.lost_gradient for mark in history.marks)
+    return lost and end.loss >= LITTLE * median(history.first_losses) > 0
+
+
+def _was_thrown(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
+    """Whether they got none at all in the second half, and updates have thrown weights away."""
+    if first.order.leads_to or _learns_some(history):
+        return False
     middle = history.first_step + end.steps / 2
-    later = [mark.flow_ratio for mark in marks if mark.step >= middle] or [history.mark.flow_ratio]
+    later = [mark.flow_ratio for mark in history.marks if mark.step >= middle]
+    none = max(later, default=history.mark.flow_ratio) == 0
     thrown = history.largest_update >= thresholds.thrown_update
-    return thrown and max(later) == 0 and end.loss >= LITTLE * history.loss_at_start > 0
+    return thrown and none and end.loss >= LITTLE * history.loss_at_start > 0
+
+
+def _learns_some(history: History) -> bool:
+    """Whether it has, beside noise that is most of the loss."""
+    return standstill.fits_some(history) or standstill.tells_some(history)
 
 
 def _forgets(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
@@ -155,7 +167,7 @@ def _forgets(history: History, first: View, end: End, thresholds: Thresholds) ->
     most = thresholds.lost_in_time * (1 if first.order.gated else UNGATED)
     lost = all(mark.time_ratio <= most for mark in history.marks)
     stands = end.loss >= LASTS * median(history.first_losses) > 0
-    return lost and stands and not (standstill.fits_some(history) or standstill.tells_some(history))
+    return lost and stands and not _learns_some(history)
 
 
 def _stands_still(history: History, end: End) -> bool:
