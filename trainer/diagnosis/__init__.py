@@ -28,6 +28,7 @@ from trainer.diagnosis import (
     symmetry,
     underflow,
     units,
+    unused,
 )  # fmt: skip
 from trainer.diagnosis.case import Case
 from trainer.diagnosis.history import PATIENCE_STEPS, History
@@ -46,7 +47,7 @@ OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was obser
 OF_HISTOGRAMS: tuple[Rule, ...] = (symmetry.symmetric_units,)
 OF_STEPS: tuple[Rule, ...] = (
     arithmetic.non_finite, exploding.exploding, underflow.underflow,
-    mistakes.starved_update, mistakes.unused_parameter, high_rate.learning_rate_too_high,
+    mistakes.starved_update, unused.unused_parameter, high_rate.learning_rate_too_high,
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
 SHORT = re.compile(r"(?<![\d.])\d(\.\d+)?e\+0[1-5]\b")  # numbers that need no exponent
@@ -97,7 +98,7 @@ class Diagnosis:
                 rules = (*rules, *OF_NEIGHBOURS)
             for rule in rules:
                 changed += self._judge(rule.__name__, rule(history, self.thresholds))
-            lost = record.loss != 0 and mistakes.lost_gradients(history)
+            lost = record.loss != 0 and unused.lost_gradients(history)
             if any(finding.verdict == "non_finite" for finding in changed):
                 for name in GROWING:
                     case = self._cases.get(name)

@@ -76,10 +76,11 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """Of an optimizer that takes the gradient as it is; others begin with such updates, as do a few
     weights while the loss falls. From step 10 on one of those before counts, if the loss has not
     fallen since, nor that of any batch."""
+    if history.adaptive:
+        return None
     view, first, record = history.view, history.first_view, history.record
     late = history.steps >= JUDGED_FROM_STEP
-    learns = not history.stuck or _fits_some(history) or standstill.falls(history)
-    if history.adaptive or late and learns:
+    if late and (not history.stuck or _fits_some(history) or standstill.falls(history)):
         return None
     few = max(map(math.prod, record.shapes), default=0) < FEW
     fallen = (0.1 if late else 1.0) * history.first_losses[0] if history.first_losses else math.nan

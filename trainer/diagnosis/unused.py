@@ -1,0 +1,89 @@
+"""Is there a parameter that is trained and gets no gradient, or zeros only?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import compress
+
+import numpy as np
+
+from trainer.diagnosis import standstill
+from trainer.diagnosis.history import History
+from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import Array
+from trainer.diagnosis.way import SAME, matrices
+from trainer.record import COUNT, ZEROS, StepRecord, owner
+
+
+def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None:
+    """A parameter that is trained gets no gradient; an alarm where the layers that the data pass
+    first are cut off from the loss, or all are, or half of the matrices where nothing is learnt."""
+    record = history.record
+    given = {*record.gradients.names}
+    if given.issuperset(record.parameters):
+        return None
+    before = history.before or record
+    moved = _moved(record, before.parameters, before.parameter_rms)  # since the look before
+    unused = [name for name in record.parameters if name not in given | moved]
+    if not unused:
+        return None
+    if not given:
+        still = np.array_equal(record.parameter_rms, history.first_sizes)
+        if not (still and math.isfinite(record.loss) and record.loss):
+            return None  # somebody moves them all the same, or there is nothing yet to learn
+        return Symptom(
+            "unused_parameter", "critical", None, "detached",
+            f"none of {len(unused)} parameters gets a gradient: there was no backward pass, the "
+            "loss does not hang on them, or zero_grad came between it and the step",
+            {"parameters": len(unused)}, sightings=3, confidence=0.99,
+        )  # fmt: skip
+    cut = _cut_off(history, {*unused})
+    known = compress(record.parameters, matrices(record.shapes).tolist())
+    ever = given | _moved(record, history.first_parameters, history.first_sizes)
+    got = [name in ever for name in known]
+    missed = standstill.in_vain(history) and 2 * sum(got) <= len(got)
+    words = f"{len(unused)} of {len(record.parameters)} parameters get no gradient"
+    return Symptom(
+        "unused_parameter",
+        "warning" if cut or missed else "info",
+        cut or unused[0],
+        "detached" if cut or missed else "unused",
+        f"{words}, and nothing is learnt" if missed and not cut else words,
+        {"parameters": len(unused)},
+        sightings=3,
+    )
+
+
+def lost_gradients(history: History) -> bool:
+    """Whether all gradients are zero throughout, or that of a matrix that has been moved."""
+    record, moments = history.record, history.record.gradients.moments
+    lost = {*compress(record.gradients.names, moments[:, ZEROS] == moments[:, COUNT])}
+    if len(lost) == len(moments):
+        return bool(lost)
+    matrix = {*compress(record.parameters, matrices(record.shapes).tolist())}
+    return bool(lost & matrix & _moved(record, history.first_parameters, history.first_sizes))
+
+
+def _moved(record: StepRecord, names: Sequence[str], sizes: Array) -> set[str]:
+    """The parameters that are not as they were then, as those of heads and experts that are used in
+    turns are not."""
+    if record.parameters != names:
+        return set()
+    return {*compress(names, abs(record.parameter_rms - sizes) > SAME * sizes)}
+
+
+def _cut_off(history: History, unused: set[str]) -> str | None:
+    """The last of the first layers if the data pass all of them and no gradient comes back."""
+    view = history.view or history.first_view
+    if view is None:
+        return None
+    last = None
+    for name in view.names:
+        own = {p for p in history.record.parameters if owner(p) == name}
+        if own and own <= unused:
+            last = name
+        elif own:
+            break
+    return last
