@@ -1826,10 +1826,12 @@ class TestLoop:
         assert found.level == "warning" and found.where == "2"
 
     def test_half_of_the_weights_unused_where_nothing_is_learnt(self) -> None:
-        def found(unused: int, fall: float = 0.0) -> Finding:
+        def found(unused: int, fall: float = 0.0, once: float = 1.0) -> Finding:
             spare = [linear(gradient=None, weight_gradient=None)] * unused
-            rows = [linear(), linear(), *spare]
-            made = (record(s, rows, loss=1 - fall * s) for s in STEPS)
+            made = []
+            for s in STEPS:
+                made.append(record(s, [linear(), linear(), *spare], loss=1 - fall * s))
+                made[-1].parameter_rms[2:] *= once if s == 0 else 1.0
             return diagnosed(made)["unused_parameter"]
 
         half = found(2)
@@ -1839,11 +1841,12 @@ class TestLoop:
         )
         assert "no detach, no_grad, " in half.remedy
         assert found(1).level == found(2, fall=2e-3).level == "info"
+        assert found(2, once=0.9).level == "info"  # moved since, as what is used in turns
 
     def test_units_that_something_else_killed(self) -> None:
         """No update was large, and much had been learnt; nor is a layer looked at by chance."""
 
-        def found(update: float, fall: float) -> Finding:
+        def found(update: float, fall: float, raised: float = 1.0) -> Finding:
             made = []
             for step in STEPS:
                 dead, rows = step >= 100, deep(3, update=update)
@@ -1851,11 +1854,12 @@ class TestLoop:
                     lost = [replace(each, gradient=0.0, weight_gradient=0.0) for each in rows[:-1]]
                     rows = [*lost[:-1], replace(lost[-1], rms=0.0, dead=1.0), rows[-1]]
                 loss = 1.0 if dead or step < 20 else fall
-                made.append(record(step, rows, loss=loss, optimizer="Adam"))
+                rate = 1e-3 * (raised if dead else 1)
+                made.append(record(step, rows, loss=loss, optimizer="Adam", learning_rate=rate))
             return diagnosed(made)["dead_units"]
 
         assert found(0.01, 0.3).cause.startswith("relapse: all units of 5 are zero")
-        for others in (found(0.05, 0.3), found(0.01, 0.9)):
+        for others in (found(0.05, 0.3), found(0.01, 0.9), found(0.01, 0.3, raised=20.0)):
             assert others.cause.startswith("learning rate: ")
 
     def test_a_matrix_that_gets_no_gradient_any_more_is_looked_at(self) -> None:
@@ -2018,15 +2022,16 @@ class TestCourse:
         assert said(grown=5.0) == said(last=1.5) == said(lowest=0.8) == set()
 
     def test_a_loss_that_rises_a_hundredfold(self) -> None:
-        """However small the updates are; half of that targets that move may do."""
+        """However small the updates are; half of that targets that move may do, and under an
+        optimizer whose updates tell nothing of the gradient all of it."""
 
-        def said(end: float) -> set[str]:
+        def said(end: float, optimizer: str = "SGD") -> set[str]:
             losses = np.geomspace(1.0, end, len(STEPS))
-            made = (record(s, deep(3, update=5e-3), loss=x)
+            made = (record(s, deep(3, update=5e-3), loss=x, optimizer=optimizer)
                     for s, x in zip(STEPS, losses, strict=True))  # fmt: skip
             return alarms(made)
 
-        assert said(300.0) == {"diverging"} and said(50.0) == set()
+        assert said(300.0) == {"diverging"} and said(50.0) == said(300.0, "Adam") == set()
 
     def test_what_was_learnt_and_is_gone(self) -> None:
         """Of a classifier that only guesses since."""
