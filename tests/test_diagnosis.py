@@ -2161,6 +2161,9 @@ class TestCourse:
         before = [record(s, deep(3), loss=1 - s / 400) for s in STEPS if s < 50]
         after = [record(s, still, loss=0.8) for s in STEPS if s >= 50]
         assert alarms([*before, *after]) == {"constant_output"}
+        # As a value is, of a chain of states none of which was rewarded yet.
+        idle = [record(s, constant, loss=0.0 if s < 100 else 1e-6 * (s % 3)) for s in STEPS]
+        assert diagnosed(idle) == {}
 
     def test_what_is_no_alarm(self) -> None:
         losses = [*[1.0 + 0.01 * (k % 3) for k in range(len(STEPS) - 1)], 9.0]

@@ -62,6 +62,8 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     first, view = history.first_view, history.view
     if first is None or view is None:
         return None
+    if history.loss == 0 or history.loss_at_start == 0:
+        return None  # there is nothing to be answered, or was nothing
     late = history.steps >= 2 * PATIENCE_STEPS
     # What adaptive optimizers took from an output that was there they may bring back.
     lasts = first.output_signal <= thresholds.lost_signal or not history.adaptive
@@ -107,7 +109,7 @@ def loss_spike(history: History, thresholds: Thresholds) -> Symptom | None:
     if len(before) < 12 or not math.isfinite(history.loss):
         return None
     middle = median(before)
-    if not history.loss > 2 * abs(middle):
+    if not history.loss > 2 * abs(middle) > 0:  # beside nothing anything is one
         return None
     spread = 1.4826 * median(abs(loss - middle) for loss in before)
     if not history.loss - middle > 7 * spread:
