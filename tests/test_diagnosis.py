@@ -1970,19 +1970,22 @@ class TestCourse:
 
         def said(
             update: float = 0.15, later: float = 0.1, end: float = 0.6, optimizer: str = "Adam",
-            rate: float = 0.1,
+            rate: float = 0.1, outputs: int = 1,
         ) -> set[str]:  # fmt: skip
-            losses = np.geomspace(1.0, end, len(STEPS))
-            return alarms(
-                record(
-                    s, deep(3, signal=(later / 0.8) ** (1 / 3) if s > 10 else 1.0,
-                            update=update if s < 5 else 2e-3),
-                    loss=x, optimizer=optimizer, learning_rate=rate if s > 10 else 0.1,
-                )
-                for s, x in zip(STEPS, losses, strict=True)
-            )  # fmt: skip
+            losses, made = np.geomspace(1.0, end, len(STEPS)), []
+            for s, x in zip(STEPS, losses, strict=True):
+                rows = deep(3, signal=(later / 0.8) ** (1 / 3) if s > 10 else 1.0,
+                            update=update if s < 5 else 2e-3)  # fmt: skip
+                one = record(s, rows, loss=x, optimizer=optimizer,
+                             learning_rate=rate if s > 10 else 0.1)  # fmt: skip
+                assert one.layers is not None
+                names = one.layers.names
+                leads_to = ("", *("5" if name == "5" else "6" for name in names[1:]))
+                several = replace(one.layers, leads_to=leads_to)
+                made.append(one if outputs == 1 else replace(one, layers=several))
+            return alarms(made)
 
-        assert said() == {"learning_rate_too_high"}
+        assert said() == {"learning_rate_too_high"} and said(outputs=2) == set()
         assert said(later=0.2) == said(update=0.09) == said(end=0.005) == set()
         assert said(optimizer="SGD") == said(rate=0.01) == set()
 

@@ -100,9 +100,12 @@ def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
 def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
     """Whether the large updates that an adaptive optimizer begins with have taken most of a signal
     that was there, and none of 150 steps has brought it back. The loss may fall, to that of a
-    constant answer."""
+    constant answer. Of several outputs a constant may be all that there is to one, as to the
+    critic's of an actor that does well."""
     first, view = history.first_view, history.view
     if first is None or view is None or history.steps < 3 * PATIENCE_STEPS:
+        return None
+    if first.order.leads_to:
         return None
     thrown = history.adaptive and history.largest_update >= thresholds.thrown_update
     thrown = thrown and not history.record.learning_rate <= FALLEN * history.rates.first
