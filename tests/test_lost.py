@@ -20,7 +20,7 @@ from trainer import Monitor
 from trainer.diagnosis import blame
 from trainer.diagnosis.view import view
 from trainer.finding import Finding
-from trainer.record import UNDEFINED, StepRecord
+from trainer.record import NORM, UNDEFINED, StepRecord
 
 STEPS = (*range(12), 20, 50, 80, 100, 120, 150, 200)
 Made = Callable[[int], StepRecord]
@@ -106,6 +106,44 @@ class TestEnd:
         assert found is not None and found.startswith("vanishing, learning rate: the run ended ")
         for near in (made(0.05), made(2.0, gradient=0.1), made(2.0, loss=0.7)):
             assert "the gradient at the first layers was" not in (end(near) or "")
+
+    def test_first_layers_that_an_activation_lets_nothing_back_to(self) -> None:
+        """Exactly zero, so that they have not moved at all; the others learn alone."""
+
+        def made(gradient: float = 0.0, loss: float = 0.5, update: float = 0.0) -> Made:
+            lost = {"gradient": gradient, "weight_gradient": gradient}
+            rows = [linear(rms=900.0, update=update, **lost), *deep(3, "Hardtanh")[1:]]
+            rows = [replace(each, update=0.01) if n and each.weight else each
+                    for n, each in enumerate(rows)]  # fmt: skip
+            return lambda step: record(step, rows, loss=loss if step > 50 else 1.0)
+
+        found = end(made())
+        assert found is not None and found.startswith("vanishing, activation: ")
+        assert "Hardtanh lets no gradient pass, and what comes before it has not moved" in found
+        for near in (made(gradient=0.1), made(loss=0.2), made(update=1e-4)):
+            assert "lets no gradient pass" not in (end(near) or "")
+
+    def test_a_gradient_that_grows_and_explains_nothing(self) -> None:
+        def made(flow: float, output: float = 0.02, late: float | None = None) -> Made:
+            def at(step: int) -> StepRecord:
+                now = flow if late is None or step < 100 else late
+                away, size = (1.0, 0.3) if step < 5 else (0.5, output)  # the mean is learnt
+                one = Inputs.squared(step, away, size, update=0.01)
+                assert one.layers is not None
+                gradients = one.layers.gradients
+                moments = gradients.moments.copy()
+                moments[:-1, [NORM, 2, 3]] *= 1e-5  # as small as what comes of the loss
+                moments[0, [NORM, 2, 3]] *= now
+                layers = replace(one.layers, gradients=replace(gradients, moments=moments))
+                return replace(one, layers=layers)
+
+            return at
+
+        found = end(made(1e7))
+        assert found is not None and found.startswith("exploding, ")
+        assert "the run ended after 201 steps without having learnt; the gradient at" in found
+        for near in (made(1.0), made(1e7, output=1.0), made(1e7, late=1.0)):
+            assert "exploding" not in (end(near) or "")
 
     def test_a_memory_that_never_got_a_gradient(self) -> None:
         def made(ratio: float, late: float, kind: str = "RNN", fall: float = 0.1) -> Made:

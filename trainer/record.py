@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,6 +198,20 @@ class StepRecord:
             for name, rms, shape in sized
             if len(shape) > 1 and name in norms
         ]
+
+    def idle_layers(self) -> frozenset[str]:
+        """The layers that have matrices, none of them zero, all of which get zeros for a gradient:
+        what they are given is zero, or nothing comes back to them."""
+        moments = self.gradients.moments
+        lost = moments[:, ZEROS] == moments[:, COUNT]
+        if not lost.any():
+            return frozenset()
+        zeros = {*compress(self.gradients.names, lost.tolist())}
+        sized = zip(self.parameters, self.parameter_rms.tolist(), self.shapes, strict=True)
+        idle = [(owner(name), name in zeros and rms > 0) for name, rms, s in sized if len(s) > 1]
+        return frozenset(layer for layer, _ in idle) - {
+            layer for layer, is_idle in idle if not is_idle
+        }
 
 
 def owner(parameter: str) -> str:

@@ -12,6 +12,7 @@ from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.depth import UNGATED
 from trainer.diagnosis.history import History
 from trainer.diagnosis.mark import Mark
+from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
@@ -131,6 +132,34 @@ def cut_off(history: History, first: View, end: End, thrown: bool) -> Symptom:
         f"{history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} at "
         f"step {history.mark.step}",
         {"flow_first_over_last": flow, "path": history.path},
+    )  # fmt: skip
+
+
+def shut_out(history: History, first: View, end: End) -> Symptom:
+    """Of first layers that got a gradient of exactly zero, which ends at one place."""
+    row = first.barrier or 0
+    flat = first.kinds[row] in SATURATING
+    return Symptom(
+        "vanishing", "warning", first.names[row], "activation" if flat else "blocked",
+        f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
+        f"{median(history.first_losses):.3g} at first; {first.kinds[row]} lets no gradient pass, "
+        f"and what comes before it has not moved at all",
+        {"path": history.path, "layers": row},
+    )  # fmt: skip
+
+
+def grown(history: History, first: View, end: End) -> Symptom:
+    """Of a gradient that grows over a sequence or over depth, in a network that explains little."""
+    view, found = history.view or first, blame.amplification(first, history.record)
+    over_time = view.largest_time_ratio >= view.flow_ratio or first.recurrent is not None
+    ratio = view.largest_time_ratio if over_time else view.flow_ratio
+    places = "steps of the sequence" if over_time else "layers"
+    return Symptom(
+        "exploding", "warning", first.recurrent if over_time else found.where,
+        "recurrence" if over_time else found.category,
+        f"the run ended after {end.steps} steps without having learnt; the gradient at the first "
+        f"{places} is {ratio:.1g} times that at the last",
+        {"gradient_first_over_last": ratio, "path": history.path},
     )  # fmt: skip
 
 

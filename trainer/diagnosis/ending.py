@@ -14,6 +14,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 from trainer.finding import END
+from trainer.record import owner
 
 STANDS = 0.95  # of the loss of a guess, where it is seen why; else:
 STANDS_STILL = 0.98  # more than that some data do not allow
@@ -22,6 +23,7 @@ EVER = 0.85  # of it: a network that was better may be a critic, whose opponent 
 LOST = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
 LITTLE = 0.75  # of the first losses
+SOME = 0.3  # of them
 FAINT = 0.1  # of the output
 MINUTE = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
@@ -66,6 +68,10 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.cut_off(history, first, end, thrown=False)
     elif _was_thrown(history, first, end, thresholds):
         found = conclusion.cut_off(history, first, end, thrown=True)
+    elif _was_shut_out(history, first, end):
+        found = conclusion.shut_out(history, first, end)
+    elif _still_grows(history, first, thresholds):
+        found = conclusion.grown(history, first, end)
     elif _forgets(history, first, end, thresholds):
         found = conclusion.forgetful(history, first, end)
     elif _stands_still(history, end):
@@ -154,6 +160,28 @@ def _was_thrown(history: History, first: View, end: End, thresholds: Thresholds)
     none = max(later, default=history.mark.flow_ratio) == 0
     thrown = history.largest_update >= thresholds.thrown_update
     return thrown and none and end.loss >= LITTLE * history.loss_at_start > 0
+
+
+def _was_shut_out(history: History, first: View, end: End) -> bool:
+    """Whether the layers before some other got a gradient of exactly zero at first and at last and
+    have not moved at all, while 30 % of the first losses are left: others have learnt alone."""
+    view, barrier = history.view or first, first.barrier
+    if first.order.leads_to or not barrier or view.barrier != barrier or view.order.looping:
+        return False
+    before, paths = {*first.names[:barrier]}, history.way.paths.tolist()
+    own = zip(history.record.parameters, history.record.shapes, paths, strict=True)
+    moved = [path for name, shape, path in own if len(shape) > 1 and owner(name) in before]
+    return max(moved, default=1.0) == 0 and end.loss >= SOME * median(history.first_losses) > 0
+
+
+def _still_grows(history: History, first: View, thresholds: Thresholds) -> bool:
+    """Whether the gradient grew to the first layers or the first steps of a sequence at first and
+    at last, and of squared errors hardly any is explained."""
+    if not target.is_squared(history) or standstill.fits_some(history):
+        return False
+    looks = first, history.view or first
+    over_time = all(each.largest_time_ratio >= thresholds.grown_gradient for each in looks)
+    return over_time or all(each.flow_ratio >= thresholds.grown_gradient for each in looks)
 
 
 def _learns_some(history: History) -> bool:

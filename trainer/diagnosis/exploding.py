@@ -17,6 +17,8 @@ from trainer.record import StepRecord
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient or output
 FEW = 10  # values of a matrix that began near zero by chance
 THROWN = 3  # times their size: nothing is left of what the weights were
+AT_ONCE = 100  # times their size: no second update is waited for, where nothing normalises
+PASSED = 0.1  # of the weights of now
 LEFT = 0.3  # of the first loss: little has been learnt
 ABOUT = 1.05  # times a loss: batches differ
 GROWS = 10  # times, from the last steps of a sequence or layers to the first: it does something
@@ -75,7 +77,7 @@ def _reaches_weights(record: StepRecord) -> bool:
 def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     """Of an optimizer that takes the gradient as it is; others begin with such updates, as do a few
     weights while the loss falls. From step 10 on one of those before counts, if the loss has not
-    fallen since, nor that of any batch."""
+    fallen since, nor that of any batch, and the weights are not far larger by now than it was."""
     if history.adaptive:
         return None
     view, first, record = history.view, history.first_view, history.record
@@ -89,6 +91,8 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     update = history.largest_update if late else history.update
     if not 1 <= update < np.inf or history.first_losses and _were_small(history, late):
         return None
+    if late and history.way.farthest_share <= PASSED:
+        return None
     where, category = None, "learning rate"
     if view is not None and view.recurrent is not None and not view.largest_time_ratio < GROWS:
         where, category = view.recurrent, "recurrence"
@@ -99,6 +103,7 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
         "exploding", "critical", where, category,
         f"one update changes the weights by {update:.1g} times their size",
         {"update_ratio": update, "gradient_norm": record.gradient_norm},
+        sightings=1 if update >= AT_ONCE and view is not None and not view.normalised else 2,
     )  # fmt: skip
 
 

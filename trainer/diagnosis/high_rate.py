@@ -103,10 +103,10 @@ def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
     constant answer. Of several outputs a constant may be all that there is to one, as to the
     critic's of an actor that does well."""
     first, view = history.first_view, history.view
-    if first is None or view is None or history.steps < 3 * PATIENCE_STEPS:
+    if first is None or view is None or first.order.leads_to:
         return None
-    if first.order.leads_to:
-        return None
+    if history.steps < (10 if first.order.gated else 3) * PATIENCE_STEPS:
+        return None  # gates take their time to open
     thrown = history.adaptive and history.largest_update >= thresholds.thrown_update
     thrown = thrown and not history.record.learning_rate <= FALLEN * history.rates.first
     high = history.recent_loss >= LEFT * history.loss_at_start > 0

@@ -12,6 +12,7 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
+from trainer.diagnosis.view import View
 from trainer.record import StepRecord, owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
@@ -91,6 +92,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         since = history.first_step + history.moved_at
         words = f"little was learnt, and no weight matrix has moved since step {since}"
     first, look, where = history.first_view, history.guesses[-1:], None
+    minute = (unmoved or slow) and first is not None and _is_minute(first, history, thresholds)
     if unmoved and first is not None and recovery.lost(first, thresholds):
         found = blame.attenuation(first, record, first)
         category, where = found.category, found.where
@@ -98,6 +100,11 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
             f" of its size: at first {first.output_signal:.1g} of the output depended on the sample"
             f", and the gradient at the first layers was {first.flow_ratio:.1g} of that at the last"
         )
+    elif minute and first is not None:
+        category = "initialisation"
+        where = blame.attenuation(first, record, first).where
+        words += f" of its size: the output starts with {first.forward_ratio:.1g} of the size of "
+        words += "the input, and what comes back is as small"
     elif unmoved and (size := _size_of_weights(history)) <= MINUTE:
         category = "initialisation"
         words += f" of its size: the weights make {size:.1g} of what they are given at first"
@@ -124,8 +131,9 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     elif not unmoved and fallen:
         words += f": the learning rate has fallen to {record.learning_rate:.1g}"
         category = "schedule"
+    verdict = "signal_collapse" if minute and category == "initialisation" else "starved_update"
     return Symptom(
-        "saturated" if category == "last activation" else "starved_update",
+        "saturated" if category == "last activation" else verdict,
         "warning",
         where,
         category,
@@ -153,6 +161,12 @@ def _size_of_weights(history: History) -> float:
     made = weight_gains(record.parameters, record.shapes, history.first_sizes)
     known = [gain for name, gain in made.items() if kinds.get(owner(name)) != "Embedding"]
     return median(known) if known else math.nan
+
+
+def _is_minute(first: View, history: History, thresholds: Thresholds) -> bool:
+    """Whether the output began so small that no update, which shrinks with it, does anything."""
+    minute = 0 < first.forward_ratio <= 10 * thresholds.collapsed_forward
+    return minute and not (history.adaptive or first.normalised)
 
 
 def _put_back(history: History) -> Symptom:

@@ -104,8 +104,8 @@ class Order:
 
     @cached_property
     def normalised(self) -> bool:
-        """Whether some layer normalises."""
-        return any("Norm" in kind for kind in self.kinds)
+        """Whether some layer normalises; what the model as a whole is called says nothing."""
+        return len(self.kinds) > 1 and any("Norm" in kind for kind in self.kinds)
 
     @cached_property
     def outputs(self) -> list[int]:
@@ -114,6 +114,22 @@ class Order:
         longest = [b for b in self.branches if len(b) > 1] or self.branches
         hard = ([row for row in b.tolist() if self.kinds[row] not in SOFT] for b in longest)
         return [rows[-1] for rows in hard if rows]
+
+    @cached_property
+    def begins(self) -> bool:
+        """Whether the first layer is the first that has parameters: others before it that are not
+        called may be used by functions, and what it is given is then not the network's input."""
+        owners = dict.fromkeys(map(owner, self.parameters))
+        if len(self.names) == 1 and self.names[0] not in owners:
+            return True  # the model as a whole
+        called = {*self.names, *(n[:at] for n in self.names for at, c in enumerate(n) if c == ".")}
+        for layer in filter(None, owners):
+            if layer in self.names:
+                return True
+            around = (layer[:at] for at, c in enumerate(layer) if c == ".")
+            if layer not in called and called.isdisjoint(around):
+                return False
+        return True
 
     @cached_property
     def last_with_parameters(self) -> int | None:

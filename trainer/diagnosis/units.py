@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import median
 
-from trainer.diagnosis import recovery, standstill, target
+from trainer.diagnosis import dead, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
@@ -33,7 +33,9 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     row = view.dead_row
     if row is None:
         return _mostly_dead(history, view)
-    explained = view.kinds[row] in RECTIFIERS
+    # Who is given nothing tells that as surely as a rectifier.
+    unfed = any(dead.is_unfed(view, each) for each in range(row, len(view.names))[:2])
+    explained = view.kinds[row] in RECTIFIERS or unfed
     first = history.first_view
     born = first is not None and first.kinds == view.kinds and first.dead_row is not None
     # What small updates kill within a few steps, and on a short way, was close to it at the start.
@@ -50,7 +52,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
     how = "from the start" if born else after
     # The only sample of its batch, beside which others may pass.
-    alone = view.table.has_input and math.isnan(view.input_signal)
+    alone = view.has_input and math.isnan(view.input_signal)
     alone = alone or bool(view.moments[row, COUNT] < FEW)
     return Symptom(
         "dead_units",
@@ -103,6 +105,8 @@ def _what_is_dead(view: View, row: int) -> str:
     """Zeros that a layer puts out, or that a function after it makes of that."""
     if view.dead[row] == 1.0:
         return f"all units of {view.names[row]} are zero"
+    if row == 0 and dead.is_unfed(view, row):
+        return f"nothing gets to {view.names[row]} (a rectifier or a factor of zero?)"
     after = view.names[row + 1] if row + 1 < len(view.names) else "the loss"
     return f"nothing gets from {view.names[row]} to {after} (a rectifier or a factor of zero?)"
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.diagnosis import flow
-from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
+from trainer.diagnosis import dead, flow
+from trainer.diagnosis.order import RECURRENT, Names, Order, order
 from trainer.record import (
     COUNT,
     INFINITIES,
@@ -36,6 +36,9 @@ class View:
     table: LayerTable
     parameters: tuple[str, ...] = ()  # their names, which begin with those of their layers
     own_flows: tuple[float, ...] = ()  # ‖weights‖·‖their gradient‖ of each matrix, in their order
+    idle: frozenset[str] = (
+        frozenset()
+    )  # layers of whose matrices, which are not zero, all get zeros
 
     @cached_property
     def order(self) -> Order:
@@ -63,14 +66,19 @@ class View:
         return self.table.dead_fraction[self.order.rows]
 
     @cached_property
+    def has_input(self) -> bool:
+        """Whether it is known what the network was given, which are no tokens."""
+        return self.table.has_input and self.order.begins
+
+    @cached_property
     def input_rms(self) -> float:
         """RMS of what the network was given; NaN for tokens."""
-        return float(self.table.rms[0]) if self.table.has_input else np.nan
+        return float(self.table.rms[0]) if self.has_input else np.nan
 
     @cached_property
     def input_signal(self) -> float:
         """How much of what the network was given depends on the sample; NaN for tokens."""
-        return float(self.table.signal_fraction[0]) if self.table.has_input else np.nan
+        return float(self.table.signal_fraction[0]) if self.has_input else np.nan
 
     @cached_property
     def moments(self) -> Array:
@@ -152,7 +160,7 @@ class View:
         first layer for tokens). Blind to scales that one layer gives and the next takes back, and
         to what is done to the output after it, such as to bring it into the targets' units."""
         output = self.order.last_with_parameters
-        start = self.input_rms if self.table.has_input else self.rms[:1].sum()
+        start = self.input_rms if self.has_input else self.rms[:1].sum()
         if output is None or not start > 0:
             return np.nan
         return float(self.rms[output] / start)
@@ -181,24 +189,7 @@ class View:
     @cached_property
     def dead_row(self) -> int | None:
         """The first layer through which no gradient passes while one arrives behind it."""
-        lost, rectifiers = self.gradient_lost, self.order.rectifiers
-        none, shut = lost | np.isnan(self.gradient_rms), self.dead[rectifiers] == 1.0
-        for row in rectifiers[shut].tolist():
-            # Where all are, what comes to the first may come from further back.
-            given = self.rms[:row] if shut.all() else self.rms[max(row - 1, 0) : row]
-            if row > 0 and not (given > 0).any():
-                continue
-            if none[:row].all() and (row == 0 or lost[:row].any()):
-                return int(row)
-        # Functions that no module tells of: a gradient arrives at a layer, none at the one before.
-        # In a layer that is called step by step it may be a gate that is shut.
-        barrier = self.barrier
-        told = any(kind in ACTIVATIONS for kind in self.kinds)
-        if told or self.order.looping is not None or barrier is None:
-            return None
-        if not lost[:barrier].any() or self.output_signal > 0:
-            return None
-        return barrier - 1
+        return dead.first(self)
 
     @cached_property
     def barrier(self) -> int | None:
@@ -229,7 +220,7 @@ def view(record: StepRecord) -> View | None:
     table = record.layers
     if table is None:
         return None
-    seen = View(table, record.parameters)
+    seen = View(table, record.parameters, idle=record.idle_layers())
     if len(seen.names) != 1:
         return seen
-    return View(table, record.parameters, tuple(record.own_flows()))
+    return replace(seen, own_flows=tuple(record.own_flows()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,9 @@ class Way:
 
     updates: Array = field(default_factory=lambda: np.zeros(0))  # the newest ratios
     largest: Array = field(default_factory=lambda: np.zeros(0))  # since they were trained last
+    farthest: Array = field(default_factory=lambda: np.zeros(0))  # the same, as an RMS, no ratio
     paths: Array = field(default_factory=lambda: np.zeros(0))
+    farthest_share: float = math.nan  # those beside the sizes of now, the median
     undone: int = 0
     _ways: Array = field(default_factory=lambda: np.zeros(0))  # at the newest step
     _come: dict[str, float] = field(default_factory=dict)  # paths when others were trained
@@ -44,8 +48,11 @@ class Way:
         if last.parameters != names or before is None:  # layers may be trained in turns
             self._come |= zip(last.parameters, self.paths.tolist(), strict=False)
             self.paths = np.array([self._come.get(name, 0.0) for name in names])
-            ways, self.largest = self._ways, self.updates
+            ways, self.largest, self.farthest = self._ways, self.updates, self.updates * sizes
         self.largest = np.fmax(self.largest, self.updates)
+        self.farthest = np.fmax(self.farthest, self.updates * sizes)
+        shares = [share for share in (self.farthest / sizes).tolist() if share == share]
+        self.farthest_share = median(shares) if shares else math.nan
         both = np.fmax(ways + self._ways, 0.0)  # NaN, where there is no matrix, is no way
         self.paths = self.paths + both * ((record.step - last.step) / 2)
 

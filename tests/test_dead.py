@@ -1,0 +1,163 @@
+"""Layers that give zeros for all samples, where no rectifier says so: networks, near misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from records_by_hand import Layer, linear, record
+from test_diagnosis import diagnosed
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer import Monitor
+from trainer.finding import Finding
+
+STEPS = (*range(12), 20, 50, 80, 100, 120, 150)
+SHUT = -50.0  # a bias that nothing gets over
+
+
+def dead(model: nn.Module, shape: tuple[int, ...] = (32, 6)) -> Finding | None:
+    """What is said of units that are, of a network that is to tell the signs of sums."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    with Monitor(model) as monitor:
+        for step in range(60):
+            x = torch.randn(shape)
+            loss = functional.cross_entropy(model(x), (x.flatten(1).sum(1) > 0).long())
+            optimizer.zero_grad()
+            loss.backward()
+            with monitor.step(step, loss):
+                optimizer.step()
+    return next((found for found in monitor.findings if found.verdict == "dead_units"), None)
+
+
+class Functions(nn.Module):
+    """A function between two of its layers, modules between others."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], bias: float, between: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.function = function
+        rows = [nn.Linear(16, 16, bias=False) for _ in range(between)]
+        self.last = nn.Sequential(*rows, nn.ReLU(), nn.Linear(16, 2))
+        nn.init.constant_(self.first[2].bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.last(self.function(self.first(x)))
+        return made
+
+
+def test_a_function_that_is_shut_beside_modules_that_are_not() -> None:
+    """What it makes zero the layers behind it make zero again, if they have no biases."""
+    for between in (1, 2):
+        found = dead(Functions(functional.relu, SHUT, between))
+        assert found is not None and (found.level, found.where) == ("critical", "first.2")
+        assert found.steps[0] == 0 and found.confidence == 0.99
+        assert found.cause.startswith(
+            "initialisation: nothing gets from first.2 to last.0 (a rectifier or a factor of zero?)"
+        )
+    assert dead(Functions(functional.relu, 0.0)) is None
+    assert dead(Functions(functional.softplus, SHUT)) is None  # which gives next to nothing
+
+
+def test_layers_that_begin_at_zero_are_not_dead() -> None:
+    """They let nothing back until the next one has moved them."""
+    model = Functions(functional.relu, 0.0)
+    nn.init.zeros_(model.last[2].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model.last[2].bias)  # type: ignore[arg-type]
+    assert dead(model) is None
+
+
+KINDS = {nn.Hardsigmoid: True, nn.Hardswish: True, nn.Hardshrink: False, nn.Sigmoid: False}
+
+
+@pytest.mark.parametrize(("activation", "told"), KINDS.items())
+def test_an_activation_that_is_shut(activation: type[nn.Module], told: bool) -> None:
+    """Others give zeros of what is too near to zero, which larger weights are not."""
+    model = nn.Sequential(nn.Linear(6, 16), activation(), nn.Linear(16, 2))
+    with torch.no_grad():
+        if told or activation is nn.Sigmoid:
+            model[0].bias.fill_(SHUT)  # type: ignore[operator, union-attr]
+        else:
+            model[0].weight.mul_(1e-3)  # type: ignore[operator, union-attr]
+            model[0].bias.zero_()  # type: ignore[operator, union-attr]
+    found = dead(model)
+    assert (found is not None) is told
+    assert found is None or found.where == "1"
+
+
+class Drawn(nn.Module):
+    """Whose first weights functions use, so that no layer is called before the last."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv1d(1, 8, 3, padding=1), nn.Linear(48, 2)
+        nn.init.constant_(self.first.bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        drawn = functional.conv1d(x, self.first.weight, self.first.bias, padding=1)
+        made: Tensor = self.last(drawn.relu().flatten(1))
+        return made
+
+
+def test_the_only_layer_that_is_called_is_given_nothing() -> None:
+    found = dead(Drawn(SHUT), (32, 1, 6))
+    assert found is not None and found.where == "last"
+    assert "nothing gets to last (a rectifier or a factor of zero?)" in found.cause
+    assert "data" not in found.cause and dead(Drawn(0.0), (32, 1, 6)) is None
+
+
+def test_data_that_are_zero_are_no_dead_layer() -> None:
+    model = nn.Sequential(nn.Linear(6, 2))
+    with Monitor(model) as monitor:
+        for step in range(60):
+            loss = functional.cross_entropy(model(torch.zeros(8, 6)), torch.arange(8) % 2)
+            loss.backward()
+            with monitor.step(step, loss):
+                pass
+            model.zero_grad()
+    assert "dead_units" not in {found.verdict for found in monitor.findings}
+
+
+class Code(nn.Module):
+    """A loss asks something of its code as well as of what is made of it."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(6, 4)
+        self.decoder = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 6))
+        nn.init.constant_(self.decoder[0].bias, bias)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bias", [SHUT, 0.0])
+def test_a_decoder_that_is_dead_beside_a_code_that_is_asked_for(bias: float) -> None:
+    torch.manual_seed(0)
+    model = Code(bias)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with Monitor(model) as monitor:
+        for step in range(60):
+            x = torch.randn(32, 6)
+            code = model.encoder(x)
+            loss = functional.mse_loss(model.decoder(code), x) + 0.1 * code.square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            with monitor.step(step, loss):
+                optimizer.step()
+    found = [(each.verdict, each.where) for each in monitor.findings if each.alarm]
+    assert found == ([("dead_units", "decoder.1")] if bias else [])
+
+
+def test_a_rectifier_beside_a_skip_is_not_dead() -> None:
+    """The output depends on the sample all the same."""
+
+    def found(signal: float) -> bool:
+        rows = [
+            linear(), linear(rms=3.0, gradient=0.0, weight_gradient=0.0),
+            Layer("ReLU", rms=0.0, signal=0.0, gradient=1.0, dead=1.0), linear(signal=signal),
+        ]  # fmt: skip
+        made = (record(step, rows, loss=1 + 0.02 * (step % 3)) for step in STEPS)
+        return "dead_units" in diagnosed(made)
+
+    assert found(0.0) and not found(0.5)

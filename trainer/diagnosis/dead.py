@@ -1,0 +1,71 @@
+"""Where does a gradient end at once, since nothing is let through for any sample?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT
+from trainer.record import owner
+
+if TYPE_CHECKING:
+    from trainer.diagnosis.view import View
+
+# Activations that give exactly zero of what is too small; others do of what is too near to zero.
+SHUTTING = RECTIFIERS | {"Hardsigmoid", "Hardswish"}
+
+
+def first(view: View) -> int | None:
+    """The first layer through which no gradient passes while one arrives behind it: a rectifier
+    that is shut, or one beside which another kind of function is."""
+    lost, rectifiers = view.gradient_lost, view.order.rectifiers
+    none, shut = lost | np.isnan(view.gradient_rms), view.dead[rectifiers] == 1.0
+    for row in rectifiers[shut].tolist():
+        # Where all are, what comes to the first may come from further back.
+        given = view.rms[:row] if shut.all() else view.rms[max(row - 1, 0) : row]
+        if row > 0 and not (given > 0).any():
+            continue
+        if none[:row].all() and (row == 0 or lost[:row].any()):
+            return int(row)
+        # A loss may ask something of the layers before it, too, as of a code; none is beside it
+        # where nothing of the output depends on the sample.
+        cuts = 0 < row < len(lost) - 1 and lost[row - 1] and not none[row]
+        if cuts and view.output_signal == 0:
+            return int(row)
+    return _beside(view, view.barrier)
+
+
+def is_unfed(view: View, row: int) -> bool:
+    """Whether a layer is given zeros for all samples: its weights, which are not zero, get no
+    gradient, although one arrives at its output or that is zero as well."""
+    if view.names[row] not in view.idle or view.kinds[row] in RECURRENT:
+        return False
+    return not view.gradient_lost[row] or view.dead[row] == 1.0
+
+
+def _beside(view: View, barrier: int | None) -> int | None:
+    """The same of functions that no module tells of: a gradient arrives at a layer, none at the one
+    before. In a layer that is called step by step it may be a gate that is shut."""
+    if barrier is None or view.order.looping is not None:
+        return None
+    if barrier == 0:
+        given = not view.has_input or view.input_rms > 0
+        return 0 if is_unfed(view, 0) and given else None
+    if not view.gradient_lost[:barrier].any():
+        return None
+    owners = {*map(owner, view.parameters)}
+    is_shut = view.dead[barrier] == 1.0 and view.names[barrier] not in owners
+    if is_shut and view.rms[barrier - 1] > 0:
+        return barrier if _may_shut(view.kinds[barrier]) else None
+    row = barrier
+    while row > 0 and (is_unfed(view, row) or view.rms[row] == 0 and view.names[row] not in owners):
+        row -= 1  # of zeros those in between have made zeros again
+        if view.rms[row] > 0:
+            return row if _may_shut(view.kinds[row + 1]) else None
+    told = any(kind in ACTIVATIONS for kind in view.kinds)
+    return None if told or view.output_signal > 0 or row < barrier else barrier - 1
+
+
+def _may_shut(kind: str) -> bool:
+    return kind in SHUTTING or kind not in ACTIVATIONS
