@@ -114,14 +114,17 @@ def _place(
                 why = _why_large(history, thresholds, "growth")
                 return None, why, f"outputs have grown to an RMS of {size:.3g}, the loss beyond all"
             what = "what is done after the layers, or the loss itself, makes a value that is not"
-            words = f"the outputs of all layers are finite; {what}"
+            words = f"the outputs of all layers are finite; {what}, or a target is none"
             return None, *_unless_thrown(history, view.names, "loss", words)
         bad = view.gradient_not_finite
         if bad.any():
-            row = int(np.flatnonzero(bad)[-1])
+            row, owners = int(np.flatnonzero(bad)[-1]), map(owner, record.parameters)
             after = view.names[row + 1] if row + 1 < len(bad) else "the loss"
             words = f"the derivative of {after} is not finite although its output is"
-            return view.names[row], *_unless_thrown(history, view.names, "operation", words)
+            if after in owners:  # which adds and multiplies: a function may be before it
+                after, words = view.names[row], f"{words}, or that of what is done before it"
+            where = after if row + 1 < len(bad) else view.names[row]
+            return where, *_unless_thrown(history, view.names, "operation", words)
     if is_told(record.loss) and not math.isfinite(record.loss):
         words = "the loss is not finite; the layers of this step were not looked at"
         return None, _why_large(history, thresholds), words
