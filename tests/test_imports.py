@@ -23,7 +23,7 @@ ROWS = [
     ["last_pass"],
     ["activations", "breaking", "checkup", "journal", "leftover", "losses", "schedules", "watched"],
     ["measured", "patterns"],
-    ["layer_calls"],
+    ["layer_calls", "recurrence"],
     [
         *("autograd", "statistics", "data", "optimizers", "events", "console", "columns"),
         *("plugin", "devices", "layers", "time_steps", "progress", "signals", "checkpoint"),

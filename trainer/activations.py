@@ -14,7 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import last_activation, time_steps
-from trainer.layers import first_tensor, is_in_memory, kind, layers
+from trainer.layers import first_tensor, is_in_memory, kind, layers, of_none
 from trainer.measured import Measured
 from trainer.phase import in_backward, is_traced, is_training
 from trainer.record import TIME_STEPS
@@ -28,10 +28,10 @@ class Activations:
     """Measures every call of every layer from `watch` to `release`; nothing is left attached after.
 
     What a layer is `layers` says; its output is the first floating-point tensor it returns. What a
-    model does to its own output at last counts as one, too, as `last_activation` says. The
-    gradient is taken by a hook on the edge that the output has when it is made: a later operation
-    in place does not change what is measured. The input is the first such tensor among the
-    arguments of the layer that is executed first. What goes wrong in here ends the measuring.
+    model does to its own output at last counts as one, too, as `last_activation` says. The gradient
+    is taken by a hook on the edge that the output has when it is made, whatever is done to it in
+    place. The input is the first such tensor that the layer executed first is given. What goes
+    wrong in here ends the measuring.
     """
 
     def __init__(self, model: nn.Module, wanted: Callable[[str], bool]) -> None:
@@ -42,7 +42,7 @@ class Activations:
         self.measured = Measured(False)
         self._begins = False  # whether the next layer is the first of a forward pass
         self._inside = False  # whether a forward pass of the model, which trains, goes on
-        self._pass = 0  # the number of the forward pass
+        self._pass = 0  # its number
         self._ahead: Tensor | None = None  # what the first layer without a graph was given
         self._given: Tensor | None = None  # and after it the first one with
         self.watching, self.seconds = False, 0.0  # spent measuring since `watch`
@@ -54,6 +54,7 @@ class Activations:
         self.release()
         self._all, holders = layers(self._model)
         self._layers = [(n, m) for n, m in self._all if self._wanted(n)]
+        self._weights = of_none(self._model, self._all, self._wanted)
         self._holders = [(n, m, self._wanted(n)) for n, m in holders]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,8 +68,7 @@ class Activations:
             return
         self._end()
         self._begins, self._inside, self._pass = True, False, 0
-        self.measured = Measured(histograms)
-        self.watching, self.seconds = True, 0.0
+        self.measured, self.watching, self.seconds = Measured(histograms, self._weights), True, 0.0
         if not self._hooks:
             self._attach()
 
@@ -233,8 +233,8 @@ class Activations:
                 self._ahead = self._given = None
             row, call = self.measured.output(name, class_name, tensor, forward, again)
         node, number = tensor.grad_fn, tensor.output_nr
-        if node is None and tensor.requires_grad:  # of a leaf
-            node, number = get_gradient_edge(tensor)[:2]
+        if node is None and tensor.requires_grad:
+            node, number = get_gradient_edge(tensor)[:2]  # of a leaf
         if node is not None:
             received = partial(self._guarded, self._received, row, number, call)
             self._edges.append(node.register_prehook(received))

@@ -10,17 +10,18 @@ from torch.autograd.graph import Node
 from trainer import graph
 
 
-def ends(made_by: Mapping[str, Sequence[Node]]) -> dict[str, str]:
+def ends(made_by: Mapping[str, Sequence[Node]], seen: set[Node]) -> dict[str, str]:
     """Of each layer the last one of which some output hangs on some of its own, which may be
     itself; {} where the graph is too large.
 
-    `made_by` are the nodes that made their outputs, layer by layer in order of execution.
+    `made_by` are the nodes that made their outputs, layer by layer in order of execution; all of
+    the graph goes into `seen`.
     """
     layers: dict[Node, list[str]] = {}
     for name, nodes in made_by.items():
         for node in nodes:
             layers.setdefault(node, []).append(name)
-    seen, found = set[Node](), dict[str, str]()
+    found = dict[str, str]()
     with suppress(OverflowError):
         for end, nodes in reversed([*made_by.items()]):
             for node in (each for last in nodes for each in graph.below(last, seen)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from trainer.record import owner
 from trainer.shards import is_stand_in
 
 Named = list[tuple[str, nn.Module]]
@@ -44,6 +45,17 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
 
     visit("", model)
     return found, holders
+
+
+def of_none(model: nn.Module, layers: Named, wanted: Callable[[str], bool]) -> dict[int, str]:
+    """The names, by the `id`, of the wanted parameters that none of these layers has but the model
+    itself: functions use them, if anybody does."""
+    owners = {name for name, module in layers if module is not model}
+    return {
+        id(weight): name
+        for name, weight in model.named_parameters()
+        if owner(name) not in owners and wanted(name)
+    }
 
 
 def root_name(model: nn.Module) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from trainer import branches, statistics
+from trainer import branches, recurrence, statistics
 from trainer.held import Held
 from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
-from trainer.layers import dtype_name
-from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, LayerTable
+from trainer.layers import dtype_name, is_in_memory
+from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
+from trainer.time_steps import ENDS
 
 _INPUT = ""  # where layers have their names: no module inside another has this one
 MOST_OUTPUTS = 1 << 17  # of one step
@@ -30,8 +34,9 @@ class Measured:
     From several threads, as nn.DataParallel makes them, they may arrive at once.
     """
 
-    def __init__(self, histograms: bool) -> None:
+    def __init__(self, histograms: bool, weights: Mapping[int, str] | None = None) -> None:
         self._histograms = histograms  # whether the gradients get one
+        self._weights = weights or {}  # names of those that no layer has, by their `id`
         self._rows: dict[str, int] = {}  # of each layer, in order of arrival
         self._kinds: list[str] = []  # in that order
         self._dtypes: list[str] = []
@@ -114,11 +119,32 @@ class Measured:
         """Takes the gradient of an output of this row, which is the output of this number."""
         with self._lock:
             if self._made_by:
-                found = branches.ends(self._made_by)
+                seen = set[Node]()
+                found = branches.ends(self._made_by, seen)
                 self._ends, self._made_by = self._ends | found, {}
                 self._leads = self._leads and bool(found)
+                if found and self._weights:
+                    self._listen(recurrence.steps(seen, self._weights))
             self._gradients.add(row, gradient.detach(), copy)
             self._calls.append(call)
+
+    def _listen(self, loops: Mapping[str, tuple[Tensor, list[Node]]]) -> None:
+        """Takes the gradients that come to the first and to the last uses of weights in a loop,
+        and for the outputs there the weights."""
+        for name, (weight, nodes) in loops.items():
+            if f"{name}.{ENDS[0]}" in self._rows:
+                continue
+            quarter = len(nodes) // 4
+            for end, part in zip(ENDS, (nodes[:quarter], nodes[-quarter:]), strict=True):
+                row, call = self.output(f"{name}.{end}", TIME_STEPS, weight)
+                for node in part:
+                    node.register_prehook(partial(self._stepped, row, call))
+
+    def _stepped(self, row: int, call: int, gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[0]
+        with suppress(Exception):  # which is no reason to stop training
+            if gradient is not None and is_in_memory(gradient):
+                self.gradient(row, gradient, call)
 
     def end(self, given: Tensor | None) -> None:
         """Measures what is held, and what the first layer was given if that shows only now; the

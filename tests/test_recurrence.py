@@ -1,0 +1,144 @@
+"""Weights that functions use step after step: where in time does their gradient arrive?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_branches import EVERY, looked_at
+from test_trains import watched
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer import Monitor
+from trainer.record import COUNT, NORM, TIME_STEPS, LayerTable
+
+STEPS = 20
+ENDS = ("W.first_steps", "W.last_steps")
+
+
+class Own(nn.Module):
+    """A recurrent network of plain matrices, which keeps what it makes at each step."""
+
+    def __init__(self, scale: float = 0.5, transposed: bool = False, gate: bool = False) -> None:
+        super().__init__()
+        self.U, self.W = nn.Parameter(torch.randn(3, 8) / 2), nn.Parameter(torch.randn(8, 8))
+        self.b, self.V = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.randn(8, 2) / 3)
+        self.transposed, self.gate = transposed, gate
+        self.made: list[Tensor] = []
+        with torch.no_grad():
+            nn.init.orthogonal_(self.W).mul_(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, self.made = x.new_zeros(len(x), 8), []
+        for step in range(x.shape[1]):
+            weight = self.W.T if self.transposed else self.W
+            self.made.append(h @ weight)
+            h = self.made[-1] + x[:, step] @ self.U + self.b
+            h = torch.sigmoid(h) * h if self.gate else torch.tanh(h)
+        return h @ self.V
+
+
+def both_ends(table: LayerTable) -> list[float]:
+    """The RMS of the gradients at the first and at the last steps."""
+    places = [table.gradients.names.index(name) for name in ENDS]
+    moments = table.gradients.moments[places]
+    return (moments[:, NORM] / np.sqrt(moments[:, COUNT])).tolist()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_of_the_first_and_of_the_last_steps(transposed: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Own(transposed=transposed), torch.randn(5, STEPS, 3)
+    table = looked_at(model, x)
+    assert [name for name, kind in zip(table.names, table.kinds, strict=True)
+            if kind == TIME_STEPS] == [*ENDS]  # fmt: skip
+    made = model(x)
+    for each in model.made:
+        each.retain_grad()
+    made.square().mean().backward()
+    gradients = torch.stack([each.grad for each in model.made if each.grad is not None])
+    quarters = gradients[: STEPS // 4], gradients[-(STEPS // 4) :]
+    expected = [part.double().square().mean().sqrt().item() for part in quarters]
+    assert np.allclose(both_ends(table), expected, rtol=1e-5)
+    assert both_ends(table)[0] < 1e-3 * both_ends(table)[1]
+
+
+def test_watching_it_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model, x = Own(), torch.randn(5, STEPS, 3)
+    alone = torch.autograd.grad(model(x).square().mean(), [*model.parameters()])
+    for _ in range(2):
+        with Monitor(model, **EVERY) as monitor:
+            model.zero_grad()
+            model(x).square().mean().backward()
+            with monitor.step(0):
+                pass
+        gradients = [weight.grad for weight in model.parameters()]
+        assert all(map(torch.equal, alone, gradients))  # type: ignore[arg-type]
+
+
+class Apart(nn.Module):
+    """Uses the same weights for each part, none of which hangs on another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([torch.tanh(part @ self.W) for part in x.unbind(1)]).sum(0)
+
+
+class Called(nn.Module):
+    """A layer that is called step by step, which is looked at in any case."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros_like(x[:, 0])
+        for step in range(x.shape[1]):
+            h = torch.tanh(self.W(h) + x[:, step])
+        return h
+
+
+def test_near_misses() -> None:
+    x = torch.randn(5, STEPS, 3)
+
+    def loops(model: nn.Module, given: Tensor = x) -> list[str]:
+        names = looked_at(model, given).names
+        return [name for name in names if name.endswith("_steps")]
+
+    assert loops(Own()) == [*ENDS]
+    assert loops(Own(), x[:, :7]) == []  # too few
+    assert loops(Own(gate=True)) == []  # of what opens nobody knows what to expect
+    assert loops(Apart()) == []
+    assert loops(Called()) == [*ENDS]  # its own, once
+
+
+def test_of_patterns_that_leave_it_out() -> None:
+    records = []
+    with Monitor(Own(), sinks=[records.append], exclude=["W"], **EVERY) as monitor:  # type: ignore[arg-type]
+        monitor._model(torch.randn(5, STEPS, 3)).mean().backward()
+        with monitor.step(0):
+            pass
+    assert records[0].layers is not None and ENDS[0] not in records[0].layers.names
+
+
+@pytest.mark.parametrize(("scale", "told"), [(0.3, True), (1.0, False)])
+def test_a_memory_that_is_too_short(scale: float, told: bool) -> None:
+    """The first symbol of a sequence is asked for at its end."""
+    torch.manual_seed(0)
+    model = Own(scale)
+
+    def loss(step: int) -> Tensor:
+        x = torch.randn(32, 40, 3) / 3
+        x[:, 0] *= 6
+        return functional.cross_entropy(model(x), (x[:, 0, 0] > 0).long())
+
+    found: list[tuple[str, str | None]] = [
+        (each.verdict, each.where)
+        for each in watched(model, torch.optim.SGD(model.parameters(), 0.1), loss, 260)
+    ]
+    assert found == ([("vanishing", "W")] if told else [])
