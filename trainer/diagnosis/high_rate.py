@@ -17,6 +17,7 @@ SETTLED = 20  # steps after which a loss should be back at where it started
 OUTGROWN = 100  # times the weights at the start
 BLUNT = 0.2  # of the signal at the start
 FALLEN = 0.1  # of the first rate, with which nothing comes back either
+PASSED = 0.05  # of the weights of now
 LEFT = 0.1  # of the loss at the start: much has been learnt, however little of a signal it took
 
 
@@ -38,6 +39,8 @@ def _has_risen(history: History, thresholds: Thresholds) -> Symptom | None:
     # From one sample to the next a loss differs by more than anything that training does to it.
     alone = first is not None and math.isnan(first.output_signal)
     thrown = history.largest_update >= (1 if alone else thresholds.thrown_update)
+    # Beside weights that have grown since it is nothing: targets may grow as they do.
+    thrown = thrown and (history.adaptive or history.way.farthest_share > PASSED)
     times = history.rates.raised_for
     risen = (thrown or times) and history.loss_rise >= thresholds.risen_loss
     replaced = _were_replaced(history)
