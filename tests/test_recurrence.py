@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import Monitor
+from trainer.measured import Measured
 from trainer.record import COUNT, NORM, TIME_STEPS, LayerTable
 
 STEPS = 20
@@ -76,6 +79,25 @@ def test_watching_it_changes_nothing() -> None:
                 pass
         gradients = [weight.grad for weight in model.parameters()]
         assert all(map(torch.equal, alone, gradients))  # type: ignore[arg-type]
+
+
+def test_nothing_is_left_on_a_graph_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, heard = Own(), list[int]()
+    gradient = Measured.gradient
+
+    def counted(self: Measured, row: int, *given: Any) -> None:
+        heard.append(row)
+        gradient(self, row, *given)
+
+    monkeypatch.setattr(Measured, "gradient", counted)
+    with Monitor(model, **EVERY) as monitor:
+        made = model(torch.randn(5, STEPS, 3)).mean()
+        made.backward(retain_graph=True)
+        with monitor.step(0):
+            pass
+        came = len(heard)
+        made.backward()
+    assert came == 1 + 2 * (STEPS // 4) == len(heard)
 
 
 class Apart(nn.Module):

@@ -91,7 +91,7 @@ class Activations:
             self._hooks = []
 
     def _end(self) -> None:
-        for handle in self._edges:
+        for handle in (*self._edges, *self.measured.edges):
             handle.remove()
         self._edges, self.probes, self.watching = [], [], False
         self._ahead = self._given = None

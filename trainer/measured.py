@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
 
 from trainer import branches, recurrence, statistics
 from trainer.held import Held
@@ -37,6 +38,7 @@ class Measured:
     def __init__(self, histograms: bool, weights: Mapping[int, str] | None = None) -> None:
         self._histograms = histograms  # whether the gradients get one
         self._weights = weights or {}  # names of those that no layer has, by their `id`
+        self.edges: list[RemovableHandle] = []  # on the graph, where such are used step after step
         self._rows: dict[str, int] = {}  # of each layer, in order of arrival
         self._kinds: list[str] = []  # in that order
         self._dtypes: list[str] = []
@@ -138,7 +140,7 @@ class Measured:
             for end, part in zip(ENDS, (nodes[:quarter], nodes[-quarter:]), strict=True):
                 row, call = self.output(f"{name}.{end}", TIME_STEPS, weight)
                 for node in part:
-                    node.register_prehook(partial(self._stepped, row, call))
+                    self.edges.append(node.register_prehook(partial(self._stepped, row, call)))
 
     def _stepped(self, row: int, call: int, gradients: tuple[Tensor | None, ...]) -> None:
         gradient = gradients[0]
