@@ -93,12 +93,14 @@ class Drawn(nn.Module):
 
     def __init__(self, bias: float) -> None:
         super().__init__()
-        self.first, self.last = nn.Conv1d(1, 8, 3, padding=1), nn.Linear(48, 2)
-        nn.init.constant_(self.first.bias, bias)  # type: ignore[arg-type]
+        self.first, self.second = nn.Conv1d(1, 8, 1), nn.Conv1d(8, 8, 1)
+        self.last = nn.Linear(48, 2)
+        nn.init.constant_(self.second.bias, bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        drawn = functional.conv1d(x, self.first.weight, self.first.bias, padding=1)
-        made: Tensor = self.last(drawn.relu().flatten(1))
+        for layer in (self.first, self.second):
+            x = functional.conv1d(x, layer.weight, layer.bias).relu()
+        made: Tensor = self.last(x.flatten(1))
         return made
 
 
@@ -107,6 +109,47 @@ def test_the_only_layer_that_is_called_is_given_nothing() -> None:
     assert found is not None and found.where == "last"
     assert "nothing gets to last (a rectifier or a factor of zero?)" in found.cause
     assert "data" not in found.cause and dead(Drawn(0.0), (32, 1, 6)) is None
+
+
+@pytest.mark.parametrize("how", ["hook", "zeroed"])
+def test_weights_whose_gradients_somebody_makes_zero(how: str) -> None:
+    """Which tells nothing of what the layer is given."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    weight = model[0].weight
+    assert isinstance(weight, nn.Parameter)
+    if how == "hook":
+        weight.register_hook(torch.zeros_like)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with Monitor(model) as monitor:
+        for step in range(160):
+            x = torch.randn(32, 6)
+            loss = functional.cross_entropy(model(x), (x.sum(1) > 0).long())
+            optimizer.zero_grad()
+            loss.backward()
+            if how == "zeroed" and weight.grad is not None:
+                weight.grad.zero_()
+            with monitor.step(step, loss):
+                optimizer.step()
+    assert not [found for found in monitor.findings if found.alarm]
+
+
+class Gated(nn.Module):
+    """A branch that a factor of zero shuts, beside another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shut, self.open = nn.Linear(6, 16), nn.Linear(6, 16)
+        self.join, self.last, self.gate = nn.Linear(16, 16), nn.Linear(16, 2), 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = self.join(self.shut(x) * self.gate) + self.open(x)
+        made: Tensor = self.last(joined.relu())
+        return made
+
+
+def test_a_branch_that_is_not_used_yet() -> None:
+    assert dead(Gated()) is None
 
 
 def test_data_that_are_zero_are_no_dead_layer() -> None:

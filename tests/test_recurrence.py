@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from trainer import Monitor
 from trainer.measured import Measured
-from trainer.record import COUNT, NORM, TIME_STEPS, LayerTable
+from trainer.record import COUNT, NORM, TIME_STEPS, LayerTable, StepRecord
 
 STEPS = 20
 ENDS = ("W.first_steps", "W.last_steps")
@@ -100,6 +100,41 @@ def test_nothing_is_left_on_a_graph_that_is_kept(monkeypatch: pytest.MonkeyPatch
     assert came == 1 + 2 * (STEPS // 4) == len(heard)
 
 
+def test_a_second_backward_pass_within_the_step() -> None:
+    records = list[StepRecord]()
+    model = Own()
+    with Monitor(model, sinks=[records.append], **EVERY) as monitor:
+        for step in range(3):
+            made = model(torch.randn(5, STEPS, 3))
+            made.mean().backward(retain_graph=True)
+            with monitor.step(step):
+                made.square().mean().backward()
+    assert len(records) == 3 and all(one.layers is not None for one in records)
+
+
+class Two(nn.Module):
+    """Two such layers, one after the other at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Parameter(torch.randn(3, 3)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = k = torch.zeros_like(x[:, 0])
+        for step in range(x.shape[1]):
+            h = torch.tanh(h @ self.one + x[:, step])
+            k = torch.tanh(k @ self.two + h)
+        return k
+
+
+def test_they_stand_in_the_order_of_the_parameters() -> None:
+    for _ in range(8):
+        table = looked_at(Two(), torch.randn(5, STEPS, 3))
+        assert [name for name in table.names if name.endswith(".first_steps")] == [
+            "one.first_steps", "two.first_steps"
+        ]  # fmt: skip
+
+
 class Apart(nn.Module):
     """Uses the same weights for each part, none of which hangs on another."""
 
@@ -109,6 +144,22 @@ class Apart(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([torch.tanh(part @ self.W) for part in x.unbind(1)]).sum(0)
+
+
+class Fixed(nn.Module):
+    """Comes to a point that does not depend on where it began, of what is given at each step."""
+
+    def __init__(self, parts: bool) -> None:
+        super().__init__()
+        self.U, self.W = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(4, 4) / 8)
+        self.parts = parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        given, h = x @ self.U, x.new_zeros(len(x), 4)
+        first = given[:, 0]
+        for step in range(x.shape[1]):
+            h = torch.tanh(h @ self.W + (given[:, step] if self.parts else first))
+        return h
 
 
 class Called(nn.Module):
@@ -135,7 +186,8 @@ def test_near_misses() -> None:
     assert loops(Own()) == [*ENDS]
     assert loops(Own(), x[:, :7]) == []  # too few
     assert loops(Own(gate=True)) == []  # of what opens nobody knows what to expect
-    assert loops(Apart()) == []
+    assert loops(Apart()) == loops(Fixed(parts=False)) == []
+    assert loops(Fixed(parts=True)) == [*ENDS]
     assert loops(Called()) == [*ENDS]  # its own, once
 
 

@@ -20,15 +20,18 @@ STEPS = (*range(12), 20, 50, 80, 100, 120, 150)
 def test_one_update_that_leaves_nothing_is_enough() -> None:
     """Unless something normalises, for which the size of weights is nothing."""
 
-    def said(update: float, kind: str = "ReLU", optimizer: str = "SGD") -> list[int]:
+    def said(
+        update: float, kind: str = "ReLU", optimizer: str = "SGD", falls: bool = False
+    ) -> list[int]:
         layers = deep(3, kind)
         rows = [[replace(each, update=update if s == 3 else 1e-3) for each in layers]
                 for s in range(8)]  # fmt: skip
-        made = [record(s, row, loss=1 + s % 2, optimizer=optimizer) for s, row in enumerate(rows)]
+        made = [record(s, row, loss=0.5**s if falls else 1 + s % 2, optimizer=optimizer)
+                for s, row in enumerate(rows)]  # fmt: skip
         found = diagnosed(made).get("exploding")
         return [] if found is None else [found.steps[0]]
 
-    assert said(1000.0) == [3]
+    assert said(1000.0) == [3] and said(1000.0, falls=True) == []
     assert said(50.0) == said(1000.0, "BatchNorm1d") == said(1000.0, optimizer="Adam") == []
 
 
@@ -46,6 +49,19 @@ def test_weights_that_have_grown_far_beyond_an_early_update() -> None:
 
     assert alarms(made(4.0)) == {"exploding", "learning_rate_too_high"}
     assert alarms(made(40.0)) == {"learning_rate_too_high"} and alarms(made(90.0)) == set()
+
+
+def test_small_start_values_and_targets_that_are_large() -> None:
+    """The first update is six hundred times the weights, and as large as they have to become."""
+    torch.manual_seed(0)
+    model, true = nn.Linear(8, 1), 30 * torch.randn(8, 1)
+    nn.init.normal_(model.weight, 0, 0.01)
+
+    def loss(step: int) -> Tensor:
+        x = torch.randn(64, 8)
+        return (model(x) - x @ true).square().mean()
+
+    assert not watched(model, torch.optim.SGD(model.parameters(), 0.1), loss, 60)
 
 
 def test_values_that_are_learnt_from_each_other() -> None:

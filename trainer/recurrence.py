@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -10,10 +10,18 @@ from torch.autograd.graph import Node
 
 from trainer.time_steps import SHORTEST
 
-# What gives the same values in another shape.
+# What gives the same values in another shape or type.
 VIEWS = frozenset(
     f"{name}Backward0"
-    for name in ("T", "Transpose", "Permute", "Unsqueeze", "View", "Reshape", "Expand", "Alias")
+    for name in (
+        *("T", "Transpose", "Permute", "Unsqueeze", "View", "Reshape", "Expand", "Alias"),
+        "ToCopy",
+    )
+)
+# What takes a part of the values, as of a sequence at each of its steps.
+PARTS = frozenset(
+    f"{name}Backward0"
+    for name in ("Select", "Slice", "Split", "SplitWithSizes", "Unbind", "Index", "IndexSelect")
 )
 GATE = "SigmoidBackward0"
 
@@ -23,24 +31,31 @@ def steps(nodes: Iterable[Node], names: Mapping[int, str]) -> dict[str, tuple[Te
     the one before: each matrix that SHORTEST of one kind use, else a vector that they do.
 
     `names` has those of the parameters by their `id`. {} where there are as many sigmoids: gates
-    begin with less of a gradient and open, which nobody would know of these.
+    begin with less of a gradient and open, which nobody would know of these; and where the same
+    values are used as often, as they are on the way to a fixed point, which forgets where it began.
     """
     users: dict[tuple[str, str], list[Node]] = defaultdict(list)
-    weights, gates = dict[str, Tensor](), 0
+    weights, gates, given = dict[str, Tensor](), 0, Counter[tuple[Node, int]]()
     for node in nodes:
         kind = node.name()
         gates += kind == GATE
         if kind in VIEWS:
             continue
-        for after, _ in node.next_functions:
+        for after, number in node.next_functions:
             weight = _weight(after)
+            if weight is None and after is not None and kind not in PARTS:
+                given[after, number] += 1
             if weight is not None and (name := names.get(id(weight))) is not None:
                 users[name, kind].append(node)
                 weights[name] = weight.detach()
-    if gates >= SHORTEST:
+    if max(gates, *given.values(), 0) >= SHORTEST:
         return {}
     found: dict[str, tuple[Tensor, list[Node]]] = {}
-    for (name, _), uses in sorted(users.items(), key=lambda each: -weights[each[0][0]].dim()):
+    order = {name: place for place, name in enumerate(names.values())}
+    of_each = sorted(
+        users.items(), key=lambda each: (-weights[each[0][0]].dim(), order[each[0][0]])
+    )
+    for (name, _), uses in of_each:
         if weights[name].dim() < 2 and found or len(uses) < SHORTEST:
             continue
         uses.sort(key=lambda node: node._sequence_nr())

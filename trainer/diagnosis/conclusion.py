@@ -12,7 +12,6 @@ from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.depth import UNGATED
 from trainer.diagnosis.history import History
 from trainer.diagnosis.mark import Mark
-from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
@@ -138,9 +137,8 @@ def cut_off(history: History, first: View, end: End, thrown: bool) -> Symptom:
 def shut_out(history: History, first: View, end: End) -> Symptom:
     """Of first layers that got a gradient of exactly zero, which ends at one place."""
     row = first.barrier or 0
-    flat = first.kinds[row] in SATURATING
     return Symptom(
-        "vanishing", "warning", first.names[row], "activation" if flat else "blocked",
+        "vanishing", "warning", first.names[row], "activation",
         f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
         f"{median(history.first_losses):.3g} at first; {first.kinds[row]} lets no gradient pass, "
         f"and what comes before it has not moved at all",

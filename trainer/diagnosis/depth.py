@@ -195,7 +195,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     if view.order.gated and history.largest_update >= 1:  # updates that have shut them
         category = "learning rate"
     learnt = not history.stuck and standstill.has_learnt(history)
-    learnt = learnt or standstill.fits_some(history)
+    learnt = learnt or standstill.learns_some(history)
     return Symptom(
         "vanishing",
         "info" if learnt and not idle else "warning",

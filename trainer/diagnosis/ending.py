@@ -10,6 +10,7 @@ from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.conclusion import End
 from trainer.diagnosis.depth import UNGATED
 from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
@@ -145,7 +146,7 @@ def _was_never_heard(history: History, end: End) -> bool:
 def _was_never_reached(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether the first layers got next to no gradient at any look, and what the last ones have
     learnt alone is little; not of branches, of which others may learn."""
-    if first.order.leads_to or _learns_some(history):
+    if first.order.leads_to or standstill.learns_some(history):
         return False
     lost = all(mark.flow_ratio <= thresholds.lost_gradient for mark in history.marks)
     return lost and end.loss >= LITTLE * median(history.first_losses) > 0
@@ -153,7 +154,7 @@ def _was_never_reached(history: History, first: View, end: End, thresholds: Thre
 
 def _was_thrown(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether they got none at all in the second half, and updates have thrown weights away."""
-    if first.order.leads_to or _learns_some(history):
+    if first.order.leads_to or standstill.learns_some(history):
         return False
     middle = history.first_step + end.steps / 2
     later = [mark.flow_ratio for mark in history.marks if mark.step >= middle]
@@ -163,11 +164,14 @@ def _was_thrown(history: History, first: View, end: End, thresholds: Thresholds)
 
 
 def _was_shut_out(history: History, first: View, end: End) -> bool:
-    """Whether the layers before some other got a gradient of exactly zero at first and at last and
-    have not moved at all, while 30 % of the first losses are left: others have learnt alone."""
+    """Whether the layers before an activation that flattens out got a gradient of exactly zero at
+    first and at last and have not moved at all, while 30 % of the first losses are left: others
+    have learnt alone."""
     view, barrier = history.view or first, first.barrier
     if first.order.leads_to or not barrier or view.barrier != barrier or view.order.looping:
         return False
+    if first.kinds[barrier] not in SATURATING:
+        return False  # another branch may begin there
     before, paths = {*first.names[:barrier]}, history.way.paths.tolist()
     own = zip(history.record.parameters, history.record.shapes, paths, strict=True)
     moved = [path for name, shape, path in own if len(shape) > 1 and owner(name) in before]
@@ -184,18 +188,13 @@ def _still_grows(history: History, first: View, thresholds: Thresholds) -> bool:
     return over_time or all(each.flow_ratio >= thresholds.grown_gradient for each in looks)
 
 
-def _learns_some(history: History) -> bool:
-    """Whether it has, beside noise that is most of the loss."""
-    return standstill.fits_some(history) or standstill.tells_some(history)
-
-
 def _forgets(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether a recurrent network got no gradient at the first steps of its sequences at any look,
     and its loss is about the first; not where that is noise beside what it has learnt."""
     most = thresholds.lost_in_time * (1 if first.order.gated else UNGATED)
     lost = all(mark.time_ratio <= most for mark in history.marks)
     stands = end.loss >= LASTS * median(history.first_losses) > 0
-    return lost and stands and not _learns_some(history)
+    return lost and stands and not standstill.learns_some(history)
 
 
 def _stands_still(history: History, end: End) -> bool:

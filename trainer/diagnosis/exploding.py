@@ -17,7 +17,7 @@ from trainer.record import StepRecord
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient or output
 FEW = 10  # values of a matrix that began near zero by chance
 THROWN = 3  # times their size: nothing is left of what the weights were
-AT_ONCE = 100  # times their size: no second update is waited for, where nothing normalises
+AT_ONCE = 100  # times their size: no second update is waited for, if the loss has risen since
 PASSED = 0.1  # of the weights of now
 LEFT = 0.3  # of the first loss: little has been learnt
 ABOUT = 1.05  # times a loss: batches differ
@@ -88,7 +88,9 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     fallen = (0.1 if late else 1.0) * history.first_losses[0] if history.first_losses else math.nan
     if few and history.loss < fallen:
         return None
-    update = history.largest_update if late else history.update
+    normalised = view is None or view.normalised
+    at_once = history.largest_update >= AT_ONCE and not normalised and _has_risen(history)
+    update = history.largest_update if late or at_once else history.update
     if not 1 <= update < np.inf or history.first_losses and _were_small(history, late):
         return None
     if late and history.way.farthest_share <= PASSED:
@@ -103,8 +105,14 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
         "exploding", "critical", where, category,
         f"one update changes the weights by {update:.1g} times their size",
         {"update_ratio": update, "gradient_norm": record.gradient_norm},
-        sightings=1 if update >= AT_ONCE and view is not None and not view.normalised else 2,
+        sightings=1 if at_once else 2,
     )  # fmt: skip
+
+
+def _has_risen(history: History) -> bool:
+    """Whether no loss has been below the very first."""
+    losses = history.losses
+    return len(losses) > 1 and history.loss > losses[0] >= history.lowest_loss
 
 
 def _were_small(history: History, late: bool) -> bool:

@@ -117,9 +117,10 @@ class Order:
 
     @cached_property
     def begins(self) -> bool:
-        """Whether the first layer is the first that has parameters: others before it that are not
-        called may be used by functions, and what it is given is then not the network's input."""
-        owners = dict.fromkeys(map(owner, self.parameters))
+        """Whether the first layer is the first that has parameters, or the second: others before it
+        that are not called may be used by functions, and what it is given is then not the network's
+        input. One may be no layer but values that are added to that."""
+        owners, before = dict.fromkeys(map(owner, self.parameters)), 0
         if len(self.names) == 1 and self.names[0] not in owners:
             return True  # the model as a whole
         called = {*self.names, *(n[:at] for n in self.names for at, c in enumerate(n) if c == ".")}
@@ -127,7 +128,8 @@ class Order:
             if layer in self.names:
                 return True
             around = (layer[:at] for at, c in enumerate(layer) if c == ".")
-            if layer not in called and called.isdisjoint(around):
+            before += layer not in called and called.isdisjoint(around)
+            if before > 1:
                 return False
         return True
 

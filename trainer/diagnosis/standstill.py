@@ -78,6 +78,11 @@ def tells_some(history: History) -> bool:
     return guess and varies >= CLEAR and 1 - surprise >= varies**2 / 72
 
 
+def learns_some(history: History) -> bool:
+    """Whether it has, beside noise that is most of the loss."""
+    return fits_some(history) or bool(history.guesses) and tells_some(history)
+
+
 def had_learnt(history: History) -> bool:
     """Whether a classifier told the classes better than a guess at any of the latest looks."""
     return any(map(_is_better, history.guesses)) and not target.is_squared(history)
