@@ -111,6 +111,21 @@ def test_the_only_layer_that_is_called_is_given_nothing() -> None:
     assert "data" not in found.cause and dead(Drawn(0.0), (32, 1, 6)) is None
 
 
+def test_what_functions_make_is_no_data() -> None:
+    """Nor is it to blame for what is not finite in the only layer that is called."""
+    torch.manual_seed(0)
+    model = Drawn(0.0)
+    with torch.no_grad():
+        model.first.weight[0] = torch.inf
+    with Monitor(model) as monitor:
+        loss = model(torch.randn(8, 1, 6)).square().mean()
+        loss.backward()
+        with monitor.step(0, loss):
+            pass
+    [found] = [each for each in monitor.findings if each.verdict == "non_finite"]
+    assert not found.cause.startswith("data: ")
+
+
 @pytest.mark.parametrize("how", ["hook", "zeroed"])
 def test_weights_whose_gradients_somebody_makes_zero(how: str) -> None:
     """Which tells nothing of what the layer is given."""

@@ -279,7 +279,8 @@ def test_the_chosen_row_is_in_sight(browser: Any, address: str) -> None:
     assert rows.evaluate(top) < 0
     page.frame.locator("#findings button").first.evaluate("button => button.click()")
     page.expect(".said", "0, step 0")
-    assert rows.evaluate(top) >= 0 and rows.evaluate(seen)[0] == 0
+    # Where a browser scrolls to is a whole number of its pixels, where an element is need not be.
+    assert rows.evaluate(top) > -1 and rows.evaluate(seen)[0] == 0
     page = Page(browser, address, run="deep", row="399")
     rows = page.frame.locator(".map").first
     rows.press("ArrowDown")

@@ -75,7 +75,7 @@ def _place(
         return where, _why_large(history, thresholds), words
     if view is not None:
         bad = ~np.isfinite(view.rms)
-        of_data = view.table.has_input and not math.isfinite(view.input_rms)
+        of_data = view.has_input and not math.isfinite(view.input_rms)
         if of_data and not (len(bad) and bad[0] and _holds_others(view, 0)):
             words = (
                 "the data that the network is given are not finite, or what is done to them before"
