@@ -31,8 +31,8 @@ class Way:
     largest: Array = field(default_factory=lambda: np.zeros(0))  # since they were trained last
     farthest: Array = field(default_factory=lambda: np.zeros(0))  # the same, as an RMS, no ratio
     paths: Array = field(default_factory=lambda: np.zeros(0))
-    farthest_share: float = math.nan  # those beside the sizes of now, the median
     undone: int = 0
+    _sizes: Array = field(default_factory=lambda: np.zeros(0))  # of now
     _ways: Array = field(default_factory=lambda: np.zeros(0))  # at the newest step
     _come: dict[str, float] = field(default_factory=dict)  # paths when others were trained
 
@@ -51,8 +51,7 @@ class Way:
             ways, self.largest, self.farthest = self._ways, self.updates, self.updates * sizes
         self.largest = np.fmax(self.largest, self.updates)
         self.farthest = np.fmax(self.farthest, self.updates * sizes)
-        shares = [share for share in (self.farthest / sizes).tolist() if share == share]
-        self.farthest_share = median(shares) if shares else math.nan
+        self._sizes = sizes
         both = np.fmax(ways + self._ways, 0.0)  # NaN, where there is no matrix, is no way
         self.paths = self.paths + both * ((record.step - last.step) / 2)
 
@@ -60,6 +59,13 @@ class Way:
     def path(self) -> float:
         """That of the matrix that has come farthest."""
         return max(self.paths.tolist(), default=0.0)
+
+    @property
+    def farthest_share(self) -> float:
+        """The largest update beside the sizes of now, the median over the matrices; NaN without."""
+        shares = (self.farthest / self._sizes).tolist()
+        known = [share for share in shares if share == share]
+        return median(known) if known else math.nan
 
 
 @lru_cache(maxsize=8)  # the same for most records of a run
