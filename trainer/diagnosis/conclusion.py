@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.diagnosis import blame, recovery
 from trainer.diagnosis.behind import SCALE
-from trainer.diagnosis.depth import UNGATED
+from trainer.diagnosis.depth import IN_TIME, UNGATED
 from trainer.diagnosis.history import History
 from trainer.diagnosis.mark import Mark
 from trainer.diagnosis.symptom import Symptom
@@ -18,7 +18,6 @@ from trainer.diagnosis.view import View
 
 HALF = 0.5  # of the weights with which the loss was lowest
 UNREACHED = 1e-4  # of the gradient of the last layer
-IN_TIME = "gradient_first_over_last_steps"  # in the evidence
 
 
 class End(NamedTuple):

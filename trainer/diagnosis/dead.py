@@ -48,7 +48,7 @@ def _beside(view: View, barrier: int | None) -> int | None:
     """The same of functions that no module tells of, where nothing of the output depends on the
     sample: a gradient arrives at a layer, none at the one before. In a layer that is called step by
     step it may be a gate that is shut."""
-    if barrier is None or view.order.looping is not None or view.output_signal > 0:
+    if barrier is None or view.order.looping is not None or view.output_signal != 0:
         return None
     if barrier == 0:
         zeros = view.table.has_input and view.table.rms[0] == 0
@@ -57,14 +57,13 @@ def _beside(view: View, barrier: int | None) -> int | None:
         return None
     owners = {*map(owner, view.parameters)}
     is_shut = view.dead[barrier] == 1.0 and view.names[barrier] not in owners
-    if is_shut and view.output_signal == 0 and view.rms[barrier - 1] > 0:
+    if is_shut and view.rms[barrier - 1] > 0:
         return barrier if _may_shut(view.kinds[barrier]) else None
     row = barrier
     while row > 0 and (is_unfed(view, row) or view.rms[row] == 0 and view.names[row] not in owners):
         row -= 1  # of zeros those in between have made zeros again
         if view.rms[row] > 0:
-            known = view.output_signal == 0 and _may_shut(view.kinds[row + 1])
-            return row if known else None
+            return row if _may_shut(view.kinds[row + 1]) else None
     told = any(kind in ACTIVATIONS for kind in view.kinds)
     return None if told or row < barrier else barrier - 1
 

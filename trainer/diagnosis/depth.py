@@ -15,6 +15,7 @@ from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.way import matrices
 from trainer.finding import Level
 
+IN_TIME = "gradient_first_over_last_steps"  # in the evidence
 UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
 OPENED = 1e3  # times the gradient at the first steps of the sequence that there was at the start
 
@@ -203,7 +204,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         category,
         f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"
         f" last ones and the {consequence}",
-        {"gradient_first_over_last_steps": view.time_ratio, "path": history.path},
+        {IN_TIME: view.time_ratio, "path": history.path},
         sightings=1,
         confidence=0.8,
     )

@@ -8,7 +8,7 @@ from statistics import median
 from trainer.diagnosis import conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.conclusion import End
-from trainer.diagnosis.depth import UNGATED
+from trainer.diagnosis.depth import IN_TIME, UNGATED
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.symptom import Symptom
@@ -56,7 +56,7 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
         if early and found.verdict in ("stalled", "starved_update"):
             return None
-        in_time = conclusion.IN_TIME in found.evidence
+        in_time = IN_TIME in found.evidence
         if standstill.tells_some(history) and not in_time:
             return None
     elif _guesses_again(history, end):
