@@ -286,6 +286,9 @@ def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
         torch.testing.assert_close(one.grad, other.grad)
     after = nn.utils.get_total_norm([p.grad for p in theirs])
     assert float(coefficient) == pytest.approx(float(after / before), rel=1e-5)
+    for one in ours:
+        one.grad = torch.zeros_like(one)
+    assert float(loop.clipped(ours, norm, value)) == 1  # of which nothing is to be cut
 
 
 class Lookup(nn.Module):

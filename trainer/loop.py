@@ -245,4 +245,6 @@ def clipped(
     if max_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         coefficient = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-    return coefficient if max_value is None else coefficient * norm / before
+    if max_value is not None:  # gradients of zero are left as they are
+        coefficient = coefficient * torch.where(before > 0, norm / before, 1.0)
+    return coefficient

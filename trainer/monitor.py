@@ -31,7 +31,6 @@ from trainer.patterns import Patterns
 from trainer.record import StepRecord
 from trainer.reminders import NOT_ENTERED, RESTARTED, Reminders
 from trainer.structure import Structure
-from trainer.watched import Watched, watched
 
 Sink = Callable[[StepRecord], None]
 
@@ -61,23 +60,24 @@ class Monitor:
         if not isinstance(model, nn.Module):
             raise TypeError(f"Monitor watches a torch.nn.Module, got {shown(model)}")
         self._section = section(Section, "Monitor", keys)
-        self._model = model
-        self._wants = Patterns(model, self._section).wants
+        wants = Patterns(model, self._section).wants
         self._events, self._sinks, self._found = None, list(sinks), [found]
         if log_dir is not None:
             self._events = Events(Path(log_dir))
             self._sinks.insert(0, self._events.write)
             self._found.insert(0, Journal(Path(log_dir), self._events).write)
         self._checkup = Checkup(configuration, self._section.diagnose)
-        self._structure = Structure(model)
-        self._activations = Activations(model, self._wants)
-        self._known: Watched | None = None
+        self._structure = Structure(model, wants)
+        self._activations = Activations(model, wants)
         self._previous: tuple[int, float] | None = None  # step and time of the last record
         self._leftover: Leftover | None = None  # of the last record
         self._losses = step_loss.Losses(model)
         self._last_step: int | None = None
+        self._next = 0  # step, as far from the last one as that was from the one before
         self._is_off = False  # for good
         self._latest: Observation | None = None
+        # Not the exception itself, whose frames may hold the memory of an attempt that failed.
+        self._handled = id(sys.exception())  # what somebody handles already ends no training
         self._reminders = Reminders()
         self._last_pass = LastPass(model, self._section.activation_every_steps is not None)
         # Who lets go of the monitor without closing it is not watched for ever.
@@ -121,9 +121,9 @@ class Monitor:
         for last in records:
             self._checkup.add(last, [known] if known else [])
         self._losses.is_first = last is None
-        self._last_step = None if last is None else last.step
+        self._last_step = None if last is None else step - 1
         if last is not None and last.step == step - 1:
-            self._leftover = Leftover(last.step, [None] * len(self._watched().parameters))
+            self._leftover = Leftover(last.step, [None] * len(self._structure.watched.parameters))
         self.watch(step)
 
     def probes(self) -> list[Tensor]:
@@ -146,20 +146,23 @@ class Monitor:
         in the host's memory that is no finite number when that of the step before was one. The
         context's `record` is there at its end; None if the step is not observed.
         """
-        step, loss = operator.index(step), self._losses.take(loss)
         if self._is_off:
             return UNOBSERVED
-        self._last_step = step
+        step, loss = operator.index(step), self._losses.take(loss)
+        before, self._last_step = self._last_step, step
+        # A loop may count samples or batches that are accumulated.
+        self._next = step + (step - before if before is not None and before < step else 1)
         observed = always or self.observes(step) or self._losses.breaks
         if observed:
             step_loss.check(loss)
-            self._learn()
+            if self._structure.look():
+                self._activations.learn()
         left, self._leftover = self._leftover, None
         if left is not None and not (observed and left.step == step - 1):
             left.end()
             left = None
         if not observed:
-            self.watch(step + 1)
+            self.watch(self._next)
             return UNOBSERVED
         now, step_ms = time.perf_counter(), math.nan
         if self._previous is not None and step > self._previous[0]:
@@ -171,7 +174,7 @@ class Monitor:
         again = self._last_pass.look_again(step) if self._losses.breaks else None
         self._latest = Observation(
             step=step,
-            watched=self._watched(),
+            watched=self._structure.watched,
             activations=self._activations,
             again=again,
             loss=loss,
@@ -196,9 +199,12 @@ class Monitor:
 
         Where no exception is on its way, training has come to its end.
         """
+        self._close(id(sys.exception()) == self._handled)
+
+    def _close(self, is_at_end: bool) -> None:
         self._warn_unless_entered()
         try:
-            if sys.exc_info()[0] is None:
+            if is_at_end:
                 self.end()
         finally:
             if self._leftover is not None:
@@ -210,20 +216,21 @@ class Monitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._close(kind is None)
 
     def _observed(self, observation: Observation) -> None:
         self._leftover = observation.leftover
-        if observation.record is None:
+        if observation.failed:
             self._turn_off()
             return
         try:
-            for sink in self._sinks:
-                sink(observation.record)
-            self._checkup.add(observation.record, self._found)
+            if observation.record is not None:
+                for sink in self._sinks:
+                    sink(observation.record)
+                self._checkup.add(observation.record, self._found)
         finally:
-            self.watch(observation.step + 1)
+            self.watch(self._next)
 
     def _turn_off(self) -> None:
         self._activations.release()
@@ -234,16 +241,3 @@ class Monitor:
         if self._latest is not None and not self._latest.entered:
             self._latest.drop()
             self._reminders.tell(NOT_ENTERED, self._latest.step)
-
-    def _learn(self) -> None:
-        """Looks at a model again whose layers or parameters are others than before."""
-        same = self._structure.has_same_modules()
-        if not same:
-            self._activations.learn()
-        if not (same and self._structure.has_same_parameters()):
-            self._structure, self._known = Structure(self._model), None
-
-    def _watched(self) -> Watched:
-        if self._known is None or not self._known.is_complete:
-            self._known = watched(self._model, self._wants)
-        return self._known

@@ -18,14 +18,12 @@ from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover
 from trainer.measured import Measured
-from trainer.record import COUNT, UNDEFINED, ZEROS, StepRecord, TensorTable
+from trainer.record import COUNT, UNDEFINED, ZEROS, StepRecord, TensorTable, norm_of
 from trainer.shards import here
-from trainer.update import Update
+from trainer.update import Update, clipped_to
 from trainer.watched import Watched
 
 logger = logging.getLogger("trainer")
-
-ROUNDED_UP = 1.001  # times a norm, of the same norm in other arithmetic
 
 _FAILED = "the monitor failed at step %d and is off from here on; training goes on"
 
@@ -57,7 +55,7 @@ class Observation(Unobserved):
     """Measures the gradients when its context begins, the change of the parameters when it ends.
 
     All results stay on their devices until the end and are then copied to the host at once;
-    `record` is there afterwards, and `done` has been called with it.
+    `record` is there afterwards, unless an exception has left the context, and `done` was called.
     """
 
     def __init__(
@@ -144,8 +142,7 @@ class Observation(Unobserved):
         self._layers = []
         self._gradients = []  # the monitor, and maybe the loop, keeps its last observation
         self._update.forget()
-        if self.record is not None or self.failed:
-            self._done(self)
+        self._done(self)
 
     def drop(self) -> None:
         """Waits for no gradient of a step that has no record."""
@@ -170,10 +167,11 @@ class Observation(Unobserved):
         changes = watched.snapshot.changes(here(watched.trained))
         tables = [self._moments, self._squares, changes]
         tables += [] if self._counts is None else [self._counts]
+        given = self._update.norms() if self._clip_coefficient is None else None
+        tables += [] if given is None else [given]
         numbers = {
             "loss": self._loss,
             "coefficient": self._clip_coefficient,
-            "clipped": self._update.norm() if self._clip_coefficient is None else None,
             "found": self._before.found if self._before is not None else None,
         }
         read = {key: _readable(n) for key, n in numbers.items() if isinstance(n, Tensor)}
@@ -187,12 +185,8 @@ class Observation(Unobserved):
         moments, squares, changed = (array.astype(np.float64, copy=False) for array in arrays[:3])
         counts = None if self._counts is None else arrays[3]
         gradients = TensorTable(self._names, moments, counts)
-        norms = gradients.norms().tolist()
-        # hypot says that of infinity and NaN the norm is infinity.
-        gradient_norm = math.hypot(*norms) if all(map(math.isfinite, norms)) else sum(norms)
-        if numbers["coefficient"] is None and numbers["clipped"] and gradient_norm:
-            share = numbers["clipped"] / gradient_norm
-            numbers["coefficient"] = share if share <= ROUNDED_UP else None  # else no clipping
+        if given is not None:
+            numbers["coefficient"] = clipped_to(arrays[len(tables) - 1], gradients.norms())
         left = self._update.leftover
         if left is not None:
             is_zero = moments[:, ZEROS] == moments[:, COUNT]
@@ -216,7 +210,7 @@ class Observation(Unobserved):
             wall_time=self._wall_time,
             loss=UNDEFINED if self._loss is not None and math.isnan(loss) else loss,
             learning_rate=self._update.learning_rate,
-            gradient_norm=gradient_norm,
+            gradient_norm=norm_of(gradients.norms()),
             clip_coefficient=_number(numbers["coefficient"]),
             step_ms=self._step_ms,
             monitor_ms=1000 * seconds,
@@ -230,7 +224,7 @@ class Observation(Unobserved):
             update_ratio=ratio,
             unchanged_fraction=unchanged,
             layers=layers,
-            # Who goes on with a run does not know it; weights of such a run are never lost.
+            # Kept only where weights are not finite: a resumed run does not know it, and has none.
             loss_before=math.nan if np.isfinite(rms).all() else _number(self._loss_before),
             strangers=self._strangers,
         )

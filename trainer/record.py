@@ -106,6 +106,12 @@ class TensorTable:
         return np.where(nans > 0, np.nan, np.where(infinities > 0, np.inf, norm))
 
 
+def norm_of(norms: NDArray[np.float64]) -> float:
+    """The L2 norm of all values of several tensors that have these, NaN with any that is."""
+    # hypot says that of infinity and NaN it is infinity.
+    return math.hypot(*norms) if np.isfinite(norms).all() else float(norms.sum())
+
+
 SIGNALS = 4  # the numbers of a layer's output in LayerTable, in that order
 INPUT = "Input"  # the kind of the row that no module put out
 TIME_STEPS = "TimeSteps"  # that of the two ends, in time, of what a recurrent layer is given
@@ -173,7 +179,7 @@ class StepRecord:
     gradient_norm: float  # of all gradients together, before clipping
     clip_coefficient: float  # what the gradients were multiplied by
     step_ms: float  # mean duration of a step since the record before
-    monitor_ms: float  # time that the monitor took of this step
+    monitor_ms: float  # of measuring it; sinks and diagnosis get the record after that
     carried_gradients: float  # how many gradients were added to those of the step before
     optimizer: str  # class name of what made the update; empty if unknown
     gradients: TensorTable  # one row per parameter that has a gradient

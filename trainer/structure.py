@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 
 from torch import nn
+
+from trainer.watched import Watched, watched
 
 Places = Sequence[Mapping[str, object]]
 
 
 class Structure:
-    """The modules and parameters of a model as they are now."""
+    """The modules and parameters of a model as they were when it was last looked at."""
 
-    def __init__(self, model: nn.Module) -> None:
-        modules = [*model.modules()]
+    def __init__(self, model: nn.Module, wanted: Callable[[str], bool]) -> None:
+        self._model, self._wanted = model, wanted
+        self._note()
+
+    def _note(self) -> None:
+        modules = [*self._model.modules()]
         self._modules: Places = [module._modules for module in modules]
         self._parameters: Places = [module._parameters for module in modules]
         self._had_modules, self._had_parameters = _in(self._modules), _in(self._parameters)
+        self._watched: Watched | None = None
 
-    def has_same_modules(self) -> bool:
-        """Whether none has been replaced, added or taken away since."""
-        return _are_same(_in(self._modules), self._had_modules)
+    def look(self) -> bool:
+        """Whether a module has been replaced, added or taken away since."""
+        same = _are_same(_in(self._modules), self._had_modules)
+        if not (same and _are_same(_in(self._parameters), self._had_parameters)):
+            self._note()
+        return not same
 
-    def has_same_parameters(self) -> bool:
-        """The same of the parameters; of each its values may be others."""
-        return _are_same(_in(self._parameters), self._had_parameters)
+    @property
+    def watched(self) -> Watched:
+        """The wanted parameters that it had then."""
+        if self._watched is None or not self._watched.is_complete:
+            self._watched = watched(self._model, self._wanted)
+        return self._watched
 
 
 def _in(places: Places) -> list[object]:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import attrgetter
 from threading import get_ident
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from trainer.leftover import Leftover, leftover
+from trainer.record import norm_of
 from trainer.shards import here
 from trainer.watched import Watched
 
-_VERSION = attrgetter("_version")
+ROUNDED_UP = 1.001  # times a norm, of the same norm in other arithmetic
+
+_GRADIENT, _VERSION = attrgetter("grad"), attrgetter("_version")
 
 
 class Update:
@@ -36,7 +42,7 @@ class Update:
         self._told: Optimizer | None = None  # by the loop
         self._gradients: Sequence[Tensor] = ()
         self._versions: list[int] = []
-        self._norm: Tensor | None = None  # of the gradients that the first one was given
+        self._norms: Tensor | None = None  # of the gradients, as those that follow were given them
         self._ours = set[int]()  # those that have a watched parameter
         self._thread = 0  # in which it has begun
 
@@ -61,11 +67,11 @@ class Update:
         """Of the optimizer's class; empty without one."""
         return "" if self.optimizer is None else type(self.optimizer).__name__
 
-    def norm(self) -> Tensor | None:
-        """The norm of the gradients that the optimizer was given, if something had changed them in
-        place since `begin`: a clipping that the loop did not tell of. Of several optimizers, and of
-        one that nobody saw, that of now."""
-        return self._norm if len(self._ours) == 1 else self._norm_now()
+    def norms(self) -> Tensor | None:
+        """(G,) norms of the gradients as each one's optimizer was given it, if something had
+        changed them in place since `begin`: a clipping that the loop did not tell of. NaN where
+        nothing had yet. Where nobody saw an optimizer, those of now."""
+        return self._norms if self._ours else self._norms_now()
 
     def forget(self) -> None:
         """Lets go of the gradients."""
@@ -79,7 +85,9 @@ class Update:
                     self._take(optimizer)
                     # Now, since the user may clear the gradients before the context ends.
                     self._leave()
-                    self._norm = self._norm_now()
+                    self._norms = self._norms_now()
+                elif id(optimizer) not in self._ours:
+                    self._norms = self._with_norms_of(optimizer)
                 self._ours.add(id(optimizer))
             elif self.optimizer is None and get_ident() == self._thread:
                 self._take(optimizer)  # those of other threads are none of this loop's
@@ -95,16 +103,33 @@ class Update:
         given = watched.gradients(), watched.parameters, watched.names
         self.leftover = leftover(self._step, *given)
 
-    def _norm_now(self) -> Tensor | None:
+    def _norms_now(self) -> Tensor | None:
         values = here(self._gradients)
         if values is self._gradients and [*map(_VERSION, values)] == self._versions:
             return None  # shards have no versions
         dense = [each for each in values if each.layout is torch.strided]
         if len(dense) < len(self._gradients) or len({g.device for g in dense}) > 1:
             return None
-        norms = [norm.float() for norm in torch._foreach_norm(dense)]
-        after: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        return after
+        return torch.stack([norm.float() for norm in torch._foreach_norm(dense)])
+
+    def _with_norms_of(self, optimizer: Optimizer) -> Tensor | None:
+        """Those that one more optimizer is given are of now: those before it may have cleared
+        theirs since, and somebody may have clipped its own."""
+        now, before = self._norms_now(), self._norms
+        if now is None:
+            return before
+        params = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        given = {*map(id, map(_GRADIENT, params))}
+        own = torch.tensor([id(each) in given for each in self._gradients], device=now.device)
+        return torch.where(own, now, torch.nan if before is None else before)
+
+
+def clipped_to(given: NDArray[np.float32], norms: NDArray[np.float64]) -> float | None:
+    """What clipping has multiplied gradients of these norms by, given what `Update.norms` says of
+    them; None if that was no clipping."""
+    before = norm_of(norms)
+    share = norm_of(np.where(np.isnan(given), norms, given)) / before if before > 0 else math.nan
+    return share if 0 < share <= ROUNDED_UP else None
 
 
 _OPEN: list[Update] = []  # between `begin` and `end`

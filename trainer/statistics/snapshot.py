@@ -33,7 +33,7 @@ class Snapshot:
         A value that is not finite makes its sum so.
         """
         if self._where is None or self._where != _where(tensors):
-            self._dense, values = dense(tensors), None
+            self._dense = dense(tensors)
             values = self._dense.values
             if [*map(_FORM, self.copies)] != [*map(_FORM, values)]:
                 self.copies = [torch.empty_like(each, requires_grad=False) for each in values]
@@ -51,17 +51,18 @@ class Snapshot:
         The copies are what was before; NaN for a tensor that has another form now.
         """
         other: list[int] = []
+        now_dense = self._dense
         if self._where is None or self._where != _where(tensors):
             values = list(dense(tensors).values)
             for row, (now, old) in enumerate(zip(values, self.copies, strict=True)):
                 if _FORM(now) != _FORM(old):
                     other.append(row)
                     values[row] = old
-            self._dense = dense(values)
+            now_dense = dense(values)
         if not tensors:
             return torch.zeros(0, 2, dtype=torch.float64)
         rows: Tensor
-        (rows,) = by_kind(self._dense, lambda kind, *both: (kind.compare(*both),), self.copies)
+        (rows,) = by_kind(now_dense, lambda kind, *both: (kind.compare(*both),), self.copies)
         for row in other:
             rows[row].fill_(torch.nan)
         if self.copies[0].device.type != "cpu":
