@@ -18,7 +18,7 @@ from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover
 from trainer.measured import Measured
-from trainer.record import COUNT, UNDEFINED, ZEROS, StepRecord, TensorTable, norm_of
+from trainer.record import UNDEFINED, StepRecord, TensorTable, norm_of
 from trainer.shards import here
 from trainer.update import Update, clipped_to
 from trainer.watched import Watched
@@ -189,8 +189,7 @@ class Observation(Unobserved):
             numbers["coefficient"] = clipped_to(arrays[len(tables) - 1], gradients.norms())
         left = self._update.leftover
         if left is not None:
-            is_zero = moments[:, ZEROS] == moments[:, COUNT]
-            left.note_zeros({*compress(self._names, is_zero)})
+            left.note_zeros({*compress(self._names, gradients.is_zero.tolist())})
         if numbers["found"] == 0:
             self._carried = 0.0  # somebody has set it to zero where no version tells
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -73,14 +73,21 @@ class TensorTable:
 
     def __getitem__(self, name: str) -> TensorStatistics:
         """The statistics of the named tensor; KeyError when there is no such row."""
-        if name not in self.names:
-            raise KeyError(name)
-        row = self.names.index(name)
+        row = self._rows[name]
         count, norm, sum_abs, max_abs, zeros, nans, infinities = self.moments[row].tolist()
         histogram = None if self.histograms is None else self.histograms[row]
         return TensorStatistics(
             int(count), norm, sum_abs, max_abs, int(zeros), int(nans), int(infinities), histogram
         )
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
+
+    @cached_property
+    def is_zero(self) -> NDArray[np.bool_]:
+        """(N,) whether all values of a tensor are zero, as those of an empty one are."""
+        return np.asarray(self.moments[:, ZEROS] == self.moments[:, COUNT])
 
     def only(self, names: Collection[str]) -> TensorTable:
         """The rows with one of these names."""
@@ -208,8 +215,7 @@ class StepRecord:
     def idle_layers(self) -> frozenset[str]:
         """The layers that have matrices, none of them zero, all of which get zeros for a gradient:
         what they are given is zero, or nothing comes back to them."""
-        moments = self.gradients.moments
-        lost = moments[:, ZEROS] == moments[:, COUNT]
+        lost = self.gradients.is_zero
         if not lost.any():
             return frozenset()
         zeros = {*compress(self.gradients.names, lost.tolist())}

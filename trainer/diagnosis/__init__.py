@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trainer.diagnosis import (
+    accumulating,
     arithmetic,
     behind,
     blow_up,
@@ -22,9 +23,9 @@ from trainer.diagnosis import (
     ending,
     exploding,
     high_rate,
-    mistakes,
     remedies,
     standstill,
+    starved,
     symmetry,
     underflow,
     units,
@@ -42,12 +43,12 @@ OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
     blow_up.signal_blow_up, units.dead_units, units.saturated, course.constant_output,
 )  # fmt: skip
 OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was observed, too
-    mistakes.accumulating_gradients,
+    accumulating.accumulating_gradients,
 )  # fmt: skip
 OF_HISTOGRAMS: tuple[Rule, ...] = (symmetry.symmetric_units,)
 OF_STEPS: tuple[Rule, ...] = (
     arithmetic.non_finite, exploding.exploding, underflow.underflow,
-    mistakes.starved_update, unused.unused_parameter, high_rate.learning_rate_too_high,
+    starved.starved_update, unused.unused_parameter, high_rate.learning_rate_too_high,
     course.diverging, course.loss_spike, course.oscillating, course.stalled,
 )  # fmt: skip
 SHORT = re.compile(r"(?<![\d.])\d(\.\d+)?e\+0[1-5]\b")  # numbers that need no exponent

@@ -170,7 +170,8 @@ def dropped(view: View) -> list[float]:
             # It may be given something else than what the layer before put out; what it leaves of
             # that it multiplies by 1 / (1 - share).
             of_zeros = 1 - (1 - zeros[row]) / (1 - zeros[row - 1])
-            shares.append(min(of_zeros, 1 - (rms[row - 1] / rms[row]) ** 2))
+            of_size = rms[row - 1] / rms[row]
+            shares.append(min(of_zeros, 1 - of_size * of_size))
     return shares
 
 

@@ -114,8 +114,8 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
     return Blame(
         view.names[row],
         category,
-        math.exp(activations / count) if is_activation.any() else math.nan,
-        math.exp(float(np.mean(of_weights))) if len(of_weights) else math.nan,
+        float(np.exp(activations / count)) if is_activation.any() else math.nan,
+        float(np.exp(np.mean(of_weights))) if len(of_weights) else math.nan,
     )
 
 

@@ -97,10 +97,14 @@ def _beside(loss: float, moments: list[float], count: int) -> Look:
     of_a_guess, even = (
         (math.log(count) / math.sqrt(other), 4 * other) if count > 1 else (2 * math.log(2), 1)
     )
-    return Look(loss / size / of_a_guess, (absolute / size) ** 2 / even)
+    share = absolute / size
+    return Look(loss / size / of_a_guess, share * share / even)
 
 
 def _likely_classes(values: float, norm: float, absolute: float) -> int | None:
     """The C for which (Σ |g|)² / (C · N · Σ g²) is 4 · (1 - 1 / C) / C; None without one."""
-    even = absolute**2 / (values * norm**2) if values * norm > 0 else math.nan
+    share = absolute / norm if norm > 0 else math.nan  # the squares may leave float64's range
+    if not (share >= 0.99 and values > 0):  # it is 1 and more, but for rounding
+        return None
+    even = share * share / values
     return round(2 * (1 + math.sqrt(1 - even)) / even) if 0 < even < 1 else None

@@ -119,24 +119,23 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
     record, view = history.record, history.view
     if view is None or view.dead_row is not None or "vanishing" in history.raised:
         return None  # of that more is known
-    given, names = {*record.gradients.names}, list[str]()
-    for name in compress(record.parameters, matrices(record.shapes).tolist()):
-        if name in given:
-            gradient = record.gradients[name]
-            if gradient.zeros < gradient.count:
-                return None
-            names.append(name)
-    if not names or any(dtype in NARROW for dtype in record.dtypes):
-        return None  # they may be too small for it
+    if not record.gradients.is_zero.any() or any(dtype in NARROW for dtype in record.dtypes):
+        return None  # in a narrow type they may be too small for it
+    is_zero = dict(zip(record.gradients.names, record.gradients.is_zero.tolist(), strict=True))
+    sized = zip(record.parameters, record.parameter_rms.tolist(), strict=True)
+    known = compress(sized, matrices(record.shapes).tolist())
+    sizes = {name: rms for name, rms in known if name in is_zero}
+    if not sizes or not all(is_zero[name] for name in sizes):
+        return None
     start, row = history.loss_at_start, view.barrier
     fell = history.recent_loss < start - 0.03 * abs(start)
     if fell or not math.isfinite(history.loss) or history.loss == 0:
         return None
-    zeros = [name for name in names if record.parameter_rms[record.parameters.index(name)] == 0]
+    zeros = [name for name, rms in sizes.items() if rms == 0]
     where, blamed, thrown = None, "blocked", history.largest_update
     if len(zeros) > 1:  # one would get a gradient
         where, blamed = zeros[0], "initialisation"
-        cause = f"{len(zeros)} of {len(names)} matrices are zero themselves"
+        cause = f"{len(zeros)} of {len(sizes)} matrices are zero themselves"
     elif thrown >= thresholds.thrown_update and max(history.norms, default=0.0) > 0:
         blamed, cause = "learning rate", f"an update has changed the weights by {thrown:.1g}"
         cause += " of their size, and there was one before"

@@ -77,7 +77,7 @@ def _sure_and_wrong(view: View, record: StepRecord, large: float) -> tuple[float
     if row is None or classes < 2 or not _output_size(view) >= large:
         return None
     count, norm, absolute, largest = view.moments[row, :4].tolist()
-    if not largest > 0:
+    if not (absolute > 0 and largest > 0):
         return None
     sharp, wrong = norm / absolute * (norm / largest), absolute / largest * classes / (2 * count)
     if not (sharp >= SHARP and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):

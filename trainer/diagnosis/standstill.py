@@ -75,7 +75,7 @@ def tells_some(history: History) -> bool:
     varies = history.mark.output * history.mark.signal
     surprise = fmean(look.surprise for look in history.guesses)
     guess = history.guesses[-1].is_a_guess  # of other losses it says nothing
-    return guess and varies >= CLEAR and 1 - surprise >= varies**2 / 72
+    return guess and varies >= CLEAR and 1 - surprise >= varies * varies / 18 / 4
 
 
 def learns_some(history: History) -> bool:

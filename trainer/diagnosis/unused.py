@@ -14,7 +14,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import Array
 from trainer.diagnosis.way import SAME, matrices
-from trainer.record import COUNT, ZEROS, StepRecord, owner
+from trainer.record import StepRecord, owner
 
 
 def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -58,10 +58,10 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
 
 def lost_gradients(history: History) -> bool:
     """Whether all gradients are zero throughout, or that of a matrix that has been moved."""
-    record, moments = history.record, history.record.gradients.moments
-    lost = {*compress(record.gradients.names, moments[:, ZEROS] == moments[:, COUNT])}
-    if len(lost) == len(moments):
-        return bool(lost)
+    record, is_zero = history.record, history.record.gradients.is_zero
+    if is_zero.all() or not is_zero.any():
+        return bool(is_zero.size and is_zero[0])
+    lost = {*compress(record.gradients.names, is_zero.tolist())}
     matrix = {*compress(record.parameters, matrices(record.shapes).tolist())}
     return bool(lost & matrix & _moved(record, history.first_parameters, history.first_sizes))
 

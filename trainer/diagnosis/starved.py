@@ -1,10 +1,10 @@
-"""Is the loop as it is meant to be? Gradients that pile up and updates of nothing."""
+"""Have the weights moved at all, and if not, why?"""
 
 from __future__ import annotations
 
 import math
-from itertools import compress
 from statistics import median
+from typing import NamedTuple
 
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.gains import MINUTE, weight_gains
@@ -16,39 +16,24 @@ from trainer.diagnosis.view import View
 from trainer.record import StepRecord, owner
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
-CUT = 0.01  # of the gradient that clipping leaves
+CLIPPED_TO = 0.01  # of the gradient: what clipping leaves
 FALLEN_RATE = 0.1  # of the first
 GONE_RATE = 1e-3  # of the first: at its end a schedule may be there, not half of the time
-HALF = 0.5  # of the loss at the start
+HALF_LEARNT = 0.5  # of the loss at the start
 SLOW = 30  # times less of a way than a recovery takes
 SWALLOWED = 0.9  # of the values that an update should have changed
+MOST_SWALLOWED = 0.5  # from which on the type is why nothing has moved
 FLAT = 1e6  # times less of a gradient than that of a guess with this loss
 NO_LOWER = 0.95  # of the loss of the first batches
 
 
-def accumulating_gradients(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Gradients are added to those of the step before: nobody sets them to zero."""
-    carried = history.record.carried_gradients
-    if not carried > 0:
-        return None
-    record = history.record
-    # Of weights that are zero no update is a share.
-    stands = (record.update_ratio == 0) | (record.unchanged_fraction == 1)
-    unmoved = {*compress(record.parameters, stands)}
-    still = [name for name in record.gradients.names if name in unmoved]
-    some = carried < len(record.gradients.names)
-    left = len(still) == carried and (some or bool(record.optimizer))
-    words = "the gradient of a parameter still holds that of the step before"
-    if carried != 1:
-        words = f"the gradients of {carried:.0f} parameters still hold those of the step before"
-    return Symptom(
-        "accumulating_gradients", "critical",
-        still[0] if left and some else None, "optimizer" if left else "loop",
-        f"{words}, and no optimizer moves {'it' if carried == 1 else 'them'}" if left else words,
-        {"carried_gradients": carried, "gradient_norm": history.record.gradient_norm},
-        sightings=3,
-        confidence=0.99,
-    )  # fmt: skip
+class _Reason(NamedTuple):
+    """Why nothing moves: the category of cause, a whole sentence, and what is told of it."""
+
+    category: str
+    words: str
+    where: str | None = None
+    verdict: str = "starved_update"
 
 
 def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -80,67 +65,95 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.steps >= 2 * JUDGED_AFTER_STEPS
     )
     stopped |= _is_left_standing(history)
-    is_narrow = any(dtype in NARROW for dtype in record.dtypes)
-    swallowed = is_narrow and history.stays and _unchanged(record) >= SWALLOWED
+    swallowed = _is_narrow(record) and history.stays and _unchanged(record) >= SWALLOWED
     if not ((unmoved or slow or stopped or swallowed) and record.gradient_norm > 0):
         return None
-    share = _unchanged(record)
-    fallen = record.learning_rate <= FALLEN_RATE * history.rates.first
-    category = "learning rate" if unmoved or slow else "stalled"
-    words = f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
-    if not (unmoved or slow):
-        since = history.first_step + history.moved_at
-        words = f"little was learnt, and no weight matrix has moved since step {since}"
-    first, look, where = history.first_view, history.guesses[-1:], None
-    minute = (unmoved or slow) and first is not None and _is_minute(first, history, thresholds)
-    if unmoved and first is not None and recovery.lost(first, thresholds):
-        found = blame.attenuation(first, record, first)
-        category, where = found.category, found.where
-        words += (
-            f" of its size: at first {first.output_signal:.1g} of the output depended on the sample"
-            f", and the gradient at the first layers was {first.flow_ratio:.1g} of that at the last"
+    reason = _of_the_loop(history, unmoved, slow)
+    if reason is None and (unmoved or slow):
+        reason = _of_the_start(history, thresholds, unmoved)
+    if reason is None:
+        reason = _Reason(
+            "learning rate" if unmoved or slow else "stalled", _stand(history, unmoved or slow)
         )
-    elif minute and first is not None:
-        category = "initialisation"
-        where = blame.attenuation(first, record, first).where
-        words += f" of its size: the output starts with {first.forward_ratio:.1g} of the size of "
-        words += "the input, and what comes back is as small"
-    elif unmoved and (size := _size_of_weights(history)) <= MINUTE:
-        category = "initialisation"
-        words += f" of its size: the weights make {size:.1g} of what they are given at first"
-    elif unmoved and look and look[0].surprise >= FLAT:
-        category = "last activation"
-        words += (
-            " of its size: what comes after the last layer is flat there, and lets "
-            f"{1 / look[0].surprise:.1g} of the gradient pass"
-        )
-    if history.path == 0 and not record.optimizer:
-        words, category = (
-            "no weight has moved: no optimizer made a step while it was watched",
-            "loop",
-        )
-    if is_narrow and share >= 0.5:
-        words = (
-            f"in {history.steps} steps no weight matrix has moved by more than {history.path:.1g}"
-        )
-        words += f" of its size: {share:.0%} of the updates are smaller than the type resolves"
-        category = "dtype"
-    elif not history.adaptive and record.clip_coefficient <= CUT:
-        words += f" of its size: of the gradient clipping leaves {record.clip_coefficient:.1g}"
-        category = "clipping"
-    elif not unmoved and fallen:
-        words += f": the learning rate has fallen to {record.learning_rate:.1g}"
-        category = "schedule"
-    verdict = "signal_collapse" if minute and category == "initialisation" else "starved_update"
     return Symptom(
-        "saturated" if category == "last activation" else verdict,
+        reason.verdict,
         "warning",
-        where,
-        category,
-        words,
-        {"path": history.path, "unchanged_fraction": share, "update_ratio": history.update},
+        reason.where,
+        reason.category,
+        reason.words,
+        {
+            "path": history.path,
+            "unchanged_fraction": _unchanged(record),
+            "update_ratio": history.update,
+        },
         sightings=1 if unmoved or slow else 2,
     )
+
+
+def _of_the_loop(history: History, unmoved: bool, slow: bool) -> _Reason | None:
+    """What is done to each gradient or update, whatever the network."""
+    record = history.record
+    if history.path == 0 and not record.optimizer:
+        words = "no weight has moved: no optimizer made a step while it was watched"
+        return _Reason("loop", words)
+    if _is_narrow(record) and _unchanged(record) >= MOST_SWALLOWED:
+        share = f"{_unchanged(record):.0%} of the updates are smaller than the type resolves"
+        return _Reason("dtype", f"{_stand(history, True)}: {share}")
+    stand = _stand(history, unmoved or slow)
+    if not history.adaptive and record.clip_coefficient <= CLIPPED_TO:
+        left = f"of the gradient clipping leaves {record.clip_coefficient:.1g}"
+        return _Reason("clipping", f"{stand}: {left}")
+    if not unmoved and record.learning_rate <= FALLEN_RATE * history.rates.first:
+        rate = f"the learning rate has fallen to {record.learning_rate:.1g}"
+        return _Reason("schedule", f"{stand}: {rate}")
+    return None
+
+
+def _of_the_start(history: History, thresholds: Thresholds, unmoved: bool) -> _Reason | None:
+    """What kept the gradient of the network as it began from being of any size."""
+    first, record, stand = history.first_view, history.record, _stand(history, True)
+    minute = first is not None and _is_minute(first, history, thresholds)
+    if unmoved and first is not None and recovery.lost(first, thresholds):
+        found = blame.attenuation(first, record, first)
+        collapsed = minute and found.category == "initialisation"
+        return _Reason(
+            found.category,
+            f"{stand}: at first {first.output_signal:.1g} of the output depended on the sample, and"
+            f" the gradient at the first layers was {first.flow_ratio:.1g} of that at the last",
+            found.where,
+            "signal_collapse" if collapsed else "starved_update",
+        )
+    if minute and first is not None:
+        return _Reason(
+            "initialisation",
+            f"{stand}: the output starts with {first.forward_ratio:.1g} of the size of the input, "
+            "and what comes back is as small",
+            blame.attenuation(first, record, first).where,
+            "signal_collapse",
+        )
+    if unmoved and (size := _size_of_weights(history)) <= MINUTE:
+        words = f"{stand}: the weights make {size:.1g} of what they are given at first"
+        return _Reason("initialisation", words)
+    if unmoved and history.guesses and (surprise := history.guesses[-1].surprise) >= FLAT:
+        words = (
+            f"{stand}: what comes after the last layer is flat there, and lets {1 / surprise:.1g} "
+            "of the gradient pass"
+        )
+        return _Reason("last activation", words, verdict="saturated")
+    return None
+
+
+def _stand(history: History, from_the_start: bool) -> str:
+    """That the weights stand, in words."""
+    if from_the_start:
+        moved = f"has moved by more than {history.path:.1g} of its size"
+        return f"in {history.steps} steps no weight matrix {moved}"
+    since = history.first_step + history.moved_at
+    return f"little was learnt, and no weight matrix has moved since step {since}"
+
+
+def _is_narrow(record: StepRecord) -> bool:
+    return any(dtype in NARROW for dtype in record.dtypes)
 
 
 def _unchanged(record: StepRecord) -> float:
@@ -185,5 +198,5 @@ def _is_left_standing(history: History) -> bool:
     stood = history.steps - history.moved_at
     waited = stood >= 2 * max(JUDGED_AFTER_STEPS, history.moved_at)
     fallen = history.record.learning_rate <= GONE_RATE * history.rates.first
-    high = min(history.recent_loss, history.loss) >= HALF * history.loss_at_start > 0
+    high = min(history.recent_loss, history.loss) >= HALF_LEARNT * history.loss_at_start > 0
     return waited and fallen and high
