@@ -32,7 +32,7 @@ ROWS = [
     ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "phase"],
     ["branches", "last_activation", "last_words", "strangers"],
     ["faults", "graph"],
-    ["config", "diagnosis", "wire"],
+    ["config", "diagnosis", "wire", "checkpoint_folder"],
     ["record", "finding"],
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}

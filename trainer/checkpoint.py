@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainer.checkpoint_folder import name_of, step_of
 from trainer.plain import joined, packed, pairs, unpacked
 from trainer.tensor_file import NotFinite, TensorFile, checksum, overwrite
 
@@ -31,7 +31,6 @@ NEXT = "next"  # where one is written
 GONE = ".gone"  # ends the name of one that is being deleted
 SMALL_BYTES = 16 << 20  # of tensors, which a system takes within milliseconds
 MAX_DESCRIPTION_BYTES = 64 << 20
-NAME = re.compile(r"step-(\d{1,15})")
 READ_ERRORS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError,
 )  # fmt: skip
@@ -106,7 +105,7 @@ def write(folder: Path, snapshot: Snapshot, *more: str) -> Path:
     `more` is the rest of its tree, the `pairs` of packed dicts. OSError where it cannot be written.
     """
     assert snapshot.written is not None
-    path, place = f"{folder}/step-{snapshot.step:09d}", f"{folder}/{NEXT}"
+    path, place = f"{folder}/{name_of(snapshot.step)}", f"{folder}/{NEXT}"
     about = json.dumps({"format": FORMAT, "step": snapshot.step, "files": snapshot.written})
     text = f'{about[:-1]}, "tree": {joined(pairs(snapshot.tree), *more)}}}'
     signed = json.dumps({"crc32c": google_crc32c.value(text.encode()), "content": text})
@@ -135,17 +134,6 @@ def read(path: Path) -> Checkpoint:
     except READ_ERRORS as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise Damaged(f"{path}: {why or type(error).__name__}") from None
-
-
-def complete(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that were written to the end, the newest first."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    return sorted((folder / n for n in names if NAME.fullmatch(n)), key=step_of, reverse=True)
-
-
-def step_of(path: Path) -> int:
-    """The step in the name of a checkpoint."""
-    return int(path.name.removeprefix("step-"))
 
 
 def remove(path: Path) -> None:

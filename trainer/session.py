@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from trainer import loop, outcome, resume, run_dir, statistics
+from trainer import checkpoint_folder, loop, outcome, resume, run_dir, statistics
 from trainer.checkpoint import Checkpoint
 from trainer.checkpoints import Checkpoints, Rest
 from trainer.config import dump, resolved
@@ -183,7 +183,7 @@ class Session:
         kept = self._checkpoints.saved == result.steps
         if not kept and experiment.config.checkpoint.keep:
             status = status or 1  # nobody has the weights
-        last = self._checkpoints.folder / f"step-{result.steps:09d}"
+        last = self._checkpoints.folder / checkpoint_folder.name_of(result.steps)
         console.table(
             [
                 *outcome.values(experiment),

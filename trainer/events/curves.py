@@ -27,6 +27,7 @@ from trainer.record import COUNT, MAX_ABS, StepRecord, TensorTable
 
 ALL_POINTS = 10_000  # so many points of a curve are written before they become sparser
 ALL_HISTOGRAMS = 1_000
+MOST_TEMPLATES = 256  # of events: one for each set of curves that have a value at a step
 
 
 class Curves:
@@ -108,6 +109,8 @@ class Curves:
                     first = members.pop(0)
                     filled[first] = _Template(prefixes).fill(table.values[[first]][:, shown])[0]
                 template = _Template([self._prefixes[tag] for tag in tags])
+                if len(self._templates) >= MOST_TEMPLATES:
+                    self._templates.clear()
                 self._templates[key, table.tags] = template
             values = template.fill(table.values[members][:, shown])
             filled.update(zip(members, values, strict=True))

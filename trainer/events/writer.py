@@ -20,6 +20,7 @@ FLUSH_SECONDS = 2.0
 BATCH = 256  # records made into events at once
 BLOCK_RECORDS = 1000
 WAITING_RECORDS = 8192
+FREE_RECORDS = 4  # that wait whatever their size
 HELD_BYTES = 64 << 20  # of histograms, waiting for the thread or in one block
 
 
@@ -38,7 +39,8 @@ class Mark:
 
 
 class Writer:
-    """Writes what is put into it; what was put 2.3 seconds ago is with the operating system.
+    """Writes what is put into it; what was put POLL_SECONDS and FLUSH_SECONDS ago is with the
+    operating system.
 
     `failure` is the error that ended the writing, after which everything put in is dropped.
     """
@@ -61,7 +63,7 @@ class Writer:
     def put(self, item: StepRecord | bytes) -> None:
         """Leaves a record or a serialized event to the thread; waits only when it is far behind."""
         if self.failure is None:
-            if len(self._waiting) >= 4:
+            if len(self._waiting) >= FREE_RECORDS:
                 self._wait(_histogram_bytes(item))
             self._waiting.append(item)
 
@@ -91,7 +93,7 @@ class Writer:
         self._thread.join(seconds)
 
     def _wait(self, histogram_bytes: int) -> None:
-        limit = min(WAITING_RECORDS, max(4, HELD_BYTES // (histogram_bytes or 1)))
+        limit = min(WAITING_RECORDS, max(FREE_RECORDS, HELD_BYTES // (histogram_bytes or 1)))
         while len(self._waiting) >= limit and self._thread.is_alive() and self.failure is None:
             time.sleep(0.001)
 

@@ -151,7 +151,7 @@ def _read(flat: Tensor, real: torch.dtype) -> tuple[Tensor, Tensor]:
         bits = flat.view(torch.int64)
         magnitude, infinity = bits & 0x7FFFFFFFFFFFFFFF, 0x7FF << 52
         k = (magnitude >> 51) - 2 * (1023 - 127)
-        k = k.clamp_min(0).clamp_max(509) + ((k == 0) & (magnitude > 0))
+        k = k.clamp_min(0).clamp_max(509) + (k == 0)
         values = torch.where(magnitude < infinity, magnitude, 0).view(torch.float64).to(real)
     else:
         # float16 to float32 is exact; shifted bits are, too, where denormals read as zero
