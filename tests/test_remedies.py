@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from trainer import experiment
+from trainer.__main__ import main
 from trainer.config import load, resolved
 from trainer.config.scalars import inline
 from trainer.diagnosis import remedies
+from trainer.diagnosis.pace import Pace, other_rate, say_rate
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 VERDICTS = ("vanishing", "exploding", "dead_units", "saturated", "starved_update")
@@ -26,7 +29,7 @@ CASES = [
 def test_every_proposal_is_a_valid_configuration(name: str, overrides: tuple[str, ...]) -> None:
     tree = resolved(load(CONFIGS / f"{name}.yaml", overrides, [experiment.check])[0])
     changes = [
-        remedies.change(verdict, blame, tree, 0.5)
+        remedies.change(verdict, blame, tree, Pace(0.5))
         for verdict in VERDICTS
         for blame in remedies.REMEDIES
     ]
@@ -37,7 +40,7 @@ def test_every_proposal_is_a_valid_configuration(name: str, overrides: tuple[str
 
 def proposed(verdict: str, blame: str, *overrides: str, name: str = "digits_mlp") -> object:
     tree = resolved(load(CONFIGS / f"{name}.yaml", overrides, [experiment.check])[0])
-    return remedies.change(verdict, blame, tree, 0.5, tree["optimizer"]["lr"])
+    return remedies.change(verdict, blame, tree, Pace(0.5, now=tree["optimizer"]["lr"]))
 
 
 def test_what_the_configuration_says_already_is_not_proposed() -> None:
@@ -61,8 +64,8 @@ def test_what_the_configuration_says_already_is_not_proposed() -> None:
         "model.init.hidden": remedies.SMALL, "model.init.output": remedies.SMALL,
     }  # fmt: skip
     tree = {"model": {"name": "mine:Net", "activation": "tanh"}, "optimizer": {"lr": 0.1}}
-    assert remedies.change("vanishing", "activation", tree, 0.1) == {}
-    assert remedies.change("exploding", "learning rate", tree, 0.1) == {"optimizer.lr": 0.005}
+    assert remedies.change("vanishing", "activation", tree, Pace(0.1)) == {}
+    assert remedies.change("exploding", "learning rate", tree, Pace(0.1)) == {"optimizer.lr": 0.005}
     lstm = ("model.kind=lstm", "model.nonlinearity=tanh")
     assert proposed("vanishing", "recurrence", *lstm, name="vanishing_rnn") == {
         "model.forget_bias": 1.0
@@ -90,7 +93,9 @@ def test_what_is_behind_a_rate() -> None:
     assert proposed("vanishing", "decay") == {}
     rising = "schedule={name: exponentiallr, gamma: 1.1}"
     tree = resolved(load(CONFIGS / "digits_mlp.yaml", [rising], [experiment.check])[0])
-    risen = remedies.change("exploding", "learning rate", tree, 0.1, 5 * tree["optimizer"]["lr"])
+    risen = remedies.change(
+        "exploding", "learning rate", tree, Pace(0.1, now=5 * tree["optimizer"]["lr"])
+    )
     assert risen == {"schedule": {"name": None}}
     assert proposed("starved_update", "schedule", rising) == risen
     bounds = "clip={max_grad_norm: 1e-5, max_grad_value: 1e-6}"
@@ -107,15 +112,37 @@ def test_what_is_behind_a_rate() -> None:
 
 
 def test_nothing_is_proposed_without_a_configuration_or_a_known_change() -> None:
-    assert remedies.change("vanishing", "activation", None, 0.1) == {}
-    assert remedies.change("non_finite", "data", {"model": {}, "optimizer": {"lr": 1}}, 0.1) == {}
+    assert remedies.change("vanishing", "activation", None, Pace(0.1)) == {}
+    assert (
+        remedies.change("non_finite", "data", {"model": {}, "optimizer": {"lr": 1}}, Pace(0.1))
+        == {}
+    )
     zeros = {"model": {"init": {"bias": "zeros_", "hidden": "default"}, "activation": "relu"}}
-    assert "model.init.bias" not in remedies.change("dead_units", "initialisation", zeros, 0.1)
+    assert "model.init.bias" not in remedies.change(
+        "dead_units", "initialisation", zeros, Pace(0.1)
+    )
 
 
 def test_a_rate_for_a_loop_that_has_no_configuration() -> None:
-    assert remedies.say_rate("diverging", "Adam", 0.8, 0.1, 0.1) == " (0.005 in place of 0.1, say)"
-    starved = remedies.say_rate("starved_update", "AdamW", 1e-6, 1e-6, 1e-6)
+    assert say_rate("diverging", "Adam", Pace(0.8, 0.1, 0.1)) == " (0.005 in place of 0.1, say)"
+    starved = say_rate("starved_update", "AdamW", Pace(1e-6, 1e-6, 1e-6))
     assert starved == " (0.04 in place of 1e-06, say)"
-    assert remedies.say_rate("diverging", "SGD", 0.8, 0.1, 0.1) == "", "whose momentum nobody knows"
-    assert remedies.say_rate("diverging", "Adam", 0.8, 0.1, 1.0) == "", "it is the schedule"
+    assert say_rate("diverging", "SGD", Pace(0.8, 0.1, 0.1)) == "", "whose momentum nobody knows"
+    assert say_rate("diverging", "Adam", Pace(0.8, 0.1, 1.0)) == "", "it is the schedule"
+
+
+@pytest.mark.parametrize("rate", [0.14, 0.15, 0.2, 1.0])
+def test_the_rate_of_a_linear_model_goes_by_its_curvature(rate: float, tmp_path: Path) -> None:
+    """Its largest eigenvalue is 14.93, whose inverse takes the error along it away at once."""
+    pace = Pace(0.7, rate, rate, overshoot=14.93 * rate - 1)
+    plain = {"name": "sgd", "lr": rate}
+    assert other_rate("exploding", plain, pace)["optimizer.lr"] in (0.04, 0.06, 0.07)
+    slow = other_rate("exploding", {**plain, "momentum": 0.9}, pace)["optimizer.lr"]
+    assert slow < 0.01  # with momentum the error is another
+    where = ["--config", str(CONFIGS / "exploding_lr.yaml"), "--run-dir", str(tmp_path / "run")]
+    changes = [f"optimizer.lr={rate}", "stop.steps=12"]
+    assert main([*where, *changes]) == 0
+    lines = (tmp_path / "run" / "findings.jsonl").read_text().splitlines()
+    told = [json.loads(line)["change"] for line in lines]
+    proposed = [change["optimizer.lr"] for change in told if change]
+    assert proposed and all(0.03 <= each <= 0.13 for each in proposed)

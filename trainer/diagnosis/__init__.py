@@ -33,6 +33,7 @@ from trainer.diagnosis import (
 )  # fmt: skip
 from trainer.diagnosis.case import Case
 from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.pace import Pace, say_rate
 from trainer.diagnosis.symptom import Rule, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import LEVELS, Finding
@@ -198,7 +199,7 @@ class Diagnosis:
         return case.finding
 
     def _finding(self, case: Case, symptom: Symptom) -> Finding:
-        history, change = self._history, {}
+        history, change, pace = self._history, {}, Pace.of(self._history)
         category, cause = symptom.blame, symptom.cause
         remedy = remedies.remedy(symptom.verdict, category)
         tried, where = [category], symptom.where
@@ -215,12 +216,10 @@ class Diagnosis:
             tried, category, remedy = [], "loop", remedies.REMEDIES["loop"]
             cause = f"gradients pile up; {cause}"
         if category == "learning rate" and self.configuration is None:
-            record = history.record
-            rates = history.first_update, history.rates.first, record.learning_rate
-            remedy += remedies.say_rate(symptom.verdict, record.optimizer, *rates)
+            remedy += say_rate(symptom.verdict, history.record.optimizer, pace)
         if symptom.level != "info":  # what is no alarm asks for nothing
-            tree, given = self.configuration, (history.first_update, history.record.learning_rate)
-            changes = (remedies.change(symptom.verdict, each, tree, *given) for each in tried)
+            own = self.configuration
+            changes = (remedies.change(symptom.verdict, each, own, pace) for each in tried)
             change = next(filter(None, changes), {})
         return Finding(
             verdict=symptom.verdict,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.diagnosis.order import FEW_LAYERS
+from trainer.diagnosis.pace import Pace, is_plain, other_rate
 
-UPDATE = 5e-3  # of the weights in a step of SGD, which neither starves nor throws them
-ADAPTIVE_UPDATE = 4e-2  # of Adam and its like, whose updates are all of one size
-CALM = 0.9  # a momentum
 DEEP = 16  # layers, from where start values alone may not be enough
-RISEN = 3  # times the rate of the configuration, by a schedule
 
 REMEDIES = {
     "activation": "use an activation that does not flatten out (ReLU, GELU) with start values made "
@@ -90,17 +86,16 @@ def change(
     verdict: str,
     blame: str,
     configuration: Mapping[str, Any] | None,
-    update: float,
-    rate: float = math.nan,
+    pace: Pace,
 ) -> dict[str, Any]:
     """Overrides of the configuration that are likely to help; {} where none is known.
 
-    `update` is the update ratio that the learning rate began with, `rate` is what it is now. What
-    the configuration says already, or has no key for, is left out; then the next best is proposed.
+    What the configuration says already, or has no key for, is left out; then the next best is
+    proposed.
     """
     if configuration is None:
         return {}
-    for proposal in _proposals(verdict, blame, configuration, update, rate):
+    for proposal in _proposals(verdict, blame, configuration, pace):
         new = {key: value for key, value in proposal.items() if _is_new(configuration, key, value)}
         if new:
             return new
@@ -108,12 +103,12 @@ def change(
 
 
 def _proposals(
-    verdict: str, blame: str, configuration: Mapping[str, Any], update: float, rate: float
+    verdict: str, blame: str, configuration: Mapping[str, Any], pace: Pace
 ) -> Iterator[dict[str, Any]]:
     """The best first."""
     model, optimizer = configuration.get("model", {}), configuration.get("optimizer", {})
     if blame == "learning rate" and "lr" in optimizer:
-        yield _other_rate(verdict, optimizer, update, rate)
+        yield other_rate(verdict, optimizer, pace)
     if blame == "objective" and optimizer.get("maximize"):
         yield {"optimizer.maximize": False}
     if blame == "schedule":
@@ -153,16 +148,11 @@ def _proposals(
             bias = _value(configuration, "model.init.bias")
             yield {} if bias in ("default", "zeros", "zeros_") else {"model.init.bias": "zeros_"}
         # Adam finds its way through many layers with the right start values alone.
-        many = verdict == "vanishing" and _hidden(model) >= DEEP and _is_plain(optimizer)
+        many = verdict == "vanishing" and _hidden(model) >= DEEP and is_plain(optimizer)
         deep = _norm(configuration) if many else {}
         if blame != "normalisation" or verdict == "signal_blow_up":
             yield _start_values(verdict, model) | deep
         yield _norm(configuration)
-
-
-def _is_plain(optimizer: Mapping[str, Any]) -> bool:
-    """Whether updates are of the gradient's size."""
-    return str(optimizer.get("name", "sgd")).lower() == "sgd"
 
 
 def _hidden(model: Mapping[str, Any]) -> int:
@@ -200,36 +190,6 @@ def _start_values(verdict: str, model: Mapping[str, Any]) -> dict[str, Any]:
     return change
 
 
-def say_rate(verdict: str, optimizer: str, update: float, first: float, now: float) -> str:
-    """A rate to try, in words, for a loop whose configuration nobody knows; none for SGD, whose
-    momentum is not known either. `first` is the rate of the first update, `now` that of today."""
-    if optimizer in ("", "SGD") or not first > 0:
-        return ""
-    rate = _other_rate(verdict, {"name": optimizer, "lr": first}, update, now).get("optimizer.lr")
-    return f" ({rate:g} in place of {first:g}, say)" if rate else ""
-
-
-def _other_rate(
-    verdict: str, optimizer: Mapping[str, Any], update: float, rate: float
-) -> dict[str, Any]:
-    """One with which updates are as large as they should be, and what may spoil that."""
-    if optimizer.get("maximize"):
-        return {"optimizer.maximize": False}
-    if not update > 0:
-        return {} if verdict == "starved_update" else {"optimizer.lr": _round(optimizer["lr"] / 10)}
-    momentum = optimizer.get("momentum")
-    momentum = momentum if isinstance(momentum, float) and 0 < momentum < 1 else 0.0
-    calm = {"optimizer.momentum": CALM} if momentum > 0.95 else {}
-    # The first update is before momentum has gathered, which makes them 1 / (1 - m) times larger.
-    plain = UPDATE * (1 - (CALM if calm else momentum))
-    factor = (plain if _is_plain(optimizer) else ADAPTIVE_UPDATE) / update
-    if verdict == "starved_update":
-        return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 10)), **calm}
-    if rate >= RISEN * optimizer["lr"]:
-        return {"schedule": {"name": None}}
-    return {"optimizer.lr": _round(optimizer["lr"] * min(max(factor, 1e-4), 0.3)), **calm}
-
-
 def _is_new(configuration: Mapping[str, Any], key: str, value: Any) -> bool:
     """Whether the configuration has the key and says something else."""
     if key == "schedule":
@@ -244,7 +204,3 @@ def _value(configuration: Mapping[str, Any], key: str, default: Any = None) -> A
             return default
         tree = tree[part]
     return tree
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.1g}")
