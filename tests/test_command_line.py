@@ -69,6 +69,10 @@ def test_arguments(run: Run) -> None:
         (["--config"], "error: argument --config: expected one argument"),
         (["--config", LINEAR, "--chek"], "error: unrecognized arguments: --chek"),
         (["--conf", LINEAR], "error: unrecognized arguments: --conf"),
+        (
+            ["--config", LINEAR, "--optimizer.lr", "1e-3"],
+            "error: --optimizer.lr: write optimizer.lr=value: what replaces a value has no dashes",
+        ),
     ]:
         text = refused(run(*arguments))
         assert text.startswith("usage: python -m trainer")

@@ -147,6 +147,8 @@ MISTAKES = [  # path, value, message
     # keys, at each depth
     ("optimizr", "1", "unknown key; did you mean 'optimizer'?"),
     ("nothing_like_it", "1", f"unknown key; known: {TOP}"),
+    ("lr", "0.1", "unknown key; did you mean optimizer.lr?"),
+    ("widths", "[3]", "unknown key; did you mean model.widths?"),
     ("stop.step", "1", "unknown key; did you mean 'steps'?"),
     ("loss.zzz", "1", "half_squared_error has no such argument"),
     ("data.xs", "1", "unknown key; did you mean 'x'?"),

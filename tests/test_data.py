@@ -318,4 +318,4 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
         read("moons")
     (problem,) = caught.value.problems
     assert problem.path == ("data", "name")
-    assert problem.message == "needs scikit-learn: pip install 'trainer[examples]'"
+    assert problem.message == "needs scikit-learn: pip install scikit-learn"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import Monitor
+from trainer.finding import Finding
 from trainer.record import StepRecord
 
 
@@ -122,3 +123,38 @@ def test_weights_that_are_elsewhere_while_the_step_is_made() -> None:
                 model.weight.grad, model.weight.data = None, own.half()
             model.weight.data = own
             assert float(records[-1].parameter_rms[0]) == pytest.approx(size, rel=1e-6)
+
+
+@pytest.mark.parametrize("order", ["before", "between", "within"])
+def test_an_update_that_is_made_elsewhere(order: str) -> None:
+    """Before the step, and zero_grad before or after it; what a closure does is inside."""
+    found, model = list[Finding](), small()
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    if order == "within":
+        optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=2)
+    x = torch.randn(32, 3)
+
+    def closure() -> Tensor:
+        loss = nn.functional.cross_entropy(model(x), (x[:, 0] > 0).long())
+        optimizer.zero_grad()
+        loss.backward()
+        return loss
+
+    with Monitor(model, found=found.append) as monitor:
+        for step in range(60):
+            loss = closure()
+            if order == "within":
+                optimizer.zero_grad()
+                with monitor.step(step, loss):
+                    optimizer.step(closure)
+                continue
+            optimizer.step()
+            if order == "before":
+                optimizer.zero_grad()
+            with monitor.step(step, loss):
+                pass
+    told = {"before": ["unused_parameter"], "between": ["starved_update"], "within": []}
+    alarms = [each for each in found if each.alarm]
+    assert [each.verdict for each in alarms] == told[order]
+    assert all(each.cause.startswith("outside: ") for each in alarms)
+    assert all("put clipping and the optimizer's step inside of" in each.remedy for each in alarms)

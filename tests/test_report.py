@@ -14,7 +14,7 @@ import pytest
 import torch
 from standin import ENDED, SPIKE, VANISHING, WORSE, Told, tell
 from test_events import made, written
-from torch import nn
+from torch import Tensor, nn
 
 from trainer import Monitor
 from trainer.__main__ import main
@@ -60,7 +60,11 @@ def test_the_same_live_and_afterwards(tell: Tell, tmp_path: Path, capsys: Any) -
 
 def test_of_somebody_elses_loop(tell: Tell, tmp_path: Path, capsys: Any) -> None:
     made = tell({2: [replace(WORSE, where="0.weight")]})
-    model = nn.Sequential(nn.Linear(1, 1), nn.Tanh())
+    model, outputs = nn.Sequential(nn.Linear(1, 1), nn.Tanh()), list[Tensor]()
+    for layer in model:
+        layer.register_forward_hook(
+            lambda *given: (given[2].retain_grad(), outputs.append(given[2]))[1]
+        )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Monitor(model, tmp_path, found=lambda finding: None) as monitor:
         for step in range(5):
@@ -78,11 +82,15 @@ def test_of_somebody_elses_loop(tell: Tell, tmp_path: Path, capsys: Any) -> None
         "steps": [0, 4],
         "loss": tree["loss"],
         "findings": [json.loads(replace(WORSE, where="0.weight").to_json())],
-        "layers": [
-            {"layer": "0", "state": "critical", "verdicts": ["vanishing"]},
-            {"layer": "1", "state": "ok", "verdicts": []},
-        ],
+        "layers": tree["layers"],
     }
+    told = [(each["layer"], each["state"], each["verdicts"]) for each in tree["layers"]]
+    assert told == [("0", "critical", ["vanishing"]), ("1", "ok", [])]
+    for each, output in zip(tree["layers"], outputs[-2:], strict=True):
+        for name, values in (("gradient_rms", output.grad), ("output_rms", output.detach())):
+            assert values is not None
+            assert each[name] == pytest.approx(float(values.square().mean().sqrt()), rel=1e-5)
+        assert each["signal_fraction"] == 0  # both samples are the same
 
 
 def test_a_file_is_read_up_to_its_last_whole_event(tmp_path: Path) -> None:

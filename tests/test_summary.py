@@ -74,7 +74,7 @@ def test_layers_first_then_the_worst_that_goes_on() -> None:
     assert summary(0, 50).lines([ended, SPIKE, killed]) == [
         "diagnosis: 3 findings (2 steps looked at, from 0 to 50; loss 0.729 to 0.821)",
         "  (whole model)  loss_spike (info)",
-        "  a              vanishing (resolved)",
+        "  a              vanishing (resolved); gradient 0.001",
         "  b              dead_units (critical)",
         "",
         "critical: dead_units in b (steps 2 to 40)",
@@ -160,15 +160,40 @@ def test_many_findings_are_counted() -> None:
     assert len(lines) < 7 * SHOWN + 10
 
 
+UNSEEN = dict.fromkeys(("gradient_rms", "output_rms", "signal_fraction"))
+
+
+def test_the_gradients_of_the_newest_look_stand_beside_the_layers() -> None:
+    made, some = Summary(), record(0, deep(SHOWN))
+    made.add(record(0, deep(SHOWN, backward=0.1)))
+    made.add(some)
+    made.add(replace(some, layers=None))
+    assert some.layers is not None
+    rms = {
+        name: g.rms for name in some.layers.gradients.names for g in [some.layers.gradients[name]]
+    }
+    for layer in made.tree([])["layers"]:
+        assert layer["gradient_rms"] == pytest.approx(rms[layer["layer"]])
+    first = made.states([])[0].layer
+    shown = table(made.states([replace(WORSE, where=first)]))
+    assert shown[0].endswith(f"vanishing (critical); gradient {rms[first]:.1g}")
+    others = [value for name, value in rms.items() if name != first]
+    least, most = f"{min(others):.1g}", f"{max(others):.1g}"
+    span = f"gradient {most}" if least == most else f"gradients {least} to {most}"
+    assert shown[1].endswith(f"others  ok; {span}")
+
+
 def test_the_tree_has_all() -> None:
     found = replace(WORSE, where="a.bias", evidence={"gain": float("nan")})
-    tree = summary(0, 7).tree([found] * (SHOWN + 1))
+    run = summary(0, 7)
+    run._look = None  # but for the numbers of the layers, which a test above is about
+    tree = run.tree([found] * (SHOWN + 1))
     assert (tree["records"], tree["steps"]) == (2, [0, 7])
     assert len(tree["findings"]) == SHOWN + 1
     assert tree["findings"][0]["evidence"] == {"gain": "nan"}
     assert tree["layers"] == [
-        {"layer": "a", "state": "critical", "verdicts": ["vanishing"] * (SHOWN + 1)},
-        {"layer": "b", "state": "ok", "verdicts": []},
+        {"layer": "a", "state": "critical", "verdicts": ["vanishing"] * (SHOWN + 1), **UNSEEN},
+        {"layer": "b", "state": "ok", "verdicts": [], **UNSEEN},
     ]
 
 

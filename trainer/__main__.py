@@ -86,6 +86,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         metavar="section.key=value",
         help="values that replace those of the file",
     )
+    options = (each.partition("=")[0] for each in arguments if each.startswith("--"))
+    dotted = next((option for option in options if "." in option), None)
+    if dotted is not None:
+        parser.error(f"{dotted}: write {dotted[2:]}=value: what replaces a value has no dashes")
     given = parser.parse_intermixed_args(arguments)
     from trainer.config import ConfigError
 

@@ -11,7 +11,8 @@ from trainer.checkpoint import Checkpoint, Damaged
 from trainer.checkpoint_folder import FOLDER
 from trainer.checkpoints import CUT_SHORT
 from trainer.config import Config, ConfigError, resolved
-from trainer.config.problem import shown
+from trainer.config.problem import MAX_SHOWN, shown
+from trainer.config.scalars import inline
 from trainer.experiment import Experiment
 from trainer.progress import Progress
 
@@ -134,7 +135,7 @@ def _refuse(found: Checkpoint, changes: Mapping[str, str]) -> None:
     """Raises ConfigError with those of the changes that make another experiment, if any do."""
     refused = [f"  {key}: {change}" for key, change in changes.items() if not _free(key)]
     if refused:
-        head = f"{found.path}: cannot go on with another experiment (--resume never starts anew):"
+        head = f"{found.path}: cannot go on with another experiment (`--resume never` starts anew):"
         raise ConfigError(["\n".join([head, *refused])])
 
 
@@ -143,8 +144,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
     old, new = dict(_leaves(before)), dict(_leaves(now))
     for key in [*old, *(key for key in new if key not in old)]:
         if old.get(key) != new.get(key) or (key in old) != (key in new):
-            sides = (shown(each[key]) if key in each else "not there" for each in (old, new))
+            sides = (_side(each[key]) if key in each else "not there" for each in (old, new))
             yield key, " → ".join(sides)
+
+
+def _side(value: Any) -> str:
+    """A value, of which lists are shown with what is in them, if that is no more than a line."""
+    whole = inline(value) if isinstance(value, list) else ""
+    return whole if 0 < len(whole) <= MAX_SHOWN else shown(value)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

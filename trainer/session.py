@@ -233,5 +233,5 @@ def _over(found: Checkpoint, folder: Path, console: Console) -> int:
     told = {"cost": "its cost was low enough", "steps": "all its steps are done"}.get(
         reason, f"it was stopped by its {reason}"
     )
-    console.say(f"{folder}: ended at step {found.step}: {told}; --resume never starts anew")
+    console.say(f"{folder}: ended at step {found.step}: {told}; `--resume never` starts anew")
     return STATUS[reason]

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from trainer.config.scalars import inline
 from trainer.finding import LEVELS, Finding
-from trainer.record import StepRecord, owner
+from trainer.record import COUNT, LayerTable, StepRecord, owner
 
 WHOLE_MODEL = "(whole model)"
 LATEST = 5  # losses whose median is the last
@@ -20,12 +22,21 @@ WELL, UNFALLEN = "nothing is wrong", "nothing was found, but the loss has not fa
 SHOWN = 16  # layers, and findings, of one report
 
 
+class Seen(NamedTuple):
+    """The numbers of a layer's output at the newest look; NaN where they are not known."""
+
+    gradient_rms: float = math.nan  # of d(loss)/d(output)
+    output_rms: float = math.nan
+    signal_fraction: float = math.nan  # how much of it depends on the sample
+
+
 class State(NamedTuple):
     """A layer with the findings that name it or one of its parameters."""
 
     layer: str
     findings: tuple[Finding, ...]
     is_reached: bool = True  # whether one of its parameters ever got a gradient, if it has any
+    seen: Seen = Seen()
 
     @property
     def level(self) -> str:
@@ -59,6 +70,7 @@ class Summary:
         # What the newest records named: nearly always the same.
         self._layers: tuple[tuple[str, ...], ...] = ()
         self._parameters: tuple[tuple[str, ...], ...] = ()
+        self._look: LayerTable | None = None  # the newest
 
     def add(self, record: StepRecord) -> None:
         """Takes the next record."""
@@ -67,6 +79,7 @@ class Summary:
         if not math.isnan(record.loss):
             self._losses = [*self._losses[:1], *self._losses[1:][-LATEST + 1 :], record.loss]
         layers = record.layers
+        self._look = layers or self._look
         if layers is not None and (layers.names, layers.kinds) != self._layers:
             self._layers = layers.names, layers.kinds
             self._executed |= dict.fromkeys(layers.names[row] for row in layers.rows)
@@ -87,8 +100,9 @@ class Summary:
             named.setdefault(place, []).append(finding)
         if not named[WHOLE_MODEL]:
             del named[WHOLE_MODEL]
+        seen = {} if self._look is None else _seen(self._look)
         return [
-            State(layer, tuple(found), self._reached.get(layer, True))
+            State(layer, tuple(found), self._reached.get(layer, True), seen.get(layer, Seen()))
             for layer, found in named.items()
         ]
 
@@ -139,8 +153,16 @@ class Summary:
             "loss": losses and [loss if math.isfinite(loss) else str(loss) for loss in losses],
             "findings": [json.loads(finding.to_json()) for finding in findings],
             "layers": [
-                {"layer": s.layer, "state": s.level, "verdicts": [f.verdict for f in s.findings]}
-                for s in self.states(findings)
+                {
+                    "layer": state.layer,
+                    "state": state.level,
+                    "verdicts": [finding.verdict for finding in state.findings],
+                    **{
+                        name: number if math.isfinite(number) else None
+                        for name, number in state.seen._asdict().items()
+                    },
+                }
+                for state in self.states(findings)
             ],
         }
 
@@ -157,15 +179,42 @@ def _layer(parameter: str) -> str:
     return owner(parameter) or "model"
 
 
+def _seen(look: LayerTable) -> dict[str, Seen]:
+    """The numbers of each layer."""
+    gradients = look.gradients
+    with np.errstate(invalid="ignore"):
+        rms = gradients.norms() / np.sqrt(gradients.moments[:, COUNT])
+    gradient = dict(zip(gradients.names, rms.tolist(), strict=True))
+    return {
+        look.names[row]: Seen(
+            gradient.get(look.names[row], math.nan),
+            float(look.rms[row]),
+            float(look.signal_fraction[row]),
+        )
+        for row in look.rows
+    }
+
+
+def _gradients(states: Iterable[State]) -> str:
+    """The gradients of some layers in words, from the smallest to the largest."""
+    reached = [state.seen.gradient_rms for state in states if state.is_reached]
+    known = sorted(rms for rms in reached if not math.isnan(rms))
+    if not known:
+        return ""
+    least, most = (f"{rms:.1g}" for rms in (known[0], known[-1]))
+    return f"; gradient {least}" if least == most else f"; gradients {least} to {most}"
+
+
 def table(states: Sequence[State]) -> list[str]:
     """A line for each layer; of many, for those that have something to say."""
     named = [state for state in states if state.findings or not state.is_reached]
     shown = list(states if len(states) <= SHOWN else named[:SHOWN])
-    rows = [(state.layer, str(state)) for state in shown]
+    rows = [(state.layer, f"{state}{_gradients([state])}") for state in shown]
     if len(named) > len(shown):
         rows.append((f"{len(named) - len(shown)} more", "not ok"))
     if len(states) > SHOWN and len(states) > len(named):
-        rows.append((f"{len(states) - len(named)} others", "ok"))
+        others = [state for state in states if not state.findings and state.is_reached]
+        rows.append((f"{len(others)} others", f"ok{_gradients(others)}"))
     width = max(len(layer) for layer, _ in rows)
     return [f"  {layer:{width}}  {state}" for layer, state in rows]
 

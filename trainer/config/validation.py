@@ -96,6 +96,9 @@ def _problem(details: ErrorDetails) -> Problem:
     key = str(path[-1]) if path else ""
     field = section.model_fields.get(key)
     if kind == "extra_forbidden":
+        places = _places(key) if section is schema.Config else []
+        if places:
+            return Problem(path, f"unknown key; did you mean {' or '.join(places)}?", True)
         return unknown_key(path, "unknown key", section.model_fields)
     if kind == "missing":
         description = " ".join(descriptions(section).get(key, "").split())
@@ -117,6 +120,16 @@ def _problem(details: ErrorDetails) -> Problem:
         expected = PATTERNS[context["pattern"]]
         return Problem(path, f"expected {expected}, got {shown(value)}")
     return Problem(path, f"{details['msg'][:1].lower()}{details['msg'][1:]}, got {shown(value)}")
+
+
+def _places(key: str) -> list[str]:
+    """The sections that have a key of this name, with it."""
+    places = []
+    for name, field in schema.Config.model_fields.items():
+        sections = schema.KINDS.get(name, (field.annotation,))
+        if any(key in getattr(section, "model_fields", ()) for section in sections):
+            places.append(f"{name}.{key}")
+    return places
 
 
 def _known(value: Any, annotation: Any) -> str:

@@ -70,5 +70,5 @@ def _datasets() -> Any:
     try:
         return importlib.import_module("sklearn.datasets")
     except ImportError:
-        message = "needs scikit-learn: pip install 'trainer[examples]'"
+        message = "needs scikit-learn: pip install scikit-learn"
         raise DataError(Problem(("data", "name"), message)) from None

@@ -37,6 +37,8 @@ REMEDIES = {
     "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
     "loop": "look at the training loop: zero_grad before each backward, a step of the optimizer "
     "after it",
+    "outside": "put clipping and the optimizer's step inside of `with monitor.step(step, loss):`, "
+    "which begins after backward and ends before zero_grad",
     "undone": "look for what puts the weights back after a step: a checkpoint that is loaded, "
     "weights that are copied or a model that is made anew inside the loop",
     "optimizer": "give an optimizer all parameters that are to be trained, or freeze the others",

@@ -6,6 +6,8 @@ import math
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.gains import MINUTE, weight_gains
 from trainer.diagnosis.history import History
@@ -94,6 +96,9 @@ def _of_the_loop(history: History, unmoved: bool, slow: bool) -> _Reason | None:
     """What is done to each gradient or update, whatever the network."""
     record = history.record
     if history.path == 0 and not record.optimizer:
+        if not np.array_equal(record.parameter_rms, history.first_sizes):
+            words = "the weights move, but not while they are watched: the update is elsewhere"
+            return _Reason("outside", words)
         words = "no weight has moved: no optimizer made a step while it was watched"
         return _Reason("loop", words)
     if _is_narrow(record) and _unchanged(record) >= MOST_SWALLOWED:

@@ -25,6 +25,13 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
     if given.issuperset(record.parameters):
         return None
     before = history.before or record
+    if not given and _is_moved_outside(record, before):
+        return Symptom(
+            "unused_parameter", "warning", None, "outside",
+            "no parameter has a gradient where the step begins and none is updated in it, yet they "
+            "move: the update comes before it, and zero_grad",
+            {"parameters": len(record.parameters)}, sightings=3, confidence=0.9,
+        )  # fmt: skip
     moved = _moved(record, before.parameters, before.parameter_rms)  # since the look before
     unused = [name for name in record.parameters if name not in given | moved]
     if not unused:
@@ -54,6 +61,15 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
         {"parameters": len(unused)},
         sightings=3,
     )
+
+
+def _is_moved_outside(record: StepRecord, before: StepRecord) -> bool:
+    """Whether the weights are others than a look before, which left them as they were, as this."""
+    if record.parameters != before.parameters or record.step == before.step:
+        return False
+    looks = (before.unchanged_fraction, record.unchanged_fraction)
+    stands = all(bool((unchanged == 1).all()) for unchanged in looks)
+    return stands and not np.array_equal(record.parameter_rms, before.parameter_rms)
 
 
 def lost_gradients(history: History) -> bool:

@@ -17,7 +17,7 @@ from trainer.config.file import read
 from trainer.programs import called
 from trainer.sweep.axes import Axis, Range, combinations, one_by_one, parse, written
 
-NO_OPTUNA = "a sweep needs Optuna; install it with: pip install 'trainer[sweep]'"
+NO_OPTUNA = "a sweep needs Optuna; install it with: pip install 'optuna>=5'"
 
 
 @dataclass(frozen=True)
