@@ -1529,8 +1529,8 @@ class TestLoop:
         found = diagnosed(made)["starved_update"]
         assert found.where == "0" and found.cause.startswith("initialisation: in 50 steps no weig")
         assert found.cause.endswith(
-            "of its size: at first 0.0005 of the output depended on the sample, and the gradient "
-            "at the first layers was 0.003 of that at the last"
+            "of its size: at first 0.0005 of the output depended on the sample, and gradient times "
+            "output at the first layers was 0.003 of that at the last"
         )
         assert diagnosed(run(moving))["starved_update"].cause.startswith("learning rate: ")
 

@@ -143,8 +143,8 @@ def test_a_signal_that_came_back_too_late() -> None:
     assert found.verdict == "vanishing" and found.where == "0"
     assert found.cause == (
         "initialisation: the run ended after 151 steps without having learnt; at step 50 8e-06 of "
-        "the output depended on the sample, and the gradient at the first layers was 1 of that at "
-        "the last ones"
+        "the output depended on the sample, and gradient times output at the first layers was 1 of "
+        "that at the last ones"
     )
     assert verdicts(made(0.5, since=20)) == ["starved_update"]
 

@@ -85,7 +85,8 @@ class TestEnd:
         found = end(made(1e-3))
         assert found is not None and found.startswith("vanishing, initialisation: ")
         assert (
-            "with a loss of 0.8, 1 at first; the gradient at the first layers was 0.0002" in found
+            "with a loss of 0.8, 1 at first; gradient times output at the first layers was 0.0002"
+            in found
         )
         assert end(made(1e-3, falls=0.7)) is end(made(0.1)) is end(made(1e-3, later=0.1)) is None
         # Nor did updates do it where there was none from the start.
@@ -105,7 +106,7 @@ class TestEnd:
         found = end(made(2.0))
         assert found is not None and found.startswith("vanishing, learning rate: the run ended ")
         for near in (made(0.05), made(2.0, gradient=0.1), made(2.0, loss=0.7)):
-            assert "the gradient at the first layers was" not in (end(near) or "")
+            assert "gradient times output at the first layers was" not in (end(near) or "")
 
     def test_first_layers_that_an_activation_lets_nothing_back_to(self) -> None:
         """Exactly zero, so that they have not moved at all; the others learn alone."""
@@ -141,7 +142,7 @@ class TestEnd:
 
         found = end(made(1e7))
         assert found is not None and found.startswith("exploding, ")
-        assert "the run ended after 201 steps without having learnt; the gradient at" in found
+        assert "the run ended after 201 steps without having learnt; gradient times out" in found
         for near in (made(1.0), made(1e7, output=1.0), made(1e7, late=1.0)):
             assert "exploding" not in (end(near) or "")
 

@@ -82,8 +82,8 @@ def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
     return Symptom(
         "vanishing", "warning", found.where, found.category,
         f"the run ended after {end.steps} steps without having learnt; at step {mark.step} "
-        f"{mark.signal:.1g} of the output depended on the sample, and the gradient at the first "
-        f"layers was {mark.flow_ratio:.1g} of that at the last ones",
+        f"{mark.signal:.1g} of the output depended on the sample, and gradient times output at "
+        f"the first layers was {mark.flow_ratio:.1g} of that at the last ones",
         {"output_signal_fraction": mark.signal, "flow_first_over_last": mark.flow_ratio,
          "path": history.path},
     )  # fmt: skip
@@ -126,8 +126,8 @@ def cut_off(history: History, first: View, end: End, thrown: bool) -> Symptom:
     return Symptom(
         "vanishing", "warning", found.where, "learning rate" if thrown else found.category,
         f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
-        f"{median(history.first_losses):.3g} at first; the gradient at the first layers was "
-        f"{history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} at "
+        f"{median(history.first_losses):.3g} at first; gradient times output at the first layers "
+        f"was {history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} at "
         f"step {history.mark.step}",
         {"flow_first_over_last": flow, "path": history.path},
     )  # fmt: skip
@@ -150,12 +150,13 @@ def grown(history: History, first: View, end: End) -> Symptom:
     view, found = history.view or first, blame.amplification(first, history.record)
     over_time = view.largest_time_ratio >= view.flow_ratio or first.recurrent is not None
     ratio = view.largest_time_ratio if over_time else view.flow_ratio
-    places = "steps of the sequence" if over_time else "layers"
+    what = "the gradient at the first steps of the sequence"
+    what = what if over_time else "gradient times output at the first layers"
     return Symptom(
         "exploding", "warning", first.recurrent if over_time else found.where,
         "recurrence" if over_time else found.category,
-        f"the run ended after {end.steps} steps without having learnt; the gradient at the first "
-        f"{places} is {ratio:.1g} times that at the last",
+        f"the run ended after {end.steps} steps without having learnt; {what} is "
+        f"{ratio:.1g} times that at the last",
         {"gradient_first_over_last": ratio, "path": history.path},
     )  # fmt: skip
 

@@ -105,7 +105,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         level,
         found.where,
         found.category,
-        f"the gradient at the first layers is {ratio:.1g} of that at the last ones and "
+        f"gradient times output at the first layers is {ratio:.1g} of that at the last ones and "
         + consequence,
         evidence,
         sightings=1 if mute and history.stays or strong and steps >= recovery.SETTLED else 2,

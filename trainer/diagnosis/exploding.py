@@ -51,14 +51,15 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
         (each.largest_time_ratio if over_time else each.flow_ratio)
         for each in (view, history.first_view)
     )
-    first = "steps of the sequence" if over_time else "layers"
+    first = "the gradient at the first steps of the sequence"
+    first = first if over_time else "gradient times output at the first layers"
     found = blame.amplification(view, record)
     category = "recurrence" if over_time else found.category
     if history.largest_update >= thresholds.thrown_update and started < thresholds.grown_gradient:
         category = "learning rate"  # it was not so before
     return Symptom(
         "exploding", "critical", view.recurrent if over_time else found.where, category,
-        f"the gradient at the first {first} is {ratio:.1g} times that at the last",
+        f"{first} is {ratio:.1g} times that at the last",
         {"gradient_first_over_last": ratio, "update_ratio": history.update},
         sightings=3,
     )  # fmt: skip
