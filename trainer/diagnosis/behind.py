@@ -147,7 +147,7 @@ def of_inputs(view: View, verdict: str, now: View | None = None) -> str | None:
     """
     size, given = view.input_rms, view.input_signal
     least = next((s for s in view.signal.tolist() if not math.isnan(s)), math.nan)
-    if now is not None:
+    if now is not None and verdict != "dead_units":  # which leave no signal of any input
         least = min(least, now.output_signal)  # biases may have started at zero
     if verdict in TOO_LARGE | TOO_SMALL and size >= SCALE:
         return too_large(view)

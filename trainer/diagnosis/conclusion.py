@@ -127,8 +127,8 @@ def cut_off(history: History, first: View, end: End, thrown: bool) -> Symptom:
         "vanishing", "warning", found.where, "learning rate" if thrown else found.category,
         f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
         f"{median(history.first_losses):.3g} at first; gradient times output at the first layers "
-        f"was {history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} at "
-        f"step {history.mark.step}",
+        f"was {history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} "
+        f"at step {history.mark.step}",
         {"flow_first_over_last": flow, "path": history.path},
     )  # fmt: skip
 

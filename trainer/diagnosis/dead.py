@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer.diagnosis.order import ACTIVATIONS, RECTIFIERS, RECURRENT
+from trainer.diagnosis.order import ACTIVATIONS, DROPOUTS, RECTIFIERS, RECURRENT
 from trainer.record import owner
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def first(view: View) -> int | None:
         cuts = 0 < row < len(lost) - 1 and lost[row - 1] and not none[row]
         if cuts and view.output_signal == 0:
             return int(row)
-    return _beside(view, view.barrier)
+    found = _beside(view, view.barrier)
+    return _before_unfed(view) if found is None else found
 
 
 def is_unfed(view: View, row: int) -> bool:
@@ -66,6 +67,35 @@ def _beside(view: View, barrier: int | None) -> int | None:
             return row if _may_shut(view.kinds[row + 1]) else None
     told = any(kind in ACTIVATIONS for kind in view.kinds)
     return None if told or row < barrier else barrier - 1
+
+
+def _before_unfed(view: View) -> int | None:
+    """The layer after whose output nothing comes through, as the next one's weights tell, where a
+    gradient arrives elsewhere as well: at a code that is asked for, or at what is called again."""
+    if view.order.looping is not None:
+        return None
+    owners, lost = {*map(owner, view.parameters)}, view.gradient_lost
+    own = [row for row, name in enumerate(view.names) if name in owners]
+    arrives = ~(lost | np.isnan(view.gradient_rms))
+    for row in own[1:]:
+        before = [each for each in own if each < row]
+        if not (arrives[row] and lost[before[-1]] and is_unfed(view, row)):
+            continue
+        between = view.kinds[before[-1] + 1 : row]
+        sure = view.output_signal == 0 or not arrives[before].any() and _is_alone(view, row)
+        shuts = view.rms[before[-1]] > 0 and all(map(_may_shut, between))
+        return before[-1] if sure and shuts else None
+    return None
+
+
+def _is_alone(view: View, row: int) -> bool:
+    """Whether no other layer beside an unfed one is fed: all are unfed, or what it makes is the
+    same for all samples until a dropout makes it differ."""
+    if view.is_idle:
+        return True
+    drops = (each for each in range(row, len(view.kinds)) if view.kinds[each] in DROPOUTS)
+    until = next(drops, row)
+    return until > row and bool((view.signal[row:until] == 0).all())
 
 
 def _may_shut(kind: str) -> bool:

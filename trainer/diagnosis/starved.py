@@ -124,7 +124,8 @@ def _of_the_start(history: History, thresholds: Thresholds, unmoved: bool) -> _R
         return _Reason(
             found.category,
             f"{stand}: at first {first.output_signal:.1g} of the output depended on the sample, and"
-            f" gradient times output at the first layers was {first.flow_ratio:.1g} of that at the last",
+            f" gradient times output at the first layers was {first.flow_ratio:.1g} of that at the"
+            " last",
             found.where,
             "signal_collapse" if collapsed else "starved_update",
         )

@@ -21,6 +21,7 @@ from trainer.record import (
     ZEROS,
     LayerTable,
     StepRecord,
+    owner,
 )  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -36,9 +37,9 @@ class View:
     table: LayerTable
     parameters: tuple[str, ...] = ()  # their names, which begin with those of their layers
     own_flows: tuple[float, ...] = ()  # ‖weights‖·‖their gradient‖ of each matrix, in their order
-    idle: frozenset[str] = (
-        frozenset()
-    )  # layers of whose matrices, which are not zero, all get zeros
+    # Layers of whose matrices, which are not zero, all get zeros; and whether all layers are such.
+    idle: frozenset[str] = frozenset()
+    is_idle: bool = False
 
     @cached_property
     def order(self) -> Order:
@@ -220,7 +221,10 @@ def view(record: StepRecord) -> View | None:
     table = record.layers
     if table is None:
         return None
-    seen = View(table, record.parameters, idle=record.idle_layers())
+    idle = record.idle_layers()
+    shaped = zip(record.parameters, record.shapes, strict=True) if idle else ()
+    is_idle = bool(idle) and idle.issuperset(owner(name) for name, s in shaped if len(s) > 1)
+    seen = View(table, record.parameters, idle=idle, is_idle=is_idle)
     if len(seen.names) != 1:
         return seen
     return replace(seen, own_flows=tuple(record.own_flows()))
