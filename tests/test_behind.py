@@ -107,3 +107,46 @@ class TestStartValues:
     def test_not_of_start_values_as_usual(self) -> None:
         alarm = self.thrown(0.2, 0.2, 0.2, sizes=(1.0, 1.0, 1.0))
         assert alarm.cause.startswith("learning rate: ")
+
+
+def test_a_state_that_the_first_update_has_thrown_is_no_data() -> None:
+    """A model that is given what it has made, as by a differential equation's solver."""
+
+    def cause(first: float) -> str:
+        made = [
+            record(s, deep(3, update=first if s == 0 else 0.2), input_rms=1.0 if s == 0 else 4e4,
+                   loss=100.0 if s else 1.0, optimizer="Adam")
+            for s in STEPS
+        ]  # fmt: skip
+        return found(made)["learning_rate_too_high"].cause
+
+    assert cause(30.0).startswith("learning rate: an update changed the weights by 30 of")
+    assert cause(0.2).startswith("data: the inputs are 40000 times as large as at the start")
+
+
+def test_small_inputs_are_not_behind_what_is_dead() -> None:
+    """Unless the biases are all there is to the first layer's output."""
+
+    def cause(first: float) -> str:
+        rows = deep(3)
+        shut = replace(rows[1], rms=0.0, signal=0.0, dead=1.0, gradient=0.0)
+        lost = [replace(rows[0], gradient=0.0, weight_gradient=0.0, signal=first), shut]
+        later = [replace(each, signal=0.0) for each in rows[2:]]
+        return found([record(s, [*lost, *later], input_rms=0.02) for s in STEPS])[
+            "dead_units"
+        ].cause
+
+    assert cause(0.8).startswith("initialisation: all units of 1 are zero")
+    assert cause(0.01).startswith("data: the inputs have an RMS of 0.02; beside that")
+
+
+def test_what_was_lost_at_first_no_decay_has_taken() -> None:
+    """Though it has taken much before that is told."""
+
+    def cause(since: int) -> str:
+        lost, kept = deep(8, backward=0.45, signal=0.45, update=3e-3), deep(8, update=3e-3)
+        made = [record(s, lost if s >= since else kept) for s in STEPS]
+        shrunk = [replace(r, parameter_rms=r.parameter_rms * 0.7 ** (r.step / 10)) for r in made]
+        return found(shrunk)["vanishing"].cause.partition(":")[0]
+
+    assert cause(0) == "initialisation" and cause(50) == "decay"

@@ -218,3 +218,83 @@ def test_a_rectifier_beside_a_skip_is_not_dead() -> None:
         return "dead_units" in diagnosed(made)
 
     assert found(0.0) and not found(0.5)
+
+
+class Shared(nn.Module):
+    """One activation after all of its layers, maybe with a dropout at the end."""
+
+    def __init__(self, bias: float, drop: float = 0.0) -> None:
+        super().__init__()
+        self.rows = nn.ModuleList([nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 16)])
+        self.relu, self.drop, self.last = nn.ReLU(), nn.Dropout(drop), nn.Linear(16, 2)
+        nn.init.constant_(self.rows[0].bias, bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for row in self.rows:
+            x = self.relu(row(x))
+        made: Tensor = self.last(self.drop(x))
+        return made
+
+
+def test_an_activation_that_is_called_after_other_layers_too() -> None:
+    """A gradient comes to it from those; of the layer before the first call it comes to none."""
+    for drop in (0.0, 0.5):  # which makes the output differ from sample to sample
+        found = dead(Shared(SHUT, drop))
+        assert found is not None and (found.level, found.where) == ("critical", "rows.0")
+        assert found.cause.startswith("initialisation: nothing gets from rows.0 to ")
+        assert dead(Shared(0.0, drop)) is None
+
+
+class Coded(nn.Module):
+    """A code that is asked to be small, and what is made of it."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.code, self.hidden, self.last = nn.Linear(6, 4), nn.Linear(4, 16), nn.Linear(16, 2)
+        nn.init.constant_(self.hidden.bias, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = self.code(x)
+        made: Tensor = self.last(self.hidden(code).relu())
+        return made + 1e-3 * code.square().mean()
+
+
+def test_what_is_made_of_a_code_that_a_loss_asks_something_of() -> None:
+    """Which then has a gradient of its own, before the units that are dead."""
+    torch.manual_seed(0)
+
+    def said(bias: float) -> list[str]:
+        model = Coded(bias)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        with Monitor(model) as monitor:
+            for step in range(30):
+                x = torch.randn(32, 6)
+                out, code = model(x), model.code(x)
+                loss = functional.cross_entropy(out, (x.sum(1) > 0).long()) + code.square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                with monitor.step(step, loss):
+                    optimizer.step()
+        return [f"{f.verdict} {f.where}" for f in monitor.findings if f.alarm]
+
+    assert said(SHUT) == ["dead_units hidden"] and said(0.0) == []
+
+
+class Experts(nn.Module):
+    """Two, of which one is given nothing, for any sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.idle = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.drop, self.last = nn.Dropout(0.5), nn.Linear(16, 2)
+        self.share = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        idle = self.idle[2](self.share * self.idle[:2](x))
+        made: Tensor = self.last(self.drop(self.used(x) + idle))
+        return made
+
+
+def test_an_expert_that_is_not_asked() -> None:
+    assert dead(Experts()) is None

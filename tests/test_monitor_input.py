@@ -92,3 +92,22 @@ def test_a_model_that_is_one_layer() -> None:
     layers = layers_of(nn.Linear(6, 3), x)
     assert layers.names == ("input", "model")
     assert layers.rms[0] == pytest.approx(rms(x), rel=1e-6)
+
+
+class Conditional(nn.Module):
+    """Looks at a condition first, which may be missing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.condition, self.first = nn.Identity(), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.condition(None) is None
+        made: Tensor = self.first(x)
+        return made
+
+
+def test_a_layer_that_is_given_nothing_is_not_the_first() -> None:
+    x = torch.linspace(-1, 3, 24).reshape(4, 6)
+    layers = layers_of(Conditional(), x)
+    assert layers.names == ("input", "first") and layers.rms[0] == pytest.approx(rms(x))

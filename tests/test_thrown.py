@@ -164,3 +164,19 @@ def test_growth_is_counted_from_what_moved() -> None:
         history.add(replace(one, parameter_rms=np.array([size])))
     assert np.allclose(history.way.farthest, 1.6)
     assert np.isclose(history.way.farthest_share, 0.8)
+
+
+def test_an_update_that_replaces_the_weights_and_leads_nowhere() -> None:
+    """Of weights that were next to nothing it is the start values' fault."""
+
+    def said(update: float, size: float = 1.0, fall: float = 0.0, upto: int = 150) -> set[str]:
+        rows = {s: deep(3, update=update if s == 0 else 1e-3) for s in STEPS if s <= upto}
+        made = [record(s, row, loss=1 - fall * s, optimizer="Adam") for s, row in rows.items()]
+        small = [replace(each, parameter_rms=size * each.parameter_rms) for each in made]
+        found = {f"{f.verdict}, {f.cause.partition(':')[0]}" for f in diagnosed(small).values()
+                 if f.alarm}  # fmt: skip
+        return found
+
+    assert said(1.5) == {"learning_rate_too_high, learning rate"}
+    assert said(1.5, size=1e-4) == {"signal_collapse, initialisation"}
+    assert said(0.5) == said(1.5, fall=1e-3) == said(1.5, upto=80) == set()

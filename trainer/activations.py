@@ -14,7 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import last_activation, time_steps
-from trainer.layers import first_tensor, is_in_memory, kind, layers, of_none
+from trainer.layers import first_tensor, is_in_memory, kind, layers, of_none, tensors
 from trainer.measured import Measured
 from trainer.phase import in_backward, is_traced, is_training
 from trainer.record import TIME_STEPS
@@ -174,7 +174,7 @@ class Activations:
             if self._ahead is None and tensor is not None:
                 self._ahead = tensor.detach().clone()
         else:
-            self._begins = False
+            self._begins = not any(True for _ in tensors((args, kwargs)))  # as of a missing context
             is_first = not self.measured.outputs or self.measured.has_input
             if tensor is not None and is_first:
                 if self._ahead is None:

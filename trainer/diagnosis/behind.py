@@ -12,7 +12,7 @@ from trainer.diagnosis import remedies, target
 from trainer.diagnosis.gains import LARGE, weight_gains
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import DROPOUTS
-from trainer.diagnosis.recovery import LEFT
+from trainer.diagnosis.recovery import LEFT, lost
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
@@ -59,8 +59,9 @@ def behind(
     decay = configuration is None or configuration.get("optimizer", {}).get("weight_decay")
     # Nobody knows that of another's loop: there is less to be left.
     left = LEFT**2 if configuration is None else LEFT
-    # What gets no gradient at all from the start shrinks because of that.
+    # What gets no gradient at all from the start shrinks because of that, or had none to lose.
     follows = verdict == "vanishing" and first.flow_ratio <= NEVER
+    follows = follows or lost(first, thresholds)
     small = verdict in TOO_SMALL | {"dead_units"} and not follows
     if decay and small and history.size_over_start <= left:
         words = f"the weights have shrunk to {history.size_over_start:.1g} of what they began with"
@@ -74,7 +75,9 @@ def behind(
         return Behind("data", words, "give the network what tells one sample from another", False)
     thrown = history.largest_update >= thresholds.thrown_update
     changed = _of_changed_inputs(first, history.view, verdict, SCALE if thrown else CHANGED)
-    if changed is not None:
+    # What grows once an update has replaced the weights is made of what they make, as a state.
+    replaced = history.first_update >= 1 and verdict in TOO_LARGE
+    if changed is not None and not replaced:
         return Behind("data", changed, "look at what the network is given since", False)
     if _was_well(history, first) and verdict in TOO_SMALL | {"dead_units", "saturated"}:
         if category == "learning rate":

@@ -10,6 +10,7 @@ from trainer.diagnosis import behind, chance, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import View
 
 RECENT = 8  # losses in which a trend is seen
 GROWN = 10  # times, of the weights, or of a gradient on its way through a sequence
@@ -18,6 +19,7 @@ FAR = 100  # times the loss at the start, where few targets that move lead
 CLEAR = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
 RELAPSED = 0.3  # of the loss at the start: much was learnt
+VARIES = 0.05  # of what a layer is given: more than rounding takes away beside a bias
 PASSING = {"stalled", "loss_spike", "oscillating"}  # which explain nothing
 
 
@@ -83,6 +85,8 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     enough = history.path >= wanted
     if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:
         return None  # which is why
+    if _is_made_constant(first) and _is_made_constant(view):
+        return None
     mute = recovery.is_mute(history, view, thresholds)
     constant = (enough or still) and view.output_signal <= least
     if not (constant or mute) or len(history.marks) < 3:
@@ -101,6 +105,16 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         {"output_signal_fraction": view.output_signal, "path": history.path},
         sightings=1 if certain or mute and stays else 2 if stays or mute else 3,
     )
+
+
+def _is_made_constant(view: View) -> bool:
+    """Whether half of the last layer's units and more are the same for all samples to the bit while
+    what the layer before puts out is not: those are masked, as of the first variable of an
+    autoregressive network, and the median says nothing of the others."""
+    row = view.order.last_with_parameters
+    if not row or view.signal[row] != 0 or not view.rms[row] > 0:
+        return False
+    return bool(view.signal[row - 1] >= VARIES and view.gradient_rms[row - 1] > 0)
 
 
 def loss_spike(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -201,7 +215,7 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     sized = large is not None or small is not None
     vain = sized and standstill.in_vain(history) and not standstill.falls(history)
-    if doubled is not None and not standstill.falls(history):
+    if doubled is not None and stands and not standstill.falls(history):
         category = "last activation"
         words = f"nothing is learnt but to guess: a {doubled} comes before a loss that has its own"
         if doubled == "softmax":  # that nobody has seen

@@ -12,6 +12,7 @@ from trainer.diagnosis.order import FEW_LAYERS, RECURRENT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
+from trainer.diagnosis.view import View
 from trainer.diagnosis.way import matrices
 from trainer.finding import Level
 
@@ -73,6 +74,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     # Some adaptive optimizers still bring it back.
     level: Level = "critical" if hopeless and not history.is_early else "warning"
     waits = recovery.is_awaited(history, view, thresholds) or standstill.has_arrived(history)
+    waits = waits or _is_outweighed(history, first, thresholds)
     if recovers or waits or history.returns and not (certain or mute):
         level = "info"  # a mechanism without its consequence
     consequence = f"{signal:.1g} of the output depends on the sample"
@@ -111,6 +113,14 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         sightings=1 if mute and history.stays or strong and steps >= recovery.SETTLED else 2,
         confidence=0.99 if certain else 0.95,
     )
+
+
+def _is_outweighed(history: History, first: View, thresholds: Thresholds) -> bool:
+    """Whether a gated network has just learnt how often each class comes, beside which the rest of
+    its output is small for a while: a language model begins with that."""
+    early = history.steps < 3 * PATIENCE_STEPS and not history.stays
+    answered = first.output_signal >= 10 * thresholds.lost_signal
+    return early and answered and first.order.gated
 
 
 def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:

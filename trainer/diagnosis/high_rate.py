@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from trainer.diagnosis import recovery, standstill, target
+from trainer.diagnosis import gains, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.standstill import FALLS
 from trainer.diagnosis.symptom import Symptom
@@ -17,6 +18,7 @@ SETTLED = 20  # steps after which a loss should be back at where it started
 OUTGROWN = 100  # times the weights at the start
 BLUNT = 0.2  # of the signal at the start
 FALLEN = 0.1  # of the first rate, with which nothing comes back either
+STOOD = 0.95  # of the loss at the start
 PASSED = 0.05  # of the weights of now
 LEFT = 0.1  # of the loss at the start: much has been learnt, however little of a signal it took
 
@@ -27,6 +29,7 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     return (
         _has_risen(history, thresholds)
         or _has_outgrown(history, thresholds)
+        or _has_replaced(history)
         or _has_blunted(history, thresholds)
         or _has_unlearnt(history, thresholds)
     )
@@ -93,10 +96,42 @@ def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
     grown = history.size_over_start
     if not OUTGROWN <= grown < math.inf:
         return None
-    return _found(
+    return _unless_minute(
+        history,
         f"an update changed the weights by {history.largest_update:.1g} of their size, they are "
         f"{grown:.1g} times as large as at the start, and the loss is not lower",
         {"largest_update_ratio": history.largest_update, "weights_over_start": grown},
+    )
+
+
+def _has_replaced(history: History) -> Symptom | None:
+    """Whether one update was larger than the weights, which is all that there was to start from,
+    and 100 steps have led nowhere since."""
+    start = history.loss_at_start
+    stands = min(history.loss, history.recent_loss) >= STOOD * start > 0
+    stands = stands or standstill.guesses(history)
+    late = history.steps >= 2 * PATIENCE_STEPS and history.adaptive
+    if not (late and stands and history.largest_update >= 1):
+        return None
+    return _unless_minute(
+        history,
+        f"an update changed the weights by {history.largest_update:.1g} of their size, and the "
+        f"loss has not fallen in {history.steps} steps",
+        {"largest_update_ratio": history.largest_update, "loss_over_start": history.loss_rise},
+    )
+
+
+def _unless_minute(history: History, cause: str, evidence: dict[str, float]) -> Symptom:
+    """The same; of weights that were next to nothing, which any update exceeds, the start values
+    are to blame."""
+    gain = gains.at_first(history)
+    if not gain <= gains.MINUTE:
+        return _found(cause, evidence)
+    words = f"the weights make {gain:.1g} of what they are given at first; {cause}"
+    return replace(
+        _found(words, {**evidence, "weight_gain": gain}),
+        verdict="signal_collapse",
+        blame="initialisation",
     )
 
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from trainer.diagnosis import blame, recovery, standstill
-from trainer.diagnosis.gains import MINUTE, weight_gains
+from trainer.diagnosis.gains import MINUTE, at_first
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
-from trainer.record import StepRecord, owner
+from trainer.record import StepRecord
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
 CLIPPED_TO = 0.01  # of the gradient: what clipping leaves
@@ -120,14 +120,17 @@ def _of_the_start(history: History, thresholds: Thresholds, unmoved: bool) -> _R
     minute = first is not None and _is_minute(first, history, thresholds)
     if unmoved and first is not None and recovery.lost(first, thresholds):
         found = blame.attenuation(first, record, first)
-        collapsed = minute and found.category == "initialisation"
+        # Of steps that would grow with the gradient it is told as vanishing by what moves.
+        verdict = "vanishing" if history.adaptive else "starved_update"
+        if minute and found.category == "initialisation":
+            verdict = "signal_collapse"
         return _Reason(
             found.category,
             f"{stand}: at first {first.output_signal:.1g} of the output depended on the sample, and"
             f" gradient times output at the first layers was {first.flow_ratio:.1g} of that at the"
             " last",
             found.where,
-            "signal_collapse" if collapsed else "starved_update",
+            verdict,
         )
     if minute and first is not None:
         return _Reason(
@@ -171,15 +174,10 @@ def _unchanged(record: StepRecord) -> float:
 def _size_of_weights(history: History) -> float:
     """How much of what it is given a matrix makes at first, the median; NaN where updates do not go
     by that: those of adaptive optimizers, and where layers normalise."""
-    first, record = history.first_view, history.record
+    first = history.first_view
     if first is None or history.adaptive or first.normalised:
         return math.nan
-    if history.first_parameters != record.parameters:
-        return math.nan
-    kinds = dict(zip(first.names, first.kinds, strict=True))
-    made = weight_gains(record.parameters, record.shapes, history.first_sizes)
-    known = [gain for name, gain in made.items() if kinds.get(owner(name)) != "Embedding"]
-    return median(known) if known else math.nan
+    return at_first(history)
 
 
 def _is_minute(first: View, history: History, thresholds: Thresholds) -> bool:
