@@ -278,3 +278,32 @@ def test_what_has_arrived_may_lose_its_signal() -> None:
         return functional.binary_cross_entropy(out[:, 1], y.float())
 
     assert stalled(nn.Sigmoid(), one_of_two, targets) == []
+
+
+class Tied(nn.Module):
+    """A language model whose head is its table of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.hidden = nn.Embedding(11, 8), nn.Linear(8, 8)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 11, bias=False)
+        self.head.weight = self.table.weight
+        nn.init.normal_(self.table.weight, 0, 1e-2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        made: Tensor = self.head(self.norm(self.hidden(self.table(tokens))))
+        return made
+
+
+def test_a_head_that_is_tied_to_a_table_of_tokens() -> None:
+    torch.manual_seed(0)
+    model, records = Tied(), list[StepRecord]()
+    with Monitor(model, sinks=[records.append]) as monitor:
+        tokens = torch.randint(0, 11, (64, 5))
+        loss = nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
+        loss.backward()
+        with monitor.step(0, loss):
+            pass
+    looked = view(records[0])
+    assert looked is not None and looked.order.last_with_parameters == looked.names.index("head")
+    assert chance.classes(looked, records[0]) == 11 and chance.look(looked, records[0]).is_a_guess

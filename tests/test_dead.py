@@ -298,3 +298,27 @@ class Experts(nn.Module):
 
 def test_an_expert_that_is_not_asked() -> None:
     assert dead(Experts()) is None
+
+
+@pytest.mark.parametrize("size", [1e3, 1.0])
+def test_a_sigmoid_that_start_values_bring_to_its_limit(size: float) -> None:
+    """Which lets nothing at all back: no layer is dead, and nothing has vanished over depth."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1), nn.Sigmoid())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(size)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with Monitor(model) as monitor:
+        for step in range(30):
+            x = torch.randn(32, 6)
+            loss = functional.binary_cross_entropy(model(x)[:, 0], (x.sum(1) > 0).float())
+            optimizer.zero_grad()
+            loss.backward()
+            with monitor.step(step, loss):
+                optimizer.step()
+    told = [
+        f"{f.verdict} {f.where} {f.cause.partition(':')[0]}" for f in monitor.findings if f.alarm
+    ]
+    large = {"saturated 3 initialisation", "signal_blow_up 2 initialisation"}
+    assert {*told} == (large if size > 1 else set())

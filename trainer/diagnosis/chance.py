@@ -32,14 +32,18 @@ UNKNOWN = Look(math.nan, math.nan)
 
 
 def classes(view: View, record: StepRecord) -> int | None:
-    """How many values the last layer with weights gives for a sample; None where nobody knows."""
+    """How many values the last layer with weights gives for a sample; None where nobody knows. One
+    that is tied to a table of tokens gives one for each of those."""
     row = view.order.last_with_parameters
     if row is None or "Transpose" in view.kinds[row]:
         return None
-    try:
-        shape = record.shapes[record.parameters.index(f"{view.names[row]}.weight")]
-    except ValueError:
+    tables = (at for at, kind in enumerate(view.kinds) if kind == "Embedding")
+    owns = f"{view.names[row]}.weight" in record.parameters
+    source = row if owns else next(tables, None)
+    name = None if source is None else f"{view.names[source]}.weight"
+    if name not in record.parameters:
         return None
+    shape = record.shapes[record.parameters.index(name)]
     return shape[0] if len(shape) > 1 else None
 
 

@@ -8,7 +8,7 @@ from itertools import compress
 
 from trainer.diagnosis import blame, recovery, returned, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.order import FEW_LAYERS, RECURRENT
+from trainer.diagnosis.order import FEW_LAYERS, RECURRENT, SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
@@ -142,7 +142,7 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
     if fell or not math.isfinite(history.loss) or history.loss == 0:
         return None
     zeros = [name for name, rms in sizes.items() if rms == 0]
-    where, blamed, thrown = None, "blocked", history.largest_update
+    verdict, where, blamed, thrown = "vanishing", None, "blocked", history.largest_update
     if len(zeros) > 1:  # one would get a gradient
         where, blamed = zeros[0], "initialisation"
         cause = f"{len(zeros)} of {len(sizes)} matrices are zero themselves"
@@ -153,11 +153,14 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
         cause = "the loss has no derivative by the output that is not zero"
     elif row and not view.rms[row - 1] > 0:
         return None  # nothing comes in
+    elif view.kinds[row] in SATURATING:
+        verdict, where, blamed = "saturated", view.names[row], "initialisation"
+        cause = f"what {view.kinds[row]} is given is at its limit for all samples"
     else:
         where = view.names[row]
         cause = f"{view.kinds[row]}, or what is done before it, lets no gradient pass"
     return Symptom(
-        "vanishing",
+        verdict,
         "critical",
         where,
         blamed,

@@ -135,12 +135,12 @@ class Order:
 
     @cached_property
     def last_with_parameters(self) -> int | None:
-        """The last layer that has parameters of its own; the last one where none has, as where
-        they are used without a module."""
+        """The last layer that has parameters, be they tied to those of another one or frozen; the
+        last one where none has, as where they are used without a module."""
         owners = {*map(owner, self.parameters)}
-        rows = reversed(range(len(self.names)))
+        rows, kinds = reversed(range(len(self.names))), self.kinds
         last = len(self.names) - 1 if self.names and self.parameters else None
-        return next((row for row in rows if self.names[row] in owners), last)
+        return next((r for r in rows if self.names[r] in owners or kinds[r] == "Linear"), last)
 
     @cached_property
     def _place(self) -> dict[str, int]:
