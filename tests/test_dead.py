@@ -18,12 +18,12 @@ STEPS = (*range(12), 20, 50, 80, 100, 120, 150)
 SHUT = -50.0  # a bias that nothing gets over
 
 
-def dead(model: nn.Module, shape: tuple[int, ...] = (32, 6)) -> Finding | None:
+def dead(model: nn.Module, shape: tuple[int, ...] = (32, 6), steps: int = 60) -> Finding | None:
     """What is said of units that are, of a network that is to tell the signs of sums."""
     torch.manual_seed(0)
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     with Monitor(model) as monitor:
-        for step in range(60):
+        for step in range(steps):
             x = torch.randn(shape)
             loss = functional.cross_entropy(model(x), (x.flatten(1).sum(1) > 0).long())
             optimizer.zero_grad()
@@ -239,7 +239,7 @@ class Shared(nn.Module):
 def test_an_activation_that_is_called_after_other_layers_too() -> None:
     """A gradient comes to it from those; of the layer before the first call it comes to none."""
     for drop in (0.0, 0.5):  # which makes the output differ from sample to sample
-        found = dead(Shared(SHUT, drop))
+        found = dead(Shared(SHUT, drop), steps=160)
         assert found is not None and (found.level, found.where) == ("critical", "rows.0")
         assert found.cause.startswith("initialisation: nothing gets from rows.0 to ")
         assert dead(Shared(0.0, drop)) is None
@@ -294,6 +294,28 @@ class Experts(nn.Module):
         idle = self.idle[2](self.share * self.idle[:2](x))
         made: Tensor = self.last(self.drop(self.used(x) + idle))
         return made
+
+
+class Faded(nn.Module):
+    """A condition that fades in, and a dropout that is called for it before anything else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.condition = nn.ModuleList([nn.Linear(6, 16), nn.Linear(16, 16)])
+        self.drop, self.share = nn.Dropout(0.1), 0.0
+        self.rows = nn.ModuleList([nn.Linear(6, 16), nn.Linear(16, 16)])
+        self.last = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.condition[1](self.share * self.condition[0](x).relu())
+        hidden = self.rows[0](x).relu() + self.drop(made)
+        out: Tensor = self.last(self.rows[1](hidden).relu())
+        return out
+
+
+def test_a_condition_that_is_not_faded_in_yet() -> None:
+    """What is made beside it learns, which nothing would that hangs on dropout alone."""
+    assert dead(Faded(), steps=320) is None
 
 
 def test_an_expert_that_is_not_asked() -> None:

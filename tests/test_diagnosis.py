@@ -366,6 +366,9 @@ class TestVanishing:
         assert said(1e-9) == [100]
         assert said(1e-9, "Adam") == [50]  # whose steps do not: the gradient is below its epsilon
         assert said(5e-5) == said(1e-9, rising=True) == []
+        small = [record(s, deep(8, backward=0.3, signal=0.4, update=1e-9), optimizer="Adam",
+                        learning_rate=1e-10) for s in STEPS]  # fmt: skip
+        assert "starved_update" in diagnosed(small)  # of a rate that is as small it is the rate
 
     def test_of_single_samples_by_the_loss(self) -> None:
         """Nothing is known of a signal then."""

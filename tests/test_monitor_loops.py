@@ -60,6 +60,12 @@ def test_what_is_handled_already_ends_no_training(
     except MemoryError:
         leave(Monitor(small()), enters, breaks)
     assert len(ends) == 2 * (not breaks)
+    try:
+        raise MemoryError
+    except MemoryError:
+        monitor = Monitor(small())
+    leave(monitor, enters, breaks)  # of what was handled then nothing is left
+    assert len(ends) == 3 * (not breaks)
 
 
 @pytest.mark.parametrize("every_steps", [1, 10])
@@ -73,6 +79,19 @@ def test_steps_that_are_counted_in_tens(every_steps: int) -> None:
             with monitor.step(step, loss):
                 pass
     assert len(records) == 30 and all(record.layers is not None for record in records)
+
+
+def test_a_step_that_is_left_out() -> None:
+    """Before one that the cadence asks for, which is looked at all the same."""
+    model, records = small(), list[StepRecord]()
+    every_ten = dict.fromkeys(("every_steps", "activation_every_steps"), 10)
+    with Monitor(model, sinks=[records.append], **every_ten) as monitor:
+        for step in (s for s in range(1, 60) if s % 10 != 8):
+            loss = backward(model)
+            with monitor.step(step, loss):
+                pass
+    assert {20, 30, 40, 50} <= {record.step for record in records}
+    assert all(record.layers is not None for record in records)
 
 
 def alternating(clips: bool, zeroes: bool) -> list[float]:
@@ -106,6 +125,37 @@ def test_clipping_for_the_second_optimizer_alone() -> None:
     expected = math.sqrt(squares[0] / sum(squares))
     for zeroes in (False, True):
         assert alternating(clips=True, zeroes=zeroes)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_gradient_that_breaks_inside_of_the_step_was_not_clipped() -> None:
+    model, records = small(), list[StepRecord]()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with Monitor(model, sinks=[records.append]) as monitor:
+        loss = backward(model)
+        with monitor.step(0, loss):
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter.grad[0] = math.nan
+            optimizer.step()
+    assert math.isnan(records[0].clip_coefficient)
+
+
+def test_a_network_whose_turn_comes_at_every_fifth_step() -> None:
+    """Between two looks it was updated in its own step: nothing is made outside of it."""
+    found, model = list[Finding](), small()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with Monitor(model, found=found.append) as monitor:
+        for step in range(320):
+            loss = None
+            if step % 5 == 4:
+                x = torch.randn(32, 3)
+                loss = nn.functional.cross_entropy(model(x), (x[:, 0] > 0).long())
+                loss.backward()
+            with monitor.step(step, loss):
+                if loss is not None:
+                    optimizer.step()
+            optimizer.zero_grad()
+    assert not [each for each in found if each.alarm]
 
 
 def test_weights_that_are_elsewhere_while_the_step_is_made() -> None:

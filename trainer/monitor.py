@@ -8,6 +8,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,8 @@ from trainer.patterns import Patterns
 from trainer.record import StepRecord
 from trainer.reminders import NOT_ENTERED, RESTARTED, Reminders
 from trainer.structure import Structure
+
+_MARK = "_trainer_monitor"
 
 Sink = Callable[[StepRecord], None]
 
@@ -76,8 +79,9 @@ class Monitor:
         self._next = 0  # step, as far from the last one as that was from the one before
         self._is_off = False  # for good
         self._latest: Observation | None = None
-        # Not the exception itself, whose frames may hold the memory of an attempt that failed.
-        self._handled = id(sys.exception())  # what somebody handles already ends no training
+        self._mark = object()  # of what is handled already and ends no training; none is kept
+        with suppress(AttributeError, TypeError):  # not all take a mark
+            setattr(sys.exception(), _MARK, self._mark)
         self._reminders = Reminders()
         self._last_pass = LastPass(model, self._section.activation_every_steps is not None)
         # Who lets go of the monitor without closing it is not watched for ever.
@@ -104,7 +108,8 @@ class Monitor:
         self._last_pass.forget()
         histograms = due(step, self._section.histogram_every_steps)
         every_steps = self._section.activation_every_steps
-        looks = due(step, every_steps)
+        after = step if self._last_step is None else self._last_step + 1
+        looks = due(step, every_steps) or due(after, every_steps)  # the step may be another one
         if every_steps is not None and self._checkup.suspects:
             looks = looks or histograms or due(step, self._section.every_steps)
         if looks and not self._is_off:
@@ -199,7 +204,8 @@ class Monitor:
 
         Where no exception is on its way, training has come to its end.
         """
-        self._close(id(sys.exception()) == self._handled)
+        raised = sys.exception()
+        self._close(raised is None or getattr(raised, _MARK, None) is self._mark)
 
     def _close(self, is_at_end: bool) -> None:
         self._warn_unless_entered()

@@ -22,6 +22,7 @@ from trainer.record import norm_of
 from trainer.shards import here
 from trainer.watched import Watched
 
+UNCHANGED = -1.0  # in the place of a norm
 ROUNDED_UP = 1.001  # times a norm, of the same norm in other arithmetic
 
 _GRADIENT, _VERSION = attrgetter("grad"), attrgetter("_version")
@@ -69,8 +70,8 @@ class Update:
 
     def norms(self) -> Tensor | None:
         """(G,) norms of the gradients as each one's optimizer was given it, if something had
-        changed them in place since `begin`: a clipping that the loop did not tell of. NaN where
-        nothing had yet. Where nobody saw an optimizer, those of now."""
+        changed them in place since `begin`: a clipping that the loop did not tell of. UNCHANGED
+        where nothing had yet. Where nobody saw an optimizer, those of now."""
         return self._norms if self._ours else self._norms_now()
 
     def forget(self) -> None:
@@ -121,14 +122,14 @@ class Update:
         params = chain.from_iterable(group["params"] for group in optimizer.param_groups)
         given = {*map(id, map(_GRADIENT, params))}
         own = torch.tensor([id(each) in given for each in self._gradients], device=now.device)
-        return torch.where(own, now, torch.nan if before is None else before)
+        return torch.where(own, now, UNCHANGED if before is None else before)
 
 
 def clipped_to(given: NDArray[np.float32], norms: NDArray[np.float64]) -> float | None:
     """What clipping has multiplied gradients of these norms by, given what `Update.norms` says of
     them; None if that was no clipping."""
     before = norm_of(norms)
-    share = norm_of(np.where(np.isnan(given), norms, given)) / before if before > 0 else math.nan
+    share = norm_of(np.where(given == UNCHANGED, norms, given)) / before if before > 0 else math.nan
     return share if 0 < share <= ROUNDED_UP else None
 
 

@@ -76,7 +76,8 @@ def behind(
     thrown = history.largest_update >= thresholds.thrown_update
     changed = _of_changed_inputs(first, history.view, verdict, SCALE if thrown else CHANGED)
     # What grows once an update has replaced the weights is made of what they make, as a state.
-    replaced = history.first_update >= 1 and verdict in TOO_LARGE
+    learnt = history.lowest_loss <= LEARNT * history.loss_at_start
+    replaced = history.first_update >= 1 and verdict in TOO_LARGE and not learnt
     if changed is not None and not replaced:
         return Behind("data", changed, "look at what the network is given since", False)
     if _was_well(history, first) and verdict in TOO_SMALL | {"dead_units", "saturated"}:

@@ -37,4 +37,4 @@ def at_first(history: History) -> float:
     kinds = dict(zip(first.names, first.kinds, strict=True))
     made = weight_gains(record.parameters, record.shapes, history.first_sizes)
     known = [gain for name, gain in made.items() if kinds.get(owner(name)) != "Embedding"]
-    return median(known) if known else math.nan
+    return median(known or made.values()) if made else math.nan

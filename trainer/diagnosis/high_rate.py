@@ -10,6 +10,7 @@ from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.standstill import FALLS
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.finding import Level
 
 FAR = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
@@ -19,6 +20,7 @@ OUTGROWN = 100  # times the weights at the start
 BLUNT = 0.2  # of the signal at the start
 FALLEN = 0.1  # of the first rate, with which nothing comes back either
 STOOD = 0.95  # of the loss at the start
+THROWN_AWAY = 10  # times the weights: RMSprop and Adagrad begin with steps ten times their rate
 PASSED = 0.05  # of the weights of now
 LEFT = 0.1  # of the loss at the start: much has been learnt, however little of a signal it took
 
@@ -64,7 +66,7 @@ def _has_risen(history: History, thresholds: Thresholds) -> Symptom | None:
     what = f"an update changed the weights by {history.largest_update:.1g} of their size"
     if times:
         what = f"the rate was raised to {rate / history.rates.first:.1g} times what it was"
-    return _found(
+    found = _found(
         f"{what} and the loss is {history.loss_rise:.1g} times that at the start",
         {
             "largest_update_ratio": history.largest_update,
@@ -73,6 +75,7 @@ def _has_risen(history: History, thresholds: Thresholds) -> Symptom | None:
         },
         sightings=1 if replaced or times and history.loss_rise >= RISEN_AT_ONCE else 2,
     )
+    return _unless_minute(history, found)
 
 
 def _were_replaced(history: History) -> bool:
@@ -96,43 +99,54 @@ def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
     grown = history.size_over_start
     if not OUTGROWN <= grown < math.inf:
         return None
-    return _unless_minute(
-        history,
+    found = _found(
         f"an update changed the weights by {history.largest_update:.1g} of their size, they are "
         f"{grown:.1g} times as large as at the start, and the loss is not lower",
         {"largest_update_ratio": history.largest_update, "weights_over_start": grown},
     )
+    return _unless_minute(history, found, _once_grown(history))
 
 
 def _has_replaced(history: History) -> Symptom | None:
-    """Whether one update was larger than the weights, which is all that there was to start from,
-    and 100 steps have led nowhere since."""
+    """Whether one update was ten times the weights, which is all that there was to start from, and
+    100 steps have led nowhere since: no loss was a tenth lower, and what there is to learn beside
+    noise was not learnt."""
     start = history.loss_at_start
-    stands = min(history.loss, history.recent_loss) >= STOOD * start > 0
-    stands = stands or standstill.guesses(history)
+    lowest = STOOD * min(history.loss, history.recent_loss), history.lowest_loss
+    stands = min(lowest) >= STOOD * STOOD * start > 0 or standstill.guesses(history)
     late = history.steps >= 2 * PATIENCE_STEPS and history.adaptive
-    if not (late and stands and history.largest_update >= 1):
+    if not (late and stands and history.largest_update >= THROWN_AWAY):
         return None
-    return _unless_minute(
-        history,
+    if standstill.learns_some(history):
+        return None
+    found = _found(
         f"an update changed the weights by {history.largest_update:.1g} of their size, and the "
         f"loss has not fallen in {history.steps} steps",
         {"largest_update_ratio": history.largest_update, "loss_over_start": history.loss_rise},
     )
+    return _unless_minute(history, found, _once_grown(history))
 
 
-def _unless_minute(history: History, cause: str, evidence: dict[str, float]) -> Symptom:
+def _unless_minute(history: History, found: Symptom, level: Level = "warning") -> Symptom:
     """The same; of weights that were next to nothing, which any update exceeds, the start values
     are to blame."""
     gain = gains.at_first(history)
-    if not gain <= gains.MINUTE:
-        return _found(cause, evidence)
-    words = f"the weights make {gain:.1g} of what they are given at first; {cause}"
+    learnt = history.lowest_loss <= FALLS * history.loss_at_start  # and they have grown
+    if learnt or not gain <= gains.MINUTE:
+        return found
     return replace(
-        _found(words, {**evidence, "weight_gain": gain}),
+        found,
         verdict="signal_collapse",
+        level=level,
         blame="initialisation",
+        cause=f"the weights make {gain:.1g} of what they are given at first; {found.cause}",
+        evidence={**found.evidence, "weight_gain": gain},
     )
+
+
+def _once_grown(history: History) -> Level:
+    """Weights of next to nothing take their steps to grow."""
+    return "info" if history.steps < 5 * PATIENCE_STEPS else "warning"
 
 
 def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:

@@ -15,6 +15,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
+from trainer.diagnosis.way import matrices
 from trainer.record import StepRecord
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
@@ -25,6 +26,7 @@ HALF_LEARNT = 0.5  # of the loss at the start
 SLOW = 30  # times less of a way than a recovery takes
 SWALLOWED = 0.9  # of the values that an update should have changed
 MOST_SWALLOWED = 0.5  # from which on the type is why nothing has moved
+EPSILON = 0.1  # of a learning rate, that a first step of an adaptive optimizer is not below
 FLAT = 1e6  # times less of a gradient than that of a guess with this loss
 NO_LOWER = 0.95  # of the loss of the first batches
 
@@ -121,7 +123,7 @@ def _of_the_start(history: History, thresholds: Thresholds, unmoved: bool) -> _R
     if unmoved and first is not None and recovery.lost(first, thresholds):
         found = blame.attenuation(first, record, first)
         # Of steps that would grow with the gradient it is told as vanishing by what moves.
-        verdict = "vanishing" if history.adaptive else "starved_update"
+        verdict = "vanishing" if _is_below_epsilon(history) else "starved_update"
         if minute and found.category == "initialisation":
             verdict = "signal_collapse"
         return _Reason(
@@ -150,6 +152,16 @@ def _of_the_start(history: History, thresholds: Thresholds, unmoved: bool) -> _R
         )
         return _Reason("last activation", words, verdict="saturated")
     return None
+
+
+def _is_below_epsilon(history: History) -> bool:
+    """Whether an adaptive optimizer, whose first step is its rate for each value, made a tenth of
+    that and less: gradients are so small that its epsilon is what it divides by."""
+    matrix = matrices(history.record.shapes)
+    if not history.adaptive or history.first_parameters != history.record.parameters:
+        return False
+    step = history.first_update * median(history.first_sizes[matrix].tolist())
+    return bool(step < EPSILON * history.rates.first)
 
 
 def _stand(history: History, from_the_start: bool) -> str:

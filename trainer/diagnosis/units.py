@@ -33,6 +33,8 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     row = view.dead_row
     if row is None:
         return _mostly_dead(history, view)
+    if view.kinds[row] not in RECTIFIERS and _may_be_fed_yet(history, view):
+        return None
     # Who is given nothing tells that as surely as a rectifier.
     unfed = any(dead.is_unfed(view, each) for each in range(row, len(view.names))[:2])
     explained = view.kinds[row] in RECTIFIERS or unfed
@@ -109,6 +111,13 @@ def _what_is_dead(view: View, row: int) -> str:
         return f"nothing gets to {view.names[row]} (a rectifier or a factor of zero?)"
     after = view.names[row + 1] if row + 1 < len(view.names) else "the loss"
     return f"nothing gets from {view.names[row]} to {after} (a rectifier or a factor of zero?)"
+
+
+def _may_be_fed_yet(history: History, view: View) -> bool:
+    """Whether an output that differs from sample to sample, be it by a dropout, may still learn
+    what a layer that is given nothing is not asked for."""
+    differs = view.output_signal != 0 and not view.is_idle
+    return differs and (history.steps < PATIENCE_STEPS or standstill.has_learnt(history))
 
 
 def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
