@@ -344,3 +344,16 @@ def test_a_sigmoid_that_start_values_bring_to_its_limit(size: float) -> None:
     ]
     large = {"saturated 3 initialisation", "signal_blow_up 2 initialisation"}
     assert {*told} == (large if size > 1 else set())
+
+
+def test_samples_that_are_sure_have_no_gradient_and_the_others_no_input() -> None:
+    """So that no weight gets any, though the layer is fed."""
+
+    def said(size: float) -> set[str]:
+        lost = linear(gradient=0.0, weight_gradient=0.0, update=0.0)
+        rows = [lost, Layer("ReLU", gradient=0.0), lost, Layer("ReLU", dead=0.9)]
+        last = linear(rms=size, weight_gradient=0.0, update=0.0)
+        made = [record(s, [*rows, last], loss=1 + s % 2) for s in STEPS]
+        return {f.verdict for f in diagnosed(made).values() if f.alarm}
+
+    assert "dead_units" not in said(1e3) and "dead_units" in said(1.0)

@@ -12,6 +12,7 @@ from trainer.record import owner
 if TYPE_CHECKING:
     from trainer.diagnosis.view import View
 
+SURE = 10.0  # an output with which a cross-entropy leaves every sample some gradient: e^-10 of it
 # Activations that give exactly zero of what is too small; others do of what is too near to zero.
 SHUTTING = RECTIFIERS | {"Hardsigmoid", "Hardswish"}
 
@@ -90,8 +91,9 @@ def _before_unfed(view: View) -> int | None:
 
 def _is_alone(view: View, row: int) -> bool:
     """Whether no other layer beside an unfed one is fed: all are unfed, or what it makes is the
-    same for all samples until a dropout makes it differ."""
-    if view.is_idle:
+    same for all samples until a dropout makes it differ. Of outputs so large that some samples have
+    a gradient of exactly zero, those may be the ones that it is fed with."""
+    if view.is_idle and (view.signal[row] == 0 or view.output_rms <= SURE):
         return True
     drops = (each for each in range(row, len(view.kinds)) if view.kinds[each] in DROPOUTS)
     until = next(drops, row)
