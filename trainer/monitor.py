@@ -76,7 +76,7 @@ class Monitor:
         self._leftover: Leftover | None = None  # of the last record
         self._losses = step_loss.Losses(model)
         self._last_step: int | None = None
-        self._next = 0  # step, as far from the last one as that was from the one before
+        self._next = {0}  # what the next step may be: as far on as the last one came, or by one
         self._is_off = False  # for good
         self._latest: Observation | None = None
         self._mark = object()  # of what is handled already and ends no training; none is kept
@@ -99,19 +99,18 @@ class Monitor:
         every_steps, histograms = self._section.every_steps, self._section.histogram_every_steps
         return due(step, every_steps) or due(step, histograms) or self._activations.watching
 
-    def watch(self, step: int) -> None:
-        """Gets ready for the forward pass of the given step.
+    def watch(self, *steps: int) -> None:
+        """Gets ready for the forward pass of the given step; of several any may be the next.
 
         Called when the step before has ended; a loop that does not begin at 0 calls it first. As
         long as the diagnosis has a suspicion it sees the layers at every record.
         """
         self._last_pass.forget()
-        histograms = due(step, self._section.histogram_every_steps)
-        every_steps = self._section.activation_every_steps
-        after = step if self._last_step is None else self._last_step + 1
-        looks = due(step, every_steps) or due(after, every_steps)  # the step may be another one
+        keys, every_steps = self._section, self._section.activation_every_steps
+        histograms = any(due(step, keys.histogram_every_steps) for step in steps)
+        looks = any(due(step, every_steps) for step in steps)
         if every_steps is not None and self._checkup.suspects:
-            looks = looks or histograms or due(step, self._section.every_steps)
+            looks = looks or histograms or any(due(step, keys.every_steps) for step in steps)
         if looks and not self._is_off:
             self._activations.watch(histograms)
         else:
@@ -154,9 +153,10 @@ class Monitor:
         if self._is_off:
             return UNOBSERVED
         step, loss = operator.index(step), self._losses.take(loss)
-        before, self._last_step = self._last_step, step
-        # A loop may count samples or batches that are accumulated.
-        self._next = step + (step - before if before is not None and before < step else 1)
+        self._next = {step + 1}
+        if self._last_step is not None and self._last_step < step:
+            self._next.add(2 * step - self._last_step)  # of a loop that counts samples
+        self._last_step = step
         observed = always or self.observes(step) or self._losses.breaks
         if observed:
             step_loss.check(loss)
@@ -167,7 +167,7 @@ class Monitor:
             left.end()
             left = None
         if not observed:
-            self.watch(self._next)
+            self.watch(*self._next)
             return UNOBSERVED
         now, step_ms = time.perf_counter(), math.nan
         if self._previous is not None and step > self._previous[0]:
@@ -236,7 +236,7 @@ class Monitor:
                     sink(observation.record)
                 self._checkup.add(observation.record, self._found)
         finally:
-            self.watch(self._next)
+            self.watch(*self._next)
 
     def _turn_off(self) -> None:
         self._activations.release()
