@@ -102,3 +102,18 @@ def test_the_light_check_can_fail() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert "torch" in result.stdout
+
+
+def test_a_threshold_of_the_diagnosis_has_a_name_of_its_own() -> None:
+    """So that a rule's number is found, and told from another rule's, by its name alone."""
+    places: dict[str, set[str]] = {}
+    for path in (PACKAGE / "diagnosis").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            for name in (
+                n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)
+            ):
+                if name.isupper():
+                    places.setdefault(name, set()).add(path.name)
+    assert len(places) > 100
+    assert not {name: files for name, files in places.items() if len(files) > 1}

@@ -61,7 +61,7 @@ def test_what_the_configuration_says_already_is_not_proposed() -> None:
         "model.init.hidden": remedies.HE, "model.init.output": "default",
     }  # fmt: skip
     assert proposed("signal_blow_up", "initialisation", large, name="charlm_transformer") == {
-        "model.init.hidden": remedies.SMALL, "model.init.output": remedies.SMALL,
+        "model.init.hidden": remedies.SMALL_START, "model.init.output": remedies.SMALL_START,
     }  # fmt: skip
     tree = {"model": {"name": "mine:Net", "activation": "tanh"}, "optimizer": {"lr": 0.1}}
     assert remedies.change("vanishing", "activation", tree, Pace(0.1)) == {}

@@ -18,13 +18,13 @@ from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
 from trainer.record import is_told, owner
 
-LARGE = 1e4  # RMS of outputs before which an overflow was on its way
+LARGE_OUTPUT_RMS = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
 DOUBLE = 2.0  # times the first output
-REPLACED = 1.0  # way of the weights after which others have taken their place
+REPLACED_PATH = 1.0  # way of the weights after which others have taken their place
 ROOTS = ("model", "(model)")
-RISEN = 1.1  # times the loss at the start: it went up before it was none
-USUAL = 3  # times the losses and gradients before, at most
+RISEN_LOSS = 1.1  # times the loss at the start: it went up before it was none
+USUAL_TIMES = 3  # times the losses and gradients before, at most
 KNOWN = 5  # losses
 SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
 
@@ -93,7 +93,7 @@ def _place(
                     "the state has grown from step to step of the sequence until it overflowed",
                 )
             unknown = math.isnan(size) and (of_data or history.before is None)
-            if kind in ACTIVATIONS or size < LARGE or unknown:
+            if kind in ACTIVATIONS or size < LARGE_OUTPUT_RMS or unknown:
                 blame = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:
                     blame = "dtype"
@@ -134,7 +134,7 @@ def _place(
     if not is_told(record.loss):
         return where, _why_large(history, thresholds), words
     words = f"the loss is finite, and {words}"
-    if view is not None and float(np.fmax.reduce(view.rms, initial=0.0)) < LARGE:
+    if view is not None and float(np.fmax.reduce(view.rms, initial=0.0)) < LARGE_OUTPUT_RMS:
         words += ", though no output is large: a derivative is not defined, such as a root's at 0"
         return where, "operation", words
     return where, _why_large(history, thresholds), words
@@ -156,7 +156,7 @@ def _unless_thrown(
             "learning rate",
             f"{words}, since the rate was raised to {times:.1g} times what it was",
         )
-    if thrown < REPLACED:
+    if thrown < REPLACED_PATH:
         return blame, words
     made = gains.weight_gains(record.parameters, record.shapes, record.parameter_rms)
     before = [gain for name, gain in made.items() if owner(name) in layers]
@@ -178,8 +178,8 @@ def _broke_backward(history: History, thresholds: Thresholds) -> bool:
         return False
     if first is not None and first.recurrent is not None:
         return False
-    usual = record.loss_before <= USUAL * median(history.losses[-KNOWN:])
-    grown = bool(history.norms) and history.norms[-1] >= USUAL * median(history.norms)
+    usual = record.loss_before <= USUAL_TIMES * median(history.losses[-KNOWN:])
+    grown = bool(history.norms) and history.norms[-1] >= USUAL_TIMES * median(history.norms)
     known = before.update_ratio[~np.isnan(before.update_ratio)].tolist()
     thrown = history.rates.raised_for or median([0.0, *known]) >= thresholds.thrown_update
     return usual and not (grown or thrown)
@@ -231,10 +231,10 @@ def _why_large(history: History, thresholds: Thresholds, otherwise: str = "opera
     norms = history.norms
     grown = bool(norms) and norms[-1] >= thresholds.grown_norm * min(norms)
     thrown = history.rates.raised_for or history.largest_update >= thresholds.thrown_update
-    rose = bool(history.losses) and history.losses[-1] >= RISEN * history.loss_at_start > 0
+    rose = bool(history.losses) and history.losses[-1] >= RISEN_LOSS * history.loss_at_start > 0
     # On a way as long as the weights are large they were led to something better, or thrown.
     stands = not history.recent_loss < standstill.STANDING * history.loss_at_start
-    replaced = history.path >= REPLACED and stands
+    replaced = history.path >= REPLACED_PATH and stands
     if thrown or rose or grown or replaced:
         return "learning rate"
     return otherwise

@@ -12,26 +12,27 @@ from trainer.diagnosis import remedies, target
 from trainer.diagnosis.gains import LARGE, weight_gains
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import DROPOUTS
-from trainer.diagnosis.recovery import LEFT, lost
+from trainer.diagnosis.recovery import LITTLE_LEFT, lost
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
 NEVER = 1e-5  # flow at the first layers / at the last ones: those get no gradient
 JUMP = 100.0  # times what a layer is given, or the network
 TALL = 10.0  # times, by its weights, which start values for its size make one or two
-ROUNDING = 1e-6  # of a signal, which there is none of
+ROUNDING_SIGNAL = 1e-6  # of a signal, which there is none of
 CHANGED = 8.0  # times what the inputs were at first, where no update is to blame
 SCALE = 30.0  # times more than 1, for which start values are made, or less
 TOO_LARGE = {"exploding", "signal_blow_up", "learning_rate_too_high", "diverging", "non_finite",
              "dead_units", "saturated"}  # fmt: skip
 TOO_SMALL = {"vanishing", "signal_collapse", "constant_output"}
 DROPPED = 0.85  # of a layer's output, by a dropout that leaves too little
-LEARNT = 0.5  # of the first losses
+LEARNT_LOSS = 0.5  # of the first losses
 RESIZED = 1.5  # times the weights with which the loss was low
 WELL = 0.02  # of the output depends on the sample, and of the gradient gets to the first layers
 HALF_DROPPED = 0.45  # nearly, since the share of some values is not that of all
 LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take nearly half and more
-REPLACED = {"activation", "initialisation", "learning rate"}  # causes that may have another behind
+# Causes that may have another one behind.
+REPLACEABLE = {"activation", "initialisation", "learning rate"}
 
 
 class Behind(NamedTuple):
@@ -54,11 +55,11 @@ def behind(
     """What is behind a cause of that category: weights that a decay has made small, dropouts, what
     the network is given and asked for, or a rate's start values; None where it is the cause."""
     first = history.first_view
-    if category not in REPLACED or first is None:
+    if category not in REPLACEABLE or first is None:
         return None
     decay = configuration is None or configuration.get("optimizer", {}).get("weight_decay")
     # Nobody knows that of another's loop: there is less to be left.
-    left = LEFT**2 if configuration is None else LEFT
+    left = LITTLE_LEFT**2 if configuration is None else LITTLE_LEFT
     # What gets no gradient at all from the start shrinks because of that, or had none to lose.
     follows = verdict == "vanishing" and first.flow_ratio <= NEVER
     follows = follows or lost(first, thresholds)
@@ -70,13 +71,13 @@ def behind(
     if taken is not None and verdict in TOO_SMALL | TOO_LARGE:
         return Behind("dropout", taken, remedies.REMEDIES["dropout"])
     ends = *first.signal[:1], first.output_signal  # in between, places are told apart
-    if verdict in TOO_SMALL and first.input_signal == 0 and max(ends) <= ROUNDING:
+    if verdict in TOO_SMALL and first.input_signal == 0 and max(ends) <= ROUNDING_SIGNAL:
         words = "the inputs are the same for every sample"
         return Behind("data", words, "give the network what tells one sample from another", False)
     thrown = history.largest_update >= thresholds.thrown_update
     changed = _of_changed_inputs(first, history.view, verdict, SCALE if thrown else CHANGED)
     # What grows once an update has replaced the weights is made of what they make, as a state.
-    learnt = history.lowest_loss <= LEARNT * history.loss_at_start
+    learnt = history.lowest_loss <= LEARNT_LOSS * history.loss_at_start
     replaced = history.first_update >= 1 and verdict in TOO_LARGE and not learnt
     if changed is not None and not replaced:
         return Behind("data", changed, "look at what the network is given since", False)
@@ -104,7 +105,7 @@ def behind(
 def _was_well(history: History, first: View) -> bool:
     """Whether a network was drawn so that signal and gradient kept their size, and learnt much."""
     began = median(history.first_losses or [math.nan])
-    learnt = 0 < history.lowest_loss <= LEARNT * began and history.steps >= PATIENCE_STEPS
+    learnt = 0 < history.lowest_loss <= LEARNT_LOSS * began and history.steps >= PATIENCE_STEPS
     kept = first.output_signal, first.flow_ratio, 10 * first.forward_ratio
     return learnt and min(kept) >= WELL and max(kept[1:]) <= SCALE
 

@@ -24,13 +24,13 @@ from trainer.record import StepRecord, owner
 DOMINANT = 0.4  # share of the whole from which one layer is named alone
 # By how much a rectifier that passes half of the values lowers the gradient's RMS; He's start
 # values (He et al. 2015, arXiv:1502.01852) make up for exactly that.
-HALF = math.log(math.sqrt(0.5))
-FLAT = math.log(0.6)  # of a function that no module tells of: above, it may be a rectifier
+RECTIFIER_LOG_GAIN = math.log(math.sqrt(0.5))
+FLAT_LOG_GAIN = math.log(0.6)  # of a function that no module tells of: above, it may be a rectifier
 STEEP = ("Tanh", "Hardtanh")
 FLOODED = 4.0  # RMS of what a tanh is given, whose slope is a thousandth there
-BEYOND = 700.0  # any log gain: of what lets nothing through
+LIMIT_LOG_GAIN = 700.0  # any log gain: of what lets nothing through
 FAINT_GATES = 0.2  # of what they are given, by the weights of gates, which make half at first
-FAINT = math.log(0.01)  # of weights that no module has: nothing comes through them
+FAINT_LOG_GAIN = math.log(0.01)  # of weights that no module has: nothing comes through them
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,17 @@ def _blame(view: View, record: StepRecord, logs: np.ndarray, sign: int, cut: np.
     is_activation = np.array([kind in ACTIVATIONS for kind in view.kinds])
     rectifies = np.array([kind in RECTIFIERS for kind in view.kinds])
     # What rectifiers take, weights are meant to give back.
-    of_activations = np.where(rectifies, logs - HALF, logs)[known & is_activation]
+    of_activations = np.where(rectifies, logs - RECTIFIER_LOG_GAIN, logs)[known & is_activation]
     of_weights = logs[known & ~is_activation]
     share = len(of_activations) / max(len(of_weights), 1)
     if rectifies.any():
-        of_weights = of_weights + HALF * min(share, 1.0)
+        of_weights = of_weights + RECTIFIER_LOG_GAIN * min(share, 1.0)
     if not len(of_activations):
         activations, weights = _from_parameters(view, record, of_weights)
     else:
         activations, weights = float(np.sum(of_activations)), float(np.sum(of_weights))
     sizes = np.where(known, sign * logs, 0.0)
-    sizes[cut] = BEYOND
+    sizes[cut] = LIMIT_LOG_GAIN
     row = _place(view, record, sizes)
     recurrent = [i for i, kind in enumerate(view.kinds) if kind in RECURRENT]
     gated = sign < 0 and bool(recurrent) and view.kinds[recurrent[0]] in GATED
@@ -157,9 +157,12 @@ def _from_parameters(view: View, record: StepRecord, of_layers: np.ndarray) -> t
     }
     weights = sum(gains.get(f"{name}.weight", 0.0) for name in view.names[1:])
     weights += sum(
-        gain for name, gain in gains.items() if gain < FAINT and owner(name) not in view.names
+        gain
+        for name, gain in gains.items()
+        if gain < FAINT_LOG_GAIN and owner(name) not in view.names
     )
     functions, count = float(np.sum(of_layers)) - weights, len(of_layers)
-    if count and FLAT <= functions / count <= 0:  # as of rectifiers
-        functions, weights = functions - HALF * count, weights + HALF * count
+    if count and FLAT_LOG_GAIN <= functions / count <= 0:  # as of rectifiers
+        taken = RECTIFIER_LOG_GAIN * count
+        functions, weights = functions - taken, weights + taken
     return functions, weights

@@ -11,8 +11,8 @@ from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
-NEAR = 30  # times less of a blow-up is enough where it is all of the loss
-FAR = 10  # times the blow-up that a loss which falls a little is no comfort for
+LESS_IF_ALL = 30  # times less of a blow-up is enough where it is all of the loss
+FAR_BLOWN_UP = 10  # times the blow-up that a loss which falls a little is no comfort for
 
 
 def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -34,17 +34,17 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         return None  # biases beside tiny inputs
     late = history.steps >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
-    large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR
+    large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR_BLOWN_UP
     idle = large and history.recent_loss >= standstill.STANDING * history.loss_at_start
     # The loss of a batch may be zero: of outputs in the millions one class is all that there is.
     stays = (
         large
-        and ratio >= FAR * thresholds.blown_up_forward
+        and ratio >= FAR_BLOWN_UP * thresholds.blown_up_forward
         and history.recent_loss > history.loss_at_start / math.sqrt(ratio)
     )
     sized = (
         late
-        and ratio >= thresholds.blown_up_forward / NEAR
+        and ratio >= thresholds.blown_up_forward / LESS_IF_ALL
         and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
     )
     blown = not first.normalised and (min(ratio, now) >= thresholds.blown_up_forward or idle)

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
-LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
-NEAR = (0.9, 1.2)  # the same, of one that has been made less sharp
-EVEN = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
-SOFT = (0.85, 1.05)  # likewise, of one that a softmax has, for start values
+GUESS_LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
+SOFTER_LOSS = (0.9, 1.2)  # the same, of one that has been made less sharp
+GUESS_EVENNESS = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
+SOFTENED_EVENNESS = (0.85, 1.05)  # likewise, of one that a softmax has, for start values
 SHARES = {"Softmax", "Sigmoid"}
 
 
@@ -25,7 +25,10 @@ class Look(NamedTuple):
     @property
     def is_a_guess(self) -> bool:
         """Whether all classes are given the same share."""
-        return LOSS[0] <= self.surprise <= LOSS[1] and EVEN[0] <= self.evenness <= EVEN[1]
+        return (
+            GUESS_LOSS[0] <= self.surprise <= GUESS_LOSS[1]
+            and GUESS_EVENNESS[0] <= self.evenness <= GUESS_EVENNESS[1]
+        )
 
 
 UNKNOWN = Look(math.nan, math.nan)
@@ -57,7 +60,7 @@ def doubled(view: View, record: StepRecord) -> str | None:
     kind = view.kinds[-1] if view.kinds else ""
     if kind not in SHARES:
         return None
-    least, most = NEAR
+    least, most = SOFTER_LOSS
     return kind if least <= look(view, record, len(view.kinds) - 1).surprise <= most else None
 
 
@@ -65,8 +68,12 @@ def softened(view: View, record: StepRecord) -> bool:
     """Whether a record is that of a guess among C classes but for a gradient that is 1 / C of its
     size: what a softmax makes of it that stands between the model and such a loss."""
     count, found = classes(view, record) or 0, look(view, record)
-    even = EVEN[0] <= found.evenness <= EVEN[1]
-    return count > 2 and even and SOFT[0] <= found.surprise / count <= SOFT[1]
+    even = GUESS_EVENNESS[0] <= found.evenness <= GUESS_EVENNESS[1]
+    return (
+        count > 2
+        and even
+        and SOFTENED_EVENNESS[0] <= found.surprise / count <= SOFTENED_EVENNESS[1]
+    )
 
 
 def look(view: View, record: StepRecord, row: int | None = None) -> Look:

@@ -16,7 +16,7 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
-HALF = 0.5  # of the weights with which the loss was lowest
+HALF_WEIGHTS = 0.5  # of the weights with which the loss was lowest
 UNREACHED = 1e-4  # of the gradient of the last layer
 
 
@@ -94,9 +94,8 @@ def lost(history: History, first: View) -> Symptom:
     since."""
     mark, most = history.mark, max(history.marks, key=lambda mark: mark.signal)
     where, left = blame.attenuation(first, history.record, first).where, history.size_over_lowest
-    shrunk = (
-        f"; since then the weights have shrunk to {left:.1g} of their size" if left <= HALF else ""
-    )
+    words = f"; since then the weights have shrunk to {left:.1g} of their size"
+    shrunk = words if left <= HALF_WEIGHTS else ""
     return Symptom(
         "vanishing", "warning", where, "decay" if shrunk else "relapse",
         f"what was learnt is gone: {most.signal:.1g} of the output depended on the sample at step "

@@ -13,10 +13,10 @@ from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
 RECENT = 8  # losses in which a trend is seen
-GROWN = 10  # times, of the weights, or of a gradient on its way through a sequence
-LEARNT = 0.7  # of the loss at the start: it had fallen
-FAR = 100  # times the loss at the start, where few targets that move lead
-CLEAR = 10  # times the loss at the start, which small updates add up to
+GROWN_TIMES = 10  # times, of the weights, or of a gradient on its way through a sequence
+HAD_FALLEN = 0.7  # of the loss at the start: it had fallen
+FAR_ABOVE_START = 100  # times the loss at the start, where few targets that move lead
+CLEARLY_ABOVE_START = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
 RELAPSED = 0.3  # of the loss at the start: much was learnt
 VARIES = 0.05  # of what a layer is given: more than rounding takes away beside a bias
@@ -27,20 +27,21 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     """The loss is above that at the start and goes on rising, and updates were large enough to do
     that; where targets move it rises whatever they are."""
     risen = history.loss_rise >= thresholds.risen_loss
-    learnt = history.lowest_loss < LEARNT * history.loss_at_start
-    if risen and learnt and GROWN <= (grown := history.size_over_lowest) < math.inf:
+    learnt = history.lowest_loss < HAD_FALLEN * history.loss_at_start
+    if risen and learnt and GROWN_TIMES <= (grown := history.size_over_lowest) < math.inf:
         return Symptom(
             "diverging", "critical", None, "learning rate",
             f"the weights are {grown:.1g} times as large as when the loss was lowest, and it is "
             f"{history.loss_rise:.1g} times that at the start",
             {"weights_over_before": grown, "loss_over_start": history.loss_rise},
-            sightings=1 if history.loss_rise >= CLEAR else 2,
+            sightings=1 if history.loss_rise >= CLEARLY_ABOVE_START else 2,
         )  # fmt: skip
     recent = history.losses[-RECENT:]
     if len(recent) < RECENT or not risen:
         return None
-    least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEAR else 1)
-    far = history.loss_rise >= FAR and not history.adaptive  # whose updates tell what they did
+    least = thresholds.thrown_update / (MILD if history.loss_rise >= CLEARLY_ABOVE_START else 1)
+    # Those of adaptive optimizers tell what they did.
+    far = history.loss_rise >= FAR_ABOVE_START and not history.adaptive
     if not (history.largest_update >= least or far):
         return None
     rising = sum(after > before for before, after in pairwise(recent))
@@ -94,7 +95,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     certain = stays and ever and not history.adaptive
     thrown = history.largest_update >= thresholds.thrown_update
     category = "learning rate" if thrown else "initialisation"
-    if thrown and first.largest_time_ratio >= GROWN:
+    if thrown and first.largest_time_ratio >= GROWN_TIMES:
         category = "recurrence"  # which is why updates were that large
     return Symptom(
         "constant_output",

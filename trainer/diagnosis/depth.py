@@ -42,7 +42,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     steps, signal, ratio = history.steps, view.output_signal, view.flow_ratio
     strong = ratio <= thresholds.lost_gradient / 10
     # Of a single sample nobody knows its signal; that the loss stays has to do.
-    alone = math.isnan(signal) and steps >= recovery.SETTLED and history.stuck
+    alone = math.isnan(signal) and steps >= recovery.SETTLED_STEPS and history.stuck
     moved = recovery.had_its_way(history, thresholds) or recovery.nothing_moves(history, thresholds)
     lost = recovery.lost(view, thresholds)
     weak = recovery.is_faint(view, thresholds)
@@ -110,7 +110,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"gradient times output at the first layers is {ratio:.1g} of that at the last ones and "
         + consequence,
         evidence,
-        sightings=1 if mute and history.stays or strong and steps >= recovery.SETTLED else 2,
+        sightings=1 if mute and history.stays or strong and steps >= recovery.SETTLED_STEPS else 2,
         confidence=0.99 if certain else 0.95,
     )
 

@@ -17,20 +17,20 @@ from trainer.diagnosis.view import View
 from trainer.finding import END
 from trainer.record import owner
 
-STANDS = 0.95  # of the loss of a guess, where it is seen why; else:
+STANDS_AS_GUESS = 0.95  # of the loss of a guess, where it is seen why; else:
 STANDS_STILL = 0.98  # more than that some data do not allow
 BEGAN = 0.9  # of the first losses: a sum in which another one falls is no guess
 EVER = 0.85  # of it: a network that was better may be a critic, whose opponent has learnt since
-LOST = 0.2  # of a signal
+LOST_SIGNAL = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
 LITTLE = 0.75  # of the first losses
-SOME = 0.3  # of them
-FAINT = 0.1  # of the output
-MINUTE = 0.05  # of the errors of a squared loss
+SOME_LOSS = 0.3  # of them
+FAINT_SIGNAL = 0.1  # of the output
+MINUTE_SIGNAL = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
-SAME = 1e-3  # of a loss
+SAME_LOSS = 1e-3  # of a loss
 STEADY = 1.5  # times, of an output
-GROWN = 3.0  # likewise, of what of it depends on the sample
+GROWN_SIGNAL = 3.0  # likewise, of what of it depends on the sample
 MOST_LOOKS = 3  # of the latest five
 
 
@@ -91,7 +91,7 @@ def _guesses(history: History, end: End) -> bool:
     of_a_guess = _of_a_guess(history)
     first, began = history.first_view, median(history.first_losses)
     blew_up = first is not None and first.forward_ratio >= SCALE
-    least = BEGAN * of_a_guess if blew_up else max(STANDS * of_a_guess, BEGAN * began)
+    least = BEGAN * of_a_guess if blew_up else max(STANDS_AS_GUESS * of_a_guess, BEGAN * began)
     stands = end.loss >= least
     return stands and history.lowest_loss >= EVER * of_a_guess
 
@@ -102,7 +102,11 @@ def _guesses_again(history: History, end: End) -> bool:
     if not history.guesses[-1].is_a_guess or target.is_squared(history):
         return False
     was_better = 0 < history.lowest_loss <= EVER * began
-    return was_better and end.last >= STANDS * began and history.mark.signal <= LOST * most
+    return (
+        was_better
+        and end.last >= STANDS_AS_GUESS * began
+        and history.mark.signal <= LOST_SIGNAL * most
+    )
 
 
 def _of_a_guess(history: History) -> float:
@@ -129,18 +133,18 @@ def _was_never_heard(history: History, end: End) -> bool:
     began, mark = median(history.first_losses), history.mark
     if standstill.fits_some(history):
         return False
-    faint = [each.signal <= FAINT for each in history.marks]
-    if mark.signal <= FAINT and sum(faint) >= MOSTLY * len(faint):
+    faint = [each.signal <= FAINT_SIGNAL for each in history.marks]
+    if mark.signal <= FAINT_SIGNAL and sum(faint) >= MOSTLY * len(faint):
         return end.loss >= LASTS * began > 0
     minute = (
-        each.output * each.signal <= MINUTE * target.distance(each)
+        each.output * each.signal <= MINUTE_SIGNAL * target.distance(each)
         for each in (history.marks[0], mark)
     )
     if not (end.loss >= LASTS * began > 0 and all(minute) and target.is_squared(history)):
         return False
     # Beside noise little is all there is; of what has grown more may come.
     first = history.marks[0]
-    return mark.output * mark.signal <= GROWN * first.output * first.signal
+    return mark.output * mark.signal <= GROWN_SIGNAL * first.output * first.signal
 
 
 def _was_never_reached(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
@@ -175,7 +179,7 @@ def _was_shut_out(history: History, first: View, end: End) -> bool:
     before, paths = {*first.names[:barrier]}, history.way.paths.tolist()
     own = zip(history.record.parameters, history.record.shapes, paths, strict=True)
     moved = [path for name, shape, path in own if len(shape) > 1 and owner(name) in before]
-    return max(moved, default=1.0) == 0 and end.loss >= SOME * median(history.first_losses) > 0
+    return max(moved, default=1.0) == 0 and end.loss >= SOME_LOSS * median(history.first_losses) > 0
 
 
 def _still_grows(history: History, first: View, thresholds: Thresholds) -> bool:
@@ -204,4 +208,4 @@ def _stands_still(history: History, end: End) -> bool:
     if not max(first, now) <= STEADY * min(first, now):
         return False
     losses = [end.last, history.lowest_loss, *history.first_losses, *history.losses]
-    return max(losses) <= (1 + SAME) * min(losses) and min(losses) > 0
+    return max(losses) <= (1 + SAME_LOSS) * min(losses) and min(losses) > 0

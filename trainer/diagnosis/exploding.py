@@ -15,11 +15,12 @@ from trainer.diagnosis.thresholds import Thresholds
 from trainer.record import StepRecord
 
 JUDGED_FROM_STEP = 10  # whether the loss falls in spite of a large gradient or output
-FEW = 10  # values of a matrix that began near zero by chance
+FEW_VALUES = 10  # values of a matrix that began near zero by chance
 THROWN = 3  # times their size: nothing is left of what the weights were
 AT_ONCE = 100  # times their size: no second update is waited for, if the loss has risen since
-PASSED = 0.1  # of the weights of now
-LEFT = 0.3  # of the first loss: little has been learnt
+OUTGROWN_UPDATE = 0.1  # of the weights of now
+LEFT_RATE = 0.3  # of the first rate
+LEFT_LOSS = 0.3  # of the first loss: little has been learnt
 ABOUT = 1.05  # times a loss: batches differ
 GROWS = 10  # times, from the last steps of a sequence or layers to the first: it does something
 
@@ -85,7 +86,7 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     late = history.steps >= JUDGED_FROM_STEP
     if late and (not history.stuck or _fits_some(history) or standstill.falls(history)):
         return None
-    few = max(map(math.prod, record.shapes), default=0) < FEW
+    few = max(map(math.prod, record.shapes), default=0) < FEW_VALUES
     fallen = (0.1 if late else 1.0) * history.first_losses[0] if history.first_losses else math.nan
     if few and history.loss < fallen:
         return None
@@ -94,7 +95,7 @@ def _in_one_update(history: History, thresholds: Thresholds) -> Symptom | None:
     update = history.largest_update if late or at_once else history.update
     if not 1 <= update < np.inf or history.first_losses and _were_small(history, late):
         return None
-    if late and history.way.farthest_share <= PASSED:
+    if late and history.way.farthest_share <= OUTGROWN_UPDATE:
         return None
     where, category = None, "learning rate"
     if view is not None and view.recurrent is not None and not view.largest_time_ratio < GROWS:
@@ -163,14 +164,14 @@ def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None
     first, losses = history.first_view, history.first_losses
     if history.adaptive or history.steps < 2 * PATIENCE_STEPS or first is None or not losses:
         return None
-    fallen = history.record.learning_rate <= LEFT * history.rates.first  # which would be why
+    fallen = history.record.learning_rate <= LEFT_RATE * history.rates.first  # which would be why
     if fallen or not first.flow_ratio >= thresholds.grown_gradient:
         return None
     half = max(1, len(history.known) // 2)
     thrown = history.way.largest[~np.isnan(history.updates)][:half].tolist() or [math.inf]
     stands = min(history.recent_loss, history.loss)
     still = max(history.known[:half], default=math.inf) <= 10 * thresholds.starved_update
-    still = still and stands >= LEFT * losses[0] > 0
+    still = still and stands >= LEFT_LOSS * losses[0] > 0
     idle = stands >= standstill.STANDING * losses[0] > 0
     largest = min(thrown) if still else median(thrown) if idle else math.inf
     if not THROWN <= largest < math.inf:

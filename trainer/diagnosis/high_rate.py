@@ -7,22 +7,22 @@ from dataclasses import replace
 
 from trainer.diagnosis import gains, recovery, standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
+from trainer.diagnosis.rates import FALLEN_RATE
 from trainer.diagnosis.standstill import FALLS
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import Level
 
-FAR = 100  # times the loss at the start, from where a way down is no comfort
+FAR_ABOVE = 100  # times the loss at the start, from where a way down is no comfort
 RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
-SETTLED = 20  # steps after which a loss should be back at where it started
+BACK_STEPS = 20  # steps after which a loss should be back at where it started
 OUTGROWN = 100  # times the weights at the start
 BLUNT = 0.2  # of the signal at the start
-FALLEN = 0.1  # of the first rate, with which nothing comes back either
 STOOD = 0.95  # of the loss at the start
 THROWN_AWAY = 10  # times the weights: RMSprop and Adagrad begin with steps ten times their rate
-PASSED = 0.05  # of the weights of now
-LEFT = 0.1  # of the loss at the start: much has been learnt, however little of a signal it took
+PASSED_UPDATE = 0.05  # of the weights of now
+MUCH_LEARNT = 0.1  # of the loss at the start, however little of a signal it took
 
 
 def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -45,16 +45,16 @@ def _has_risen(history: History, thresholds: Thresholds) -> Symptom | None:
     alone = first is not None and math.isnan(first.output_signal)
     thrown = history.largest_update >= (1 if alone else thresholds.thrown_update)
     # Beside weights that have grown since it is nothing: targets may grow as they do.
-    thrown = thrown and (history.adaptive or history.way.farthest_share > PASSED)
+    thrown = thrown and (history.adaptive or history.way.farthest_share > PASSED_UPDATE)
     times = history.rates.raised_for
     risen = (thrown or times) and history.loss_rise >= thresholds.risen_loss
     replaced = _were_replaced(history)
     if not (risen or replaced):
         return None
-    if history.steps < SETTLED:
+    if history.steps < BACK_STEPS:
         return None  # adaptive optimizers begin with large updates that many networks survive
     since = max(times - 1, 1) if times else 5  # the first loss at a raised rate is from before
-    far, latest = history.loss_rise >= FAR, history.losses[-min(since, 5) :]
+    far, latest = history.loss_rise >= FAR_ABOVE, history.losses[-min(since, 5) :]
     falls = len(latest) > 1 and history.loss < FALLS * min(latest[:-1])
     # Where nothing of the output depends on the sample it falls to the targets' mean.
     learns = history.view is None or not recovery.lost(history.view, thresholds)
@@ -92,7 +92,7 @@ def _were_replaced(history: History) -> bool:
 def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
     """Whether large updates made the weights a hundred times what they were, for no lower loss."""
     thrown = history.largest_update >= thresholds.thrown_update
-    late, start = history.steps >= 2 * SETTLED, history.loss_at_start
+    late, start = history.steps >= 2 * BACK_STEPS, history.loss_at_start
     stands = min(history.loss, history.recent_loss) >= standstill.STANDING * start > 0
     if not (late and thrown and stands):
         return None
@@ -160,12 +160,12 @@ def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
     if history.steps < (10 if first.order.gated else 3) * PATIENCE_STEPS:
         return None  # gates take their time to open
     thrown = history.adaptive and history.largest_update >= thresholds.thrown_update
-    thrown = thrown and not history.record.learning_rate <= FALLEN * history.rates.first
-    high = history.recent_loss >= LEFT * history.loss_at_start > 0
+    thrown = thrown and not history.record.learning_rate <= FALLEN_RATE * history.rates.first
+    high = history.recent_loss >= MUCH_LEARNT * history.loss_at_start > 0
     fits = target.is_squared(history) and standstill.has_learnt(history)
     if not (thrown and high) or fits:
         return None  # beside a large mean of the targets little of a signal is all there is
-    since = history.first_step + SETTLED
+    since = history.first_step + BACK_STEPS
     signals = [view.output_signal, *(m.signal for m in history.marks if m.step >= since)]
     if not max(signals) <= BLUNT * first.output_signal:
         return None

@@ -21,7 +21,7 @@ RECENT_LOSSES = 5  # whose median is the loss of now
 REBOUND = 3  # times the lowest signal and flow of late
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
 SURVIVED_STEPS = 20  # of large updates that adaptive optimizers begin with
-KEPT = 64  # records whose norms and losses are compared with the next
+KEPT_RECORDS = 64  # records whose norms and losses are compared with the next
 
 
 @dataclass
@@ -80,7 +80,7 @@ class History:
         if self.first_view is None and self.view is not None:
             self.first_view, self.was_softened = self.view, softened(self.view, record)
         if math.isfinite(record.loss):
-            self.losses = [*self.losses[-KEPT:], record.loss]
+            self.losses = [*self.losses[-KEPT_RECORDS:], record.loss]
             self.recent_loss = median(self.losses[-RECENT_LOSSES:])
             if record.loss < self.lowest_loss:
                 self.lowest_loss, self.sizes_at_lowest = record.loss, record.parameter_rms
@@ -96,7 +96,7 @@ class History:
             self._remember(Mark(path, signal, flow, loss, size, *given, seen.time_ratio))
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
-            self.norms = [*self.norms[-KEPT:], record.gradient_norm]
+            self.norms = [*self.norms[-KEPT_RECORDS:], record.gradient_norm]
         self.rates.add(record.learning_rate, self.steps, record.loss, self.recent_loss)
         if math.isfinite(self.update):
             if not self.first_update > 0:
@@ -200,7 +200,7 @@ class History:
         if self._looks % self._stride == 0:
             self.marks.append(mark)
         self._looks += 1
-        if len(self.marks) == KEPT:
+        if len(self.marks) == KEPT_RECORDS:
             del self.marks[1::2]
             self._stride *= 2
 

@@ -9,19 +9,19 @@ from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
-LARGE = 10  # times what varies of the input, of an output whose classes are sure and wrong
-SHARP = 0.8  # share of the largest in a gradient's values: they are all or nothing
+LARGE_OUTPUT = 10  # times what varies of the input, of an output whose classes are sure and wrong
+SHARP_GRADIENT = 0.8  # share of the largest in a gradient's values: they are all or nothing
 WRONG = (0.25, 1.01)  # share of the samples that are, with all confidence
 PAIR = 0.9  # the most of them of two classes, where absolute errors of two values are 1
-SAME = 1.1  # at most so many times another one, the largest derivative is what it was
-FLOOR = 1e-3  # of the input, as little as which may be all that depends on the sample
+SAME_SLOPE = 1.1  # at most so many times another one, the largest derivative is what it was
+LEAST_INPUT = 1e-3  # of the input, as little as which may be all that depends on the sample
 SOON = 6  # times half of the steps
 GUESSES = 3  # times the loss of a guess
 
 
 def varying(view: View) -> float:
     """The share of the input that depends on the sample; 1 where nobody knows."""
-    return max(view.input_signal, FLOOR) if 0 < view.input_signal < 1 else 1.0
+    return max(view.input_signal, LEAST_INPUT) if 0 < view.input_signal < 1 else 1.0
 
 
 def _output_size(view: View) -> float:
@@ -48,12 +48,12 @@ def nats_of_the_sure_and_wrong(history: History) -> float | None:
         return None
     middle = history.first_step + history.steps / 2
     earlier = [mark for mark in history.marks if mark.step <= middle]
-    if history.rate_is_rising or not earlier or not _output_size(first) >= LARGE:
+    if history.rate_is_rising or not earlier or not _output_size(first) >= LARGE_OUTPUT:
         return None
-    found = _sure_and_wrong(view, record, LARGE / 3)
+    found = _sure_and_wrong(view, record, LARGE_OUTPUT / 3)
     if found is None or not earlier[-1].steepest > 0:
         return None
-    if not 1 / SAME <= view.steepest / earlier[-1].steepest <= SAME:
+    if not 1 / SAME_SLOPE <= view.steepest / earlier[-1].steepest <= SAME_SLOPE:
         return None
     nats, of_a_guess = found
     then, now = nats * earlier[-1].batch_loss, nats * record.loss
@@ -66,7 +66,7 @@ def nats_worse_than_a_guess(history: History, loss: float) -> float | None:
     """What a loss is for each sample of a classifier that was sure and wrong at first, if that is
     no better than a guess; None otherwise."""
     first = history.first_view
-    found = first and _sure_and_wrong(first, history.record, LARGE)
+    found = first and _sure_and_wrong(first, history.record, LARGE_OUTPUT)
     return found[0] * loss if found and found[0] * loss >= found[1] else None
 
 
@@ -80,6 +80,6 @@ def _sure_and_wrong(view: View, record: StepRecord, large: float) -> tuple[float
     if not (absolute > 0 and largest > 0):
         return None
     sharp, wrong = norm / absolute * (norm / largest), absolute / largest * classes / (2 * count)
-    if not (sharp >= SHARP and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):
+    if not (sharp >= SHARP_GRADIENT and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):
         return None
     return classes / view.steepest, math.log(classes)

@@ -11,7 +11,7 @@ from trainer.diagnosis.history import History
 UPDATE = 5e-3  # of the weights in a step of SGD, which neither starves nor throws them
 ADAPTIVE_UPDATE = 4e-2  # of Adam and its like, whose updates are all of one size
 CALM = 0.9  # a momentum
-RISEN = 3  # times the rate of the configuration, by a schedule
+RISEN_RATE = 3  # times the rate of the configuration, by a schedule
 MOST, LEAST = 0.3, 1e-4  # of a rate that is too high, in its place
 
 
@@ -63,7 +63,7 @@ def other_rate(verdict: str, optimizer: Mapping[str, Any], pace: Pace) -> dict[s
     factor = (plain if is_plain(optimizer) else ADAPTIVE_UPDATE) / pace.update
     if verdict == "starved_update":
         return {"optimizer.lr": _round(optimizer["lr"] * max(factor, 10)), **calm}
-    if pace.now >= RISEN * optimizer["lr"]:
+    if pace.now >= RISEN_RATE * optimizer["lr"]:
         return {"schedule": {"name": None}}
     if pace.overshoot > 1 and is_plain(optimizer) and not momentum:
         factor = 1 / (1 + pace.overshoot)

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 RAISED = 10  # times the first learning rate
-KEPT = 64  # of the latest
+FALLEN_RATE = 0.1  # times the first: hardly anything moves, and nothing comes back
+KEPT_RATES = 64  # of the latest
 STANDS_STEPS = 50  # that a rate is given which has risen
 
 
@@ -25,11 +26,11 @@ class Rates:
         """Takes that of the next record, made so many steps after the first, and its loss."""
         if self._latest and rate > self._latest[-1]:
             self._rose_at = steps
-        self._latest = [*self._latest[-KEPT:], rate]
+        self._latest = [*self._latest[-KEPT_RATES:], rate]
         if self.first > 0 and rate >= RAISED * self.first:
             self.raised_for += 1
             if math.isfinite(loss):
-                self.losses = [*self.losses[-KEPT:], loss]
+                self.losses = [*self.losses[-KEPT_RATES:], loss]
         else:
             self.raised_for, self.losses, self.loss_before = 0, [], recent_loss
 

@@ -13,12 +13,12 @@ from trainer.diagnosis.view import View
 
 ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 SHRUNK = 30  # times less of an output
-FLOOR = 4  # roundings above which a signal can be told from them
-USUAL = 30.0  # times the input, at most, of an output that was not too large at the start
-LEFT = 0.3  # of the size of the weights at the start
-HALF = 0.5  # of them: not much lower
+FLOOR_ROUNDINGS = 4  # roundings above which a signal can be told from them
+USUAL_OUTPUT = 30.0  # times the input, at most, of an output that was not too large at the start
+LITTLE_LEFT = 0.3  # of the size of the weights, or of the loss, at the start
+HALF_LEFT = 0.5  # of either, or of the first losses
 LONG = 10  # times the way after which recovery is judged: enough for one that leads somewhere
-SETTLED = 2 * PATIENCE_STEPS  # steps after which one look is enough
+SETTLED_STEPS = 2 * PATIENCE_STEPS  # steps after which one look is enough
 
 
 def lost(view: View, thresholds: Thresholds) -> bool:
@@ -40,7 +40,7 @@ def is_faint(view: View, thresholds: Thresholds) -> bool:
 def is_rounding(view: View, times: float = 1.0) -> bool:
     """Whether what is left of the signal is no more than rounding, or so many times that."""
     rounding = ROUNDING.get(view.table.dtypes[-1], ROUNDING["float32"])
-    return view.output_signal <= times * FLOOR * rounding
+    return view.output_signal <= times * FLOOR_ROUNDINGS * rounding
 
 
 def first_layers_update(history: History) -> float:
@@ -64,7 +64,7 @@ def largest_update(history: History) -> float:
 def had_its_way(history: History, thresholds: Thresholds) -> bool:
     """Whether the weights have come far enough for a recovery, or had the steps for it in vain."""
     enough = history.budget >= 0.8 * thresholds.moved_path
-    return history.path >= thresholds.moved_path or history.steps >= SETTLED and enough
+    return history.path >= thresholds.moved_path or history.steps >= SETTLED_STEPS and enough
 
 
 def doublings(history: History, thresholds: Thresholds, of_signal: bool = True) -> float:
@@ -106,11 +106,11 @@ def is_awaited(history: History, view: View, thresholds: Thresholds) -> bool:
 
 def stands_still(history: History, thresholds: Thresholds) -> bool:
     """Whether the first layers do while others move: ten times as far as counts as moving, or a
-    hundred times as far as they after SETTLED steps; or while the loss stays and no rate rises."""
+    hundred times as far as they after SETTLED_STEPS; or while the loss stays and no rate rises."""
     first, largest = first_layers_update(history), largest_update(history)
     if not (first <= thresholds.starved_update and history.steps >= 10):
         return False
-    relative = history.steps >= SETTLED and largest >= 100 * first
+    relative = history.steps >= SETTLED_STEPS and largest >= 100 * first
     in_vain = history.stays and not history.adaptive and not history.rate_is_rising
     return largest >= 10 * thresholds.starved_update or relative or in_vain
 
@@ -130,7 +130,7 @@ def left_behind(history: History, thresholds: Thresholds) -> bool:
 def nothing_moves(history: History, thresholds: Thresholds) -> bool:
     """Whether no matrix moves although its steps would grow with its gradient."""
     still = largest_update(history) <= thresholds.starved_update
-    settled = history.steps >= SETTLED and not history.rate_is_rising
+    settled = history.steps >= SETTLED_STEPS and not history.rate_is_rising
     return still and settled and not history.adaptive
 
 
@@ -174,7 +174,7 @@ def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
         return False
     if history.path < thresholds.moved_path / 10:
         return False
-    most = thresholds.lost_signal * varying(view) / (1 if steps >= 2 * SETTLED else 3)
+    most = thresholds.lost_signal * varying(view) / (1 if steps >= 2 * SETTLED_STEPS else 3)
     looks = [mark.signal for mark in history.marks if mark.step >= history.first_step + steps / 4]
     if not all(signal <= most for signal in (*looks, view.output_signal)):
         return False
@@ -204,27 +204,28 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     flow = max(mark.flow_ratio for mark in history.marks)
     alone = max(history.known[:-1], default=math.inf) <= 10 * thresholds.starved_update
     never = alone and flow <= thresholds.lost_gradient / 1e4
-    least = median(first) * (HALF if never else standstill.STANDING)
+    least = median(first) * (HALF_LEFT if never else standstill.STANDING)
     return still and stands >= least > 0 and flow <= thresholds.lost_gradient / 100
 
 
 def has_faded_away(history: History) -> bool:
     """Whether most of the weights with which the loss was low are gone, and with them nine tenths
     of the output and what had been learnt: the loss is back where it began."""
-    if history.loss < standstill.STANDING / LEFT * history.lowest_loss:  # as at most looks
+    if history.loss < standstill.STANDING / LITTLE_LEFT * history.lowest_loss:  # as at most looks
         return False
     began, marks = median(history.first_losses or [math.nan]), history.marks
     back = min(history.losses[-2:], default=0.0) >= standstill.STANDING * began
-    if not (back and history.recent_loss >= HALF * began and len(marks) > 1):
+    if not (back and history.recent_loss >= HALF_LEFT * began and len(marks) > 1):
         return False
-    learnt = 0 < min(mark.loss for mark in marks) <= HALF * began
+    learnt = 0 < min(mark.loss for mark in marks) <= HALF_LEFT * began
     small = marks[-1].output <= max(mark.output for mark in marks) / 10
-    lowest = 0 < history.lowest_loss <= LEFT * began
-    return learnt and small and lowest and history.size_over_lowest <= HALF
+    lowest = 0 < history.lowest_loss <= LITTLE_LEFT * began
+    return learnt and small and lowest and history.size_over_lowest <= HALF_LEFT
 
 
 def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
     tenths with them, which no loss asks of a network that learns."""
-    usual = 0 < first.forward_ratio <= USUAL and view.forward_ratio <= first.forward_ratio / 10
-    return usual and history.size_over_start <= LEFT and history.steps >= 2 * PATIENCE_STEPS
+    began, now = first.forward_ratio, view.forward_ratio
+    usual = 0 < began <= USUAL_OUTPUT and now <= began / 10
+    return usual and history.size_over_start <= LITTLE_LEFT and history.steps >= 2 * PATIENCE_STEPS

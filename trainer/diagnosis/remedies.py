@@ -58,8 +58,8 @@ REMEDIES = {
     "gradient; check that inputs and targets still belong together",
     "stalled": "compare with a larger learning rate; check that inputs and targets belong together",
 }
-GROWN = ("exploding", "signal_blow_up", "non_finite")
-SMALL = {"name": "normal_", "std": 0.02}  # as in GPT
+GROWN_VERDICTS = ("exploding", "signal_blow_up", "non_finite")
+SMALL_START = {"name": "normal_", "std": 0.02}  # as in GPT
 HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
 ORTHOGONAL = {"name": "orthogonal_"}
 XAVIER = {  # torch knows a gain for the first two only
@@ -76,7 +76,7 @@ def remedy(verdict: str, blame: str) -> str:
         return "lower the learning rate (by 3 to 10 at first), warm it up, or bound the gradient"
     if blame == "data" and verdict == "stalled":
         return "scale inputs and targets to a mean of 0 and an RMS of 1"
-    if blame == "activation" and verdict in GROWN:
+    if blame == "activation" and verdict in GROWN_VERDICTS:
         return (
             "use an activation that grows no faster than its input (ReLU, GELU), or normalise "
             "between the layers"
@@ -182,7 +182,7 @@ def _norm(configuration: Mapping[str, Any]) -> dict[str, Any]:
 def _start_values(verdict: str, model: Mapping[str, Any]) -> dict[str, Any]:
     """Those for the activation."""
     if model["name"] == "transformer":
-        return {"model.init.hidden": SMALL, "model.init.output": SMALL}
+        return {"model.init.hidden": SMALL_START, "model.init.output": SMALL_START}
     name = model.get("activation", "relu")
     name = str(name.get("name", "") if isinstance(name, Mapping) else name)
     name = name.lower().replace("_", "")

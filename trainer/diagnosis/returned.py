@@ -6,12 +6,12 @@ from statistics import median
 
 from trainer.diagnosis import blame, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.recovery import ROUNDING, SETTLED
+from trainer.diagnosis.recovery import ROUNDING, SETTLED_STEPS
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
-STANDS = 0.98  # of the first losses
+STANDS_AT_START = 0.98  # of the first losses
 BACK = 1e3  # times the signal that was lost
 
 
@@ -24,12 +24,12 @@ def in_vain(history: History, first: View, thresholds: Thresholds) -> Symptom | 
     then, now, losses = first.output_signal, history.mark, history.first_losses
     if not (then <= thresholds.lost_signal and history.path >= thresholds.moved_path and losses):
         return None
-    enough, stands = BACK * max(then, ROUNDING["float32"]), STANDS * median(losses)
+    enough, stands = BACK * max(then, ROUNDING["float32"]), STANDS_AT_START * median(losses)
     if not (now.signal >= enough and history.stays and history.loss >= stands):
         return None
     if not standstill.guesses(history):
         return None
-    since, latest = history.first_step + SETTLED, now.step - PATIENCE_STEPS
+    since, latest = history.first_step + SETTLED_STEPS, now.step - PATIENCE_STEPS
     looks = [mark for mark in history.marks if since <= mark.step <= latest]
     if not any(mark.signal >= enough and mark.loss >= stands for mark in looks):
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.gains import MINUTE, at_first
 from trainer.diagnosis.history import History
+from trainer.diagnosis.rates import FALLEN_RATE
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
@@ -20,14 +21,13 @@ from trainer.record import StepRecord
 
 JUDGED_AFTER_STEPS = 50  # whether anything has moved
 CLIPPED_TO = 0.01  # of the gradient: what clipping leaves
-FALLEN_RATE = 0.1  # of the first
 GONE_RATE = 1e-3  # of the first: at its end a schedule may be there, not half of the time
 HALF_LEARNT = 0.5  # of the loss at the start
 SLOW = 30  # times less of a way than a recovery takes
 SWALLOWED = 0.9  # of the values that an update should have changed
 MOST_SWALLOWED = 0.5  # from which on the type is why nothing has moved
 EPSILON = 0.1  # of a learning rate, that a first step of an adaptive optimizer is not below
-FLAT = 1e6  # times less of a gradient than that of a guess with this loss
+FLAT_TIMES = 1e6  # times less of a gradient than that of a guess with this loss
 NO_LOWER = 0.95  # of the loss of the first batches
 
 
@@ -145,7 +145,7 @@ def _of_the_start(history: History, thresholds: Thresholds, unmoved: bool) -> _R
     if unmoved and (size := _size_of_weights(history)) <= MINUTE:
         words = f"{stand}: the weights make {size:.1g} of what they are given at first"
         return _Reason("initialisation", words)
-    if unmoved and history.guesses and (surprise := history.guesses[-1].surprise) >= FLAT:
+    if unmoved and history.guesses and (surprise := history.guesses[-1].surprise) >= FLAT_TIMES:
         words = (
             f"{stand}: what comes after the last layer is flat there, and lets {1 / surprise:.1g} "
             "of the gradient pass"

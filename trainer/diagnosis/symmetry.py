@@ -15,7 +15,7 @@ from trainer.diagnosis.thresholds import Thresholds
 from trainer.record import COUNT, ZEROS
 
 UNITS = 4  # of which fewer may agree by chance
-FAR = 0.5  # of the first losses: what a single unit can often do
+UNIT_LOSS = 0.5  # of the first losses: what a single unit can often do
 SIGHTINGS = 5  # in a row, which chance does not bring
 
 
@@ -51,7 +51,8 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     slow = history.steps >= 3 * PATIENCE_STEPS
     # What is zero may be meant to start later, by a factor that is zero until then.
     slow = slow and not zero.issuperset(alike)
-    slow = slow and history.recent_loss >= FAR * median(history.first_losses or [math.inf]) > 0
+    began = median(history.first_losses or [math.inf])
+    slow = slow and history.recent_loss >= UNIT_LOSS * began > 0
     return Symptom(
         "symmetric_units",
         "warning" if slow or standstill.in_vain(history) else "info",

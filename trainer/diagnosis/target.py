@@ -8,11 +8,11 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.mark import Mark
 from trainer.diagnosis.order import SATURATING
 
-SAME = 1e-4  # of a squared error's factor, from batch to batch
+SAME_FACTOR = 1e-4  # of a squared error's factor, from batch to batch
 OTHER = 0.003  # by which losses have to differ, to tell it from one that stays
-FAR = 30.0  # times more than 1, for which start values and rates are made
+FAR_TARGET = 30.0  # times more than 1, for which start values and rates are made
 OUT_OF_REACH = 2.0  # from one end of the last activation's range to the other
-BEYOND = 10.0  # times the output, from where it has to grow before it can fit anything
+BEYOND_OUTPUT = 10.0  # times the output, from where it has to grow before it can fit anything
 
 
 def is_squared(history: History) -> bool:
@@ -29,14 +29,14 @@ def is_squared(history: History) -> bool:
         return False
     means = [2 * math.log(mark.pull) - loss for mark, loss in zip(told, losses, strict=True)]
     sums = [each - math.log(mark.values) for mark, each in zip(told, means, strict=True)]
-    return any(max(factors) - min(factors) <= SAME for factors in (means, sums))
+    return any(max(factors) - min(factors) <= SAME_FACTOR for factors in (means, sums))
 
 
 def is_absolute(history: History) -> bool:
     """Whether the loss is s times the mean or the sum of the absolute errors, all of one sign or
     weighed alike, as a far Huber's or quantile's are: its gradient is the same for all batches."""
     pulls = [math.log(mark.pull) for mark in _told(history)]
-    return bool(pulls) and max(pulls) - min(pulls) <= SAME
+    return bool(pulls) and max(pulls) - min(pulls) <= SAME_FACTOR
 
 
 def distance(mark: Mark) -> float:
@@ -55,7 +55,7 @@ def beyond(history: History, mark: Mark) -> str | None:
         away /= 2
     elif not is_squared(history):
         return None
-    if not away >= max(OUT_OF_REACH if bounded else FAR, BEYOND * mark.output):
+    if not away >= max(OUT_OF_REACH if bounded else FAR_TARGET, BEYOND_OUTPUT * mark.output):
         return None
     words = f"the targets are {away:.2g} away from an output of {mark.output:.2g} (RMS)"
     return f"{words}, and {last} gives no more than 1" if bounded else words

@@ -6,6 +6,7 @@ import math
 from statistics import median
 
 from trainer.diagnosis import dead, recovery, standstill, target
+from trainer.diagnosis.exploding import JUDGED_FROM_STEP
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import RECTIFIERS, SATURATING
 from trainer.diagnosis.symptom import Symptom
@@ -14,15 +15,14 @@ from trainer.diagnosis.view import View
 from trainer.record import COUNT
 
 BATCHES = 10  # in a row, of one sample or little more, for all of which a layer gives zero
-SHARP = 0.04  # of an activation's largest slope, which one look is enough for
+SHARP_SLOPE = 0.04  # of an activation's largest slope, which one look is enough for
 SHUT = 1e-4  # of an activation's largest slope, which lets nothing back
-LEARNT = 0.05  # of the loss at the start: where targets are rare a batch may have none of them
+RARE_LOSS = 0.05  # of the loss at the start: where targets are rare a batch may have none of them
 SILENT, ANSWERED = 0.98, 0.7  # zeros among what a rectifier gives
-HALF, WORSE = 0.5, 3.0  # of the first losses; times the lowest
-FALLEN = 0.7  # of the first losses: something was learnt
-SMALL = 5  # times less than an update that throws weights away
-FEW = 256  # values in a batch, next to which others may not be zero
-JUDGED_FROM_STEP = 10  # whether the loss falls
+HALF_LOSS, WORSE = 0.5, 3.0  # of the first losses; times the lowest
+FALLEN_LOSS = 0.7  # of the first losses: something was learnt
+MILD_TIMES = 5  # times less than an update that throws weights away
+FEW_BATCH_VALUES = 256  # values in a batch, next to which others may not be zero
 
 
 def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -55,7 +55,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     how = "from the start" if born else after
     # The only sample of its batch, beside which others may pass.
     alone = view.has_input and math.isnan(view.input_signal)
-    alone = alone or bool(view.moments[row, COUNT] < FEW)
+    alone = alone or bool(view.moments[row, COUNT] < FEW_BATCH_VALUES)
     return Symptom(
         "dead_units",
         "critical",
@@ -73,8 +73,8 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
 
 def _was_well(history: History, thresholds: Thresholds) -> bool:
     """Whether some had been learnt, by updates that are too small to kill what answers."""
-    small = history.largest_update <= thresholds.thrown_update / SMALL
-    return small and history.lowest_loss <= FALLEN * median(history.first_losses or [math.nan])
+    small = history.largest_update <= thresholds.thrown_update / MILD_TIMES
+    return small and history.lowest_loss <= FALLEN_LOSS * median(history.first_losses or [math.nan])
 
 
 def _mostly_dead(history: History, view: View) -> Symptom | None:
@@ -87,8 +87,8 @@ def _mostly_dead(history: History, view: View) -> Symptom | None:
     if history.loss < WORSE * lowest:
         return None
     began = median(history.first_losses or [math.nan])
-    back = min(history.loss, history.recent_loss) >= max(HALF * began, WORSE * lowest)
-    if not (0 < lowest <= HALF * began and back):
+    back = min(history.loss, history.recent_loss) >= max(HALF_LOSS * began, WORSE * lowest)
+    if not (0 < lowest <= HALF_LOSS * began and back):
         return None
     zeros, before = (each.table.zero_fraction[each.order.rows] for each in (view, first))
     for row in view.order.rectifiers.tolist():
@@ -147,7 +147,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     row = min(flat, key=lambda row: flat[row])
     start = history.steps <= 2 or history.largest_update < thresholds.thrown_update
-    if start and flat[row] > SHARP and _was_steep(history, view, row, thresholds):
+    if start and flat[row] > SHARP_SLOPE and _was_steep(history, view, row, thresholds):
         return None
     return Symptom(
         "saturated",
@@ -156,7 +156,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
         "initialisation" if start else "learning rate",
         f"{len(flat)} of {len(slopes)} activations work where they are flat",
         {"slope_over_largest": flat[row], "saturated_layers": len(flat)},
-        sightings=1 if flat[row] <= SHARP and standstill.in_vain(history) else 2,
+        sightings=1 if flat[row] <= SHARP_SLOPE and standstill.in_vain(history) else 2,
     )
 
 
@@ -177,7 +177,7 @@ def _last_is_shut(history: History, view: View) -> Symptom | None:
     if not follows or view.kinds[row] not in SATURATING or history.steps < 2 * PATIENCE_STEPS:
         return None
     slope = float(view.gains[row]) / SATURATING[view.kinds[row]]
-    if not slope <= SHUT or history.recent_loss < LEARNT * history.loss_at_start:
+    if not slope <= SHUT or history.recent_loss < RARE_LOSS * history.loss_at_start:
         return None
     if not target.is_squared(history) or standstill.has_learnt(history):
         return None
