@@ -144,7 +144,7 @@ class Diagnosis:
         case = self._cases.get("accumulating_gradients")
         if case is None or case.finding is None or case.symptom is None:
             return False
-        return case.symptom.blame == "loop"
+        return case.symptom.category == "loop"
 
     def _judge(self, name: str, symptom: Symptom | None) -> list[Finding]:
         step = self._history.record.step
@@ -178,7 +178,7 @@ class Diagnosis:
             return []  # what they led to lasts
         first, now = self._history.first_losses, self._history.recent_loss
         if name in GROWING and first:
-            falls = case.symptom is not None and case.symptom.blame == "objective" and now < 0
+            falls = case.symptom is not None and case.symptom.category == "objective" and now < 0
             if now > median(first) or falls:
                 return []  # nor where the loss is above those of the first batches, or falls on
         # Of gradients that pile up later records may not tell: an end is seen early or never.
@@ -200,7 +200,7 @@ class Diagnosis:
 
     def _finding(self, case: Case, symptom: Symptom) -> Finding:
         history, change, pace = self._history, {}, Pace.of(self._history)
-        category, cause = symptom.blame, symptom.cause
+        category, cause = symptom.category, symptom.cause
         remedy = remedies.remedy(symptom.verdict, category)
         tried, where = [category], symptom.where
         found = behind.behind(

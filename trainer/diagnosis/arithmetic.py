@@ -44,12 +44,12 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
         and bool(record.unchanged_fraction.size)
         and bool((record.unchanged_fraction == 1).all())
     )
-    where, blame, cause = _place(history, thresholds, bad_weights)
+    where, category, cause = _place(history, thresholds, bad_weights)
     return Symptom(
         "non_finite",
         "critical",
         where,
-        blame,
+        category,
         cause,
         {"loss": record.loss, "gradient_norm": record.gradient_norm},
         sightings=SKIPPED_STEPS if skipped else 1,
@@ -94,14 +94,15 @@ def _place(
                 )
             unknown = math.isnan(size) and (of_data or history.before is None)
             if kind in ACTIVATIONS or size < LARGE_OUTPUT_RMS or unknown:
-                blame = "activation" if kind in ACTIVATIONS else "operation"
+                category = "activation" if kind in ACTIVATIONS else "operation"
                 if view.table.dtypes[-1] in NARROW and size > 100:
-                    blame = "dtype"
+                    category = "dtype"
                 # Before a layer with weights a function may come that no module tells of.
                 who = _who(view, row, record.parameters)
                 known = "" if math.isnan(size) else f" (RMS {size:.3g})"
                 what = f"{who} makes values that are not finite of finite ones{known}"
-                return view.names[row], *_unless_thrown(history, view.names[: row + 1], blame, what)
+                before = view.names[: row + 1]
+                return view.names[row], *_unless_thrown(history, before, category, what)
             return (
                 view.names[row],
                 _why_large(history, thresholds, "growth"),
@@ -141,27 +142,27 @@ def _place(
 
 
 def _unless_thrown(
-    history: History, layers: Sequence[str], blame: str, words: str
+    history: History, layers: Sequence[str], category: str, words: str
 ) -> tuple[str, str]:
     """The category and the words: the rate's, if an update put others in the place of the weights
     of these layers, far larger than any that are drawn."""
     record, thrown = history.record, history.largest_update
-    if history.before is None or blame == "dtype":
-        return blame, words
+    if history.before is None or category == "dtype":
+        return category, words
     rates, losses = history.rates, history.losses
     rose = bool(losses) and losses[-1] >= rates.loss_before
-    if rates.raised_for and rose and blame in ("loss", "operation"):
+    if rates.raised_for and rose and category in ("loss", "operation"):
         times = record.learning_rate / history.rates.first
         return (
             "learning rate",
             f"{words}, since the rate was raised to {times:.1g} times what it was",
         )
     if thrown < REPLACED_PATH:
-        return blame, words
+        return category, words
     made = gains.weight_gains(record.parameters, record.shapes, record.parameter_rms)
     before = [gain for name, gain in made.items() if owner(name) in layers]
     if not before or median(before) < gains.LARGE:
-        return blame, words
+        return category, words
     return (
         "learning rate",
         f"{words}, since an update changed the weights by {thrown:.1g} of their size",

@@ -138,7 +138,7 @@ def _unless_minute(history: History, found: Symptom, level: Level = "warning") -
         found,
         verdict="signal_collapse",
         level=level,
-        blame="initialisation",
+        category="initialisation",
         cause=f"the weights make {gain:.1g} of what they are given at first; {found.cause}",
         evidence={**found.evidence, "weight_gain": gain},
     )

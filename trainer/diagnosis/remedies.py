@@ -68,25 +68,25 @@ XAVIER = {  # torch knows a gain for the first two only
 }
 
 
-def remedy(verdict: str, blame: str) -> str:
+def remedy(verdict: str, category: str) -> str:
     """What to do, in words."""
-    if blame == "learning rate":
+    if category == "learning rate":
         if verdict == "starved_update":
             return "raise the learning rate"
         return "lower the learning rate (by 3 to 10 at first), warm it up, or bound the gradient"
-    if blame == "data" and verdict == "stalled":
+    if category == "data" and verdict == "stalled":
         return "scale inputs and targets to a mean of 0 and an RMS of 1"
-    if blame == "activation" and verdict in GROWN_VERDICTS:
+    if category == "activation" and verdict in GROWN_VERDICTS:
         return (
             "use an activation that grows no faster than its input (ReLU, GELU), or normalise "
             "between the layers"
         )
-    return REMEDIES[blame]
+    return REMEDIES[category]
 
 
 def change(
     verdict: str,
-    blame: str,
+    category: str,
     configuration: Mapping[str, Any] | None,
     pace: Pace,
 ) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def change(
     """
     if configuration is None:
         return {}
-    for proposal in _proposals(verdict, blame, configuration, pace):
+    for proposal in _proposals(verdict, category, configuration, pace):
         new = {key: value for key, value in proposal.items() if _is_new(configuration, key, value)}
         if new:
             return new
@@ -105,32 +105,32 @@ def change(
 
 
 def _proposals(
-    verdict: str, blame: str, configuration: Mapping[str, Any], pace: Pace
+    verdict: str, category: str, configuration: Mapping[str, Any], pace: Pace
 ) -> Iterator[dict[str, Any]]:
     """The best first."""
     model, optimizer = configuration.get("model", {}), configuration.get("optimizer", {})
-    if blame == "learning rate" and "lr" in optimizer:
+    if category == "learning rate" and "lr" in optimizer:
         yield other_rate(verdict, optimizer, pace)
-    if blame == "objective" and optimizer.get("maximize"):
+    if category == "objective" and optimizer.get("maximize"):
         yield {"optimizer.maximize": False}
-    if blame == "schedule":
+    if category == "schedule":
         yield {"schedule": {"name": None}}
-    if blame == "clipping":
+    if category == "clipping":
         norm = _value(configuration, "clip.max_grad_norm")
         bounds = {"clip.max_grad_norm": 1.0 if norm and norm < 0.1 else None}
         yield bounds | {"clip.max_grad_value": None}
-    if blame == "decay" and optimizer.get("weight_decay"):
+    if category == "decay" and optimizer.get("weight_decay"):
         yield {"optimizer.weight_decay": 0.0}
-    if blame == "dropout":
+    if category == "dropout":
         yield {"model.dropout": 0.1}
-    if blame == "data":
+    if category == "data":
         yield {"data.standardize": True}
     if ":" in str(model.get("name", ":")):
         return  # what the keys of the user's own model mean nobody knows
-    if blame == "memory" and model.get("kind") == "lstm":
+    if category == "memory" and model.get("kind") == "lstm":
         yield {"model.forget_bias": 1.0}
     lost = verdict in ("vanishing", "constant_output", "stalled")
-    if blame == "recurrence" and model["name"] == "rnn":
+    if category == "recurrence" and model["name"] == "rnn":
         if lost:
             of_plain = {"model.nonlinearity": "tanh"} if model.get("nonlinearity") == "relu" else {}
             yield {**of_plain, "model.kind": "lstm", "model.forget_bias": 1.0, **_recurrent(model)}
@@ -138,21 +138,21 @@ def _proposals(
             bound = _value(configuration, "clip.max_grad_norm")
             bound = min(1.0, bound / 10) if bound else 1.0
             yield {"clip.max_grad_norm": bound, "model.init.recurrent": ORTHOGONAL}
-    if lost and blame in ("memory", "recurrence") and model["name"] == "rnn":
+    if lost and category in ("memory", "recurrence") and model["name"] == "rnn":
         if int(model.get("layers") or 1) > FEW_LAYERS:
             yield {"model.layers": FEW_LAYERS}
-    if blame in ("normalisation", "activation", "initialisation"):
+    if category in ("normalisation", "activation", "initialisation"):
         if model.get("norm") == "post":
             yield {"model.norm": "pre"}
-        if blame == "activation":
+        if category == "activation":
             yield {"model.activation": "relu", "model.init.hidden": HE}
-        if blame == "initialisation" and verdict == "dead_units":
+        if category == "initialisation" and verdict == "dead_units":
             bias = _value(configuration, "model.init.bias")
             yield {} if bias in ("default", "zeros", "zeros_") else {"model.init.bias": "zeros_"}
         # Adam finds its way through many layers with the right start values alone.
         many = verdict == "vanishing" and _hidden(model) >= DEEP and is_plain(optimizer)
         deep = _norm(configuration) if many else {}
-        if blame != "normalisation" or verdict == "signal_blow_up":
+        if category != "normalisation" or verdict == "signal_blow_up":
             yield _start_values(verdict, model) | deep
         yield _norm(configuration)
 

@@ -19,7 +19,7 @@ class Symptom:
     verdict: str
     level: Level
     where: str | None
-    blame: str  # category of the cause, a key of remedies.REMEDIES
+    category: str  # category of the cause, a key of remedies.REMEDIES
     cause: str  # in words
     evidence: Mapping[str, float] = field(default_factory=dict)
     sightings: int = 2

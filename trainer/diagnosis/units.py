@@ -46,11 +46,11 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     sick = bool(history.raised & {"vanishing", "signal_collapse"})  # which is why
     sick |= first is not None and recovery.lost(first, thresholds)
     killed = not born and (thrown or moved and not sick)
-    blame = "learning rate" if killed else "initialisation"
+    category = "learning rate" if killed else "initialisation"
     if killed and not thrown and _was_well(history, thresholds):
-        blame = "relapse"
+        category = "relapse"
     if row == len(view.names) - 1 and born:
-        blame = "blocked"
+        category = "blocked"
     after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
     how = "from the start" if born else after
     # The only sample of its batch, beside which others may pass.
@@ -60,7 +60,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
         "dead_units",
         "critical",
         view.names[row],
-        blame,
+        category,
         f"{_what_is_dead(view, row)} for every sample {how}; no gradient passes",
         {
             "dead_fraction": float(view.dead[row]),
