@@ -160,7 +160,7 @@ class LayerTable:
         return replace(self, gradients=gradients.only(self.names))
 
 
-# A loss that the loop told and that is NaN; of one that it did not tell the sign is the other.
+# NaN with its sign set: the loop told a loss, which was NaN. NaN without it: it told none.
 UNDEFINED = math.copysign(math.nan, -1.0)
 
 

@@ -157,7 +157,7 @@ class Diagnosis:
         if case.finding is None:
             follows = "non_finite" in self._raised and not self._history.is_finite
             if case.seen < symptom.sightings or follows:
-                return []  # what numbers do that are none is no news
+                return []  # after `non_finite`, what else is seen in such numbers repeats it
             return [self._raise(name, case, symptom)]
         higher = LEVELS.index(symptom.level) > LEVELS.index(case.finding.level)
         case.finding = replace(case.finding, steps=(case.first_step, step))
@@ -173,14 +173,14 @@ class Diagnosis:
                 del self._cases[name]
             return []
         if case.missed < GONE_AFTER or name == "non_finite" or not self._history.is_finite:
-            return []  # where numbers are none nothing has ended well
+            return []  # among numbers that are not finite a symptom cannot be seen to end
         if name in IN_VAIN and case.finding.alarm and standstill.in_vain(self._history):
             return []  # what they led to lasts
         first, now = self._history.first_losses, self._history.recent_loss
         if name in GROWING and first:
             falls = case.symptom is not None and case.symptom.category == "objective" and now < 0
             if now > median(first) or falls:
-                return []  # nor where the loss is above those of the first batches, or falls on
+                return []  # nothing has ended while the loss is above the first ones
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]
         if since < GONE_AFTER_STEPS and name != "accumulating_gradients":

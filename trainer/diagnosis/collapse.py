@@ -11,8 +11,8 @@ from trainer.diagnosis.view import View
 
 def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is minute beside the input from the start; and signal and gradient get lost and
-    stay so, on the same clock as above, or no weight moves, or it stays as minute and the loss as
-    it was. No alarm while they are awaited or on their way back."""
+    stay so once the weights have had their way, or no weight moves, or it stays as minute and the
+    loss as it was. No alarm while they are awaited or on their way back."""
     first, view = history.first_view, history.view
     if first is None or view is None or view is first:
         return None

@@ -23,11 +23,10 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     """All units of a layer began with the same weights, so that all get the same gradient and stay
     one, or layers that are factors of each other began as zeros, so that none gets any gradient.
 
-    An alarm where the loss does not fall, or does not get far in as many steps.
-
-    Then each bin of the histogram of a matrix's gradient holds a multiple of the number of its
-    rows, which chance brings about rarely at one step and hardly ever at five. To break the
-    symmetry is what start values are drawn for (Goodfellow et al. 2016, Deep Learning, 8.4).
+    Units that are one: each bin of the histogram of a matrix's gradient holds a multiple of the
+    number of its rows, which chance brings about rarely at one step and hardly ever at five. To
+    break the symmetry is what start values are drawn for (Goodfellow et al. 2016, Deep Learning,
+    8.4). An alarm where the loss does not fall, or does not get far in as many steps.
     """
     record = history.record
     table = record.gradients

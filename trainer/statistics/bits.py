@@ -71,9 +71,9 @@ def difference(x, y):
 
 
 def is_plain(m):
-    """Whether m, a block's largest magnitude, lets plain float64 sums be exact enough: finite, and
-    neither squares that leave float64 nor so small that denormals, which the thread may treat as
-    zero, would count (2^16 of them are less than 2^-22 of it)."""
+    """Whether plain float64 sums of a block whose largest magnitude is m are exact enough: m is
+    finite, no square leaves float64, and denormals, which the thread may treat as zero, would not
+    count beside it (2^16 of them are less than 2^-22 of m)."""
     raise NotImplementedError
 
 
