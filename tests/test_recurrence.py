@@ -192,9 +192,9 @@ def test_near_misses() -> None:
 
 
 def test_of_patterns_that_leave_it_out() -> None:
-    records = []
-    with Monitor(Own(), sinks=[records.append], exclude=["W"], **EVERY) as monitor:  # type: ignore[arg-type]
-        monitor._model(torch.randn(5, STEPS, 3)).mean().backward()
+    records, model = [], Own()
+    with Monitor(model, sinks=[records.append], exclude=["W"], **EVERY) as monitor:  # type: ignore[arg-type]
+        model(torch.randn(5, STEPS, 3)).mean().backward()
         with monitor.step(0):
             pass
     assert records[0].layers is not None and ENDS[0] not in records[0].layers.names
