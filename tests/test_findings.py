@@ -237,7 +237,7 @@ def test_a_run_tells_live_and_at_its_end(tell: Tell, tmp_path: Path, capsys: Any
     assert report[:4] == [
         "diagnosis: 2 findings (10 steps looked at, from 0 to 9; loss 6.65 to 0.798)",
         "  (whole model)  loss_spike (info)",
-        "  model          vanishing (resolved)",
+        "  model          vanishing (resolved); gradient 0.9",
         "",
     ]
     assert report[-1] == "  try   model.init.hidden='{name: kaiming_uniform_, nonlinearity: relu}'"
