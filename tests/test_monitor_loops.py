@@ -58,14 +58,16 @@ def test_what_is_handled_already_ends_no_training(
     try:
         raise MemoryError
     except MemoryError:
-        leave(Monitor(small()), enters, breaks)
-    assert len(ends) == 2 * (not breaks)
+        monitor, other = Monitor(small()), Monitor(small())  # as of a generator and its critic
+        leave(monitor, enters, breaks)
+        leave(other, enters, breaks)
+    assert len(ends) == 3 * (not breaks)
     try:
         raise MemoryError
     except MemoryError:
         monitor = Monitor(small())
     leave(monitor, enters, breaks)  # of what was handled then nothing is left
-    assert len(ends) == 3 * (not breaks)
+    assert len(ends) == 4 * (not breaks)
 
 
 @pytest.mark.parametrize("every_steps", [1, 10])

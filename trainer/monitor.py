@@ -33,7 +33,7 @@ from trainer.record import StepRecord
 from trainer.reminders import NOT_ENTERED, RESTARTED, Reminders
 from trainer.structure import Structure
 
-_MARK = "_trainer_monitor"
+_MARKS = "_trainer_monitors"  # on an exception
 
 Sink = Callable[[StepRecord], None]
 
@@ -80,8 +80,8 @@ class Monitor:
         self._is_off = False  # for good
         self._latest: Observation | None = None
         self._mark = object()  # of what is handled already and ends no training; none is kept
-        with suppress(AttributeError, TypeError):  # not all take a mark
-            setattr(sys.exception(), _MARK, self._mark)
+        with suppress(TypeError):  # there is none
+            vars(sys.exception()).setdefault(_MARKS, set()).add(self._mark)
         self._reminders = Reminders()
         self._last_pass = LastPass(model, self._section.activation_every_steps is not None)
         # Who lets go of the monitor without closing it is not watched for ever.
@@ -205,7 +205,7 @@ class Monitor:
         Where no exception is on its way, training has come to its end.
         """
         raised = sys.exception()
-        self._close(raised is None or getattr(raised, _MARK, None) is self._mark)
+        self._close(raised is None or self._mark in getattr(raised, _MARKS, ()))
 
     def _close(self, is_at_end: bool) -> None:
         self._warn_unless_entered()
