@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,19 +74,17 @@ def _beside(view: View, barrier: int | None) -> int | None:
 def _before_unfed(view: View) -> int | None:
     """The layer after whose output nothing comes through, as the next one's weights tell, where a
     gradient arrives elsewhere as well: at a code that is asked for, or at what is called again."""
-    if view.order.looping is not None:
+    if not view.idle or view.order.looping is not None:
         return None
     owners, lost = {*map(owner, view.parameters)}, view.gradient_lost
     own = [row for row, name in enumerate(view.names) if name in owners]
     arrives = ~(lost | np.isnan(view.gradient_rms))
-    for row in own[1:]:
-        before = [each for each in own if each < row]
-        if not (arrives[row] and lost[before[-1]] and is_unfed(view, row)):
-            continue
-        between = view.kinds[before[-1] + 1 : row]
-        sure = view.output_signal == 0 or not arrives[before].any() and _is_alone(view, row)
-        shuts = view.rms[before[-1]] > 0 and all(map(_may_shut, between))
-        return before[-1] if sure and shuts else None
+    for number, (shut, row) in enumerate(pairwise(own), 1):
+        if lost[shut] and arrives[row] and is_unfed(view, row):
+            nothing_comes_back = not arrives[own[:number]].any()
+            sure = view.output_signal == 0 or nothing_comes_back and _is_alone(view, row)
+            shuts = view.rms[shut] > 0 and all(map(_may_shut, view.kinds[shut + 1 : row]))
+            return shut if sure and shuts else None
     return None
 
 
