@@ -111,3 +111,25 @@ def test_a_layer_that_is_given_nothing_is_not_the_first() -> None:
     x = torch.linspace(-1, 3, 24).reshape(4, 6)
     layers = layers_of(Conditional(), x)
     assert layers.names == ("input", "first") and layers.rms[0] == pytest.approx(rms(x))
+
+
+class Batch:
+    """What no monitor can look into."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class Unpacks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+
+    def forward(self, batch: Batch) -> Tensor:
+        return batch.x * self.weight
+
+
+def test_what_follows_a_layer_that_is_given_something_unknown_is_no_input() -> None:
+    x = torch.linspace(-1, 3, 24).reshape(4, 6)
+    layers = layers_of(nn.Sequential(Unpacks(), nn.Linear(6, 2)), Batch(x))
+    assert layers.names == ("0", "1") and not layers.has_input

@@ -14,7 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer import last_activation, time_steps
-from trainer.layers import first_tensor, is_in_memory, kind, layers, of_none, tensors
+from trainer.layers import first_tensor, is_in_memory, kind, layers, of_none
 from trainer.measured import Measured
 from trainer.phase import in_backward, is_traced, is_training
 from trainer.record import TIME_STEPS
@@ -40,7 +40,7 @@ class Activations:
         self._hooks: list[RemovableHandle] = []  # on the modules
         self._edges: list[RemovableHandle] = []  # on the graph of a step
         self.measured = Measured(False)
-        self._begins = False  # whether the next layer is the first of a forward pass
+        self._begins = False  # whether the next layer is the first of a pass that is given anything
         self._inside = False  # whether a forward pass of the model, which trains, goes on
         self._pass = 0  # its number
         self._ahead: Tensor | None = None  # what the first layer without a graph was given
@@ -174,7 +174,7 @@ class Activations:
             if self._ahead is None and tensor is not None:
                 self._ahead = tensor.detach().clone()
         else:
-            self._begins = not any(True for _ in tensors((args, kwargs)))  # as of a missing context
+            self._begins = all(each is None for each in (*args, *kwargs.values()))
             is_first = not self.measured.outputs or self.measured.has_input
             if tensor is not None and is_first:
                 if self._ahead is None:
