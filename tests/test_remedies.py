@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from trainer import experiment
+from trainer import Monitor, experiment
 from trainer.__main__ import main
 from trainer.config import load, resolved
 from trainer.config.scalars import inline
 from trainer.diagnosis import remedies
+from trainer.diagnosis.history import History
 from trainer.diagnosis.pace import Pace, other_rate, say_rate
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -146,3 +152,23 @@ def test_the_rate_of_a_linear_model_goes_by_its_curvature(rate: float, tmp_path:
     told = [json.loads(line)["change"] for line in lines]
     proposed = [change["optimizer.lr"] for change in told if change]
     assert proposed and all(0.03 <= each <= 0.13 for each in proposed)
+
+
+def test_of_a_linear_classifier_nothing_is_known_of_the_curvature() -> None:
+    """Its gradient is at most so large, and grows by little however high the rate is."""
+
+    def overshoot(loss: Callable[[Tensor, Tensor], Tensor], targets: Tensor) -> float:
+        torch.manual_seed(0)
+        model, history = nn.Linear(6, 3), History()
+        optimizer = torch.optim.SGD(model.parameters(), 30.0)
+        with Monitor(model, sinks=[history.add], diagnose=False) as monitor:
+            for step in range(3):
+                made = loss(model(torch.linspace(-1, 3, 48).reshape(8, 6)), targets)
+                optimizer.zero_grad()
+                made.backward()
+                with monitor.step(step, made):
+                    optimizer.step()
+        return Pace.of(history).overshoot
+
+    assert math.isnan(overshoot(functional.cross_entropy, torch.arange(8) % 3))
+    assert overshoot(functional.mse_loss, torch.ones(8, 3)) > 10

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from trainer.diagnosis import target
 from trainer.diagnosis.history import History
 
 UPDATE = 5e-3  # of the weights in a step of SGD, which neither starves nor throws them
@@ -21,7 +22,7 @@ class Pace(NamedTuple):
     update: float  # the update ratio of the first update
     first: float = math.nan  # its learning rate
     now: float = math.nan  # that of today
-    overshoot: float = math.nan  # ‖gradient‖ over that of the step before, of a linear model
+    overshoot: float = math.nan  # ‖gradient‖ over that of the step before, of a linear fit
 
     @classmethod
     def of(cls, history: History) -> Pace:
@@ -29,7 +30,7 @@ class Pace(NamedTuple):
         record, before, overshoot = history.record, history.before, math.nan
         is_linear = sum(len(shape) > 1 for shape in record.shapes) < 2
         if is_linear and before is not None and before.step == record.step - 1:
-            grew = before.gradient_norm > 0
+            grew = before.gradient_norm > 0 and target.is_squared(history)
             overshoot = record.gradient_norm / before.gradient_norm if grew else math.nan
         return cls(history.first_update, history.rates.first, record.learning_rate, overshoot)
 
@@ -48,8 +49,9 @@ def other_rate(verdict: str, optimizer: Mapping[str, Any], pace: Pace) -> dict[s
     """One with which updates are as large as they should be, and what may spoil that.
 
     A step of SGD at rate η multiplies the error along an eigenvector of a quadratic cost, as that
-    of a linear model is, by 1 - ηλ: where it makes it r times as large, λ is (1 + r) / η, and the
-    rate that takes it away at once 1 / λ (LeCun et al. 1998, Efficient BackProp, section 5).
+    of a linear fit by least squares is, by 1 - ηλ: where it makes it r times as large, λ is
+    (1 + r) / η, and the rate that takes it away at once 1 / λ (LeCun et al. 1998, Efficient
+    BackProp, section 5).
     """
     if optimizer.get("maximize"):
         return {"optimizer.maximize": False}
