@@ -1,5 +1,6 @@
 """The report of findings made by hand: what it says, in which order, and how short it stays."""
 
+import math
 import shlex
 from dataclasses import replace
 
@@ -158,6 +159,31 @@ def test_many_findings_are_counted() -> None:
     assert lines[0].startswith("diagnosis: 100 findings (")
     assert lines[-1] == "and 84 more findings"
     assert len(lines) < 7 * SHOWN + 10
+
+
+def test_gradients_that_are_not_finite_are_shown() -> None:
+    made, rows = Summary(), deep(2)
+    made.add(
+        record(
+            0,
+            [
+                replace(rows[0], gradient=math.nan),
+                *rows[1:-1],
+                replace(rows[-1], gradient=math.inf),
+            ],
+        )
+    )
+    first, *_, last = made.tree([])["layers"]
+    assert (first["gradient_rms"], last["gradient_rms"]) == ("nan", "inf")
+    shown = table(made.states([]))
+    assert shown[0].endswith("ok; gradient nan") and shown[-1].endswith("ok; gradient inf")
+    many = [state for state in made.states([]) for _ in range(SHOWN)]
+    assert table(many)[-1].endswith("ok; gradients 1 to nan")
+    alone = Summary()
+    alone.add(record(0, [replace(row, signal=math.nan, gradient=None) for row in rows]))
+    assert {
+        (each["signal_fraction"], each["gradient_rms"]) for each in alone.tree([])["layers"]
+    } == {(None, None)}
 
 
 UNSEEN = dict.fromkeys(("gradient_rms", "output_rms", "signal_fraction"))

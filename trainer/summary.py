@@ -23,11 +23,11 @@ SHOWN = 16  # layers, and findings, of one report
 
 
 class Seen(NamedTuple):
-    """The numbers of a layer's output at the newest look; NaN where they are not known."""
+    """The numbers of a layer's output at the newest look; None where they are not known."""
 
-    gradient_rms: float = math.nan  # of d(loss)/d(output)
-    output_rms: float = math.nan
-    signal_fraction: float = math.nan  # how much of it depends on the sample
+    gradient_rms: float | None = None  # of d(loss)/d(output)
+    output_rms: float | None = None
+    signal_fraction: float | None = None  # how much of it depends on the sample
 
 
 class State(NamedTuple):
@@ -144,23 +144,20 @@ class Summary:
         return self._losses[0], median(self._losses[1:])
 
     def tree(self, findings: Sequence[Finding]) -> dict[str, Any]:
-        """The same as values of JSON, with every finding and every layer; a loss that is not finite
-        is a text."""
+        """The same as values of JSON, with every finding and every layer; a number that is not
+        finite is a text."""
         losses = self._first_and_last_loss()
         return {
             "records": self.records,
             "steps": self.steps and list(self.steps),
-            "loss": losses and [loss if math.isfinite(loss) else str(loss) for loss in losses],
+            "loss": losses and [*map(_value, losses)],
             "findings": [json.loads(finding.to_json()) for finding in findings],
             "layers": [
                 {
                     "layer": state.layer,
                     "state": state.level,
                     "verdicts": [finding.verdict for finding in state.findings],
-                    **{
-                        name: number if math.isfinite(number) else None
-                        for name, number in state.seen._asdict().items()
-                    },
+                    **{name: _value(number) for name, number in state.seen._asdict().items()},
                 }
                 for state in self.states(findings)
             ],
@@ -179,6 +176,11 @@ def _layer(parameter: str) -> str:
     return owner(parameter) or "model"
 
 
+def _value(number: float | None) -> float | str | None:
+    """The number as JSON has it, which knows no infinity and no NaN."""
+    return number if number is None or math.isfinite(number) else str(number)
+
+
 def _seen(look: LayerTable) -> dict[str, Seen]:
     """The numbers of each layer."""
     gradients = look.gradients
@@ -187,9 +189,9 @@ def _seen(look: LayerTable) -> dict[str, Seen]:
     gradient = dict(zip(gradients.names, rms.tolist(), strict=True))
     return {
         look.names[row]: Seen(
-            gradient.get(look.names[row], math.nan),
+            gradient.get(look.names[row]),
             float(look.rms[row]),
-            float(look.signal_fraction[row]),
+            None if np.isnan(look.signal_fraction[row]) else float(look.signal_fraction[row]),
         )
         for row in look.rows
     }
@@ -198,10 +200,11 @@ def _seen(look: LayerTable) -> dict[str, Seen]:
 def _gradients(states: Iterable[State]) -> str:
     """The gradients of some layers in words, from the smallest to the largest."""
     reached = [state.seen.gradient_rms for state in states if state.is_reached]
-    known = sorted(rms for rms in reached if not math.isnan(rms))
+    known = [rms for rms in reached if rms is not None]
     if not known:
         return ""
-    least, most = (f"{rms:.1g}" for rms in (known[0], known[-1]))
+    largest = max(known, key=lambda rms: (math.isnan(rms), rms))  # NaN is beyond all numbers
+    least, most = (f"{rms:.1g}" for rms in (np.fmin.reduce(known), largest))
     return f"; gradient {least}" if least == most else f"; gradients {least} to {most}"
 
 
