@@ -185,8 +185,9 @@ class Observation(Unobserved):
         moments, squares, changed = (array.astype(np.float64, copy=False) for array in arrays[:3])
         counts = None if self._counts is None else arrays[3]
         gradients = TensorTable(self._names, moments, counts)
+        norms = gradients.norms()
         if given is not None:
-            numbers["coefficient"] = clipped_to(arrays[len(tables) - 1], gradients.norms())
+            numbers["coefficient"] = clipped_to(arrays[len(tables) - 1], norms)
         left = self._update.leftover
         if left is not None:
             left.note_zeros({*compress(self._names, gradients.is_zero.tolist())})
@@ -209,7 +210,7 @@ class Observation(Unobserved):
             wall_time=self._wall_time,
             loss=UNDEFINED if self._loss is not None and math.isnan(loss) else loss,
             learning_rate=self._update.learning_rate,
-            gradient_norm=norm_of(gradients.norms()),
+            gradient_norm=norm_of(norms),
             clip_coefficient=_number(numbers["coefficient"]),
             step_ms=self._step_ms,
             monitor_ms=1000 * seconds,

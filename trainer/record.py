@@ -115,8 +115,9 @@ class TensorTable:
 
 def norm_of(norms: NDArray[np.float64]) -> float:
     """The L2 norm of all values of several tensors that have these, NaN with any that is."""
+    each = norms.tolist()
     # hypot says that of infinity and NaN it is infinity.
-    return math.hypot(*norms) if np.isfinite(norms).all() else float(norms.sum())
+    return math.hypot(*each) if all(map(math.isfinite, each)) else float(sum(each))
 
 
 SIGNALS = 4  # the numbers of a layer's output in LayerTable, in that order
