@@ -27,7 +27,8 @@ class Structure:
         self._watched: Watched | None = None
 
     def look(self) -> bool:
-        """Whether a module has been replaced, added or taken away since."""
+        """Looks again: whether a module has been replaced, added or taken away since. Where one
+        was, or a parameter, the watched ones are found anew."""
         same = _are_same(_in(self._modules), self._had_modules)
         if not (same and _are_same(_in(self._parameters), self._had_parameters)):
             self._note()
