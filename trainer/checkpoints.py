@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint, checkpoint_folder, state
-from trainer.checkpoint_folder import BEST, FOLDER
+from trainer import checkpoint, state
+from trainer.checkpoint_folder import BEST, FOLDER, NAME, complete, name_of, step_of
 from trainer.config.schema import Checkpoint as Section
 from trainer.experiment import Experiment
 from trainer.plain import packed, pairs
@@ -56,7 +56,7 @@ class Checkpoints(Keeper):
         self._told_of_best = False  # that it cannot be named
         self._best = best(self.folder)
         self._durable_best = self._best[0]
-        self._whole = checkpoint_folder.complete(self.folder)  # listing them each time takes longer
+        self._whole = complete(self.folder)  # listing them each time takes longer
         self._durable: Path | None = next(iter(self._whole), None)
         self._durable_at = -math.inf
         self._at = time.monotonic()
@@ -185,7 +185,7 @@ class Checkpoints(Keeper):
 
     def _compare(self, step: int, loss: float) -> None:
         if step == self.saved and loss < self._best[1]:
-            self._name_best(self.folder / checkpoint_folder.name_of(step), loss)
+            self._name_best(self.folder / name_of(step), loss)
 
     def _name_best(self, path: Path, loss: float, durable: bool = False) -> None:
         try:
@@ -214,7 +214,7 @@ class Checkpoints(Keeper):
 
     def _prune(self, new: Path) -> None:
         if new not in self._whole:
-            self._whole = sorted([*self._whole, new], key=checkpoint_folder.step_of, reverse=True)
+            self._whole = sorted([*self._whole, new], key=step_of, reverse=True)
         for path in self._whole[self._section.keep :]:
             if path not in (self._best[0], self._durable_best, self._durable):
                 try:
@@ -228,7 +228,7 @@ def best(folder: Path) -> tuple[Path | None, float]:
     """The checkpoint that `BEST` names, and its validation loss; None and infinity without."""
     try:
         name, loss = (folder / BEST).read_text(encoding="utf-8").split()
-        if checkpoint_folder.NAME.fullmatch(name) and (folder / name).is_dir():
+        if NAME.fullmatch(name) and (folder / name).is_dir():
             return folder / name, float(loss)
     except (OSError, ValueError):
         pass

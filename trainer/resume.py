@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint, checkpoint_folder, state
+from trainer import checkpoint, state
 from trainer.checkpoint import Checkpoint, Damaged
-from trainer.checkpoint_folder import FOLDER
+from trainer.checkpoint_folder import FOLDER, NAME, complete
 from trainer.checkpoints import CUT_SHORT
 from trainer.config import Config, ConfigError, resolved
 from trainer.config.problem import MAX_SHOWN, shown
@@ -35,15 +35,15 @@ def run_folder(config: Config, wanted: Path | None, resume: str) -> Path | None:
     if resume == "auto":
         runs = Path("runs") / config.name
         folders = [wanted] if wanted else sorted(runs.glob("*/"), reverse=True)
-        return next((f for f in folders if checkpoint_folder.complete(f / FOLDER)), None)
+        return next((f for f in folders if complete(f / FOLDER)), None)
     path = Path(resume)
-    if checkpoint_folder.NAME.fullmatch(path.name):
+    if NAME.fullmatch(path.name):
         folder = path.absolute().parent.parent
     else:
         folder = path.parent if path.name == FOLDER else path
     if wanted is not None and wanted.absolute() != folder.absolute():
         raise ConfigError([f"--run-dir {wanted}: a run goes on in its own folder, {folder}"])
-    if not path.is_dir() or not checkpoint_folder.complete(folder / FOLDER):
+    if not path.is_dir() or not complete(folder / FOLDER):
         raise ConfigError([f"--resume {path}: expected auto, never, a run's folder or one of its "
                            f"checkpoints, {FOLDER}/step-…"])  # fmt: skip
     return folder
@@ -56,13 +56,13 @@ def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | No
     folder was named, or where the run is of another experiment.
     """
     path = Path(resume)
-    if checkpoint_folder.NAME.fullmatch(path.name):
+    if NAME.fullmatch(path.name):
         try:
             return _read(path)
         except Damaged as error:
             raise ConfigError([f"--resume {error}"]) from None
     why = "holds no whole checkpoint"
-    for candidate in checkpoint_folder.complete(folder / FOLDER):
+    for candidate in complete(folder / FOLDER):
         try:
             found = _read(candidate)
         except Damaged as error:
@@ -92,10 +92,7 @@ def _read(path: Path) -> Checkpoint:
 def is_over(found: Checkpoint, config: Config) -> bool:
     """Whether the run had ended there, to its last word, by limits that are still the same."""
     said = (found.path.absolute().parent.parent / "result.json").exists()
-    only = (
-        len(checkpoint_folder.complete(found.path.parent)) == 1
-        and found.tree.get("ended") in CUT_SHORT
-    )
+    only = len(complete(found.path.parent)) == 1 and found.tree.get("ended") in CUT_SHORT
     return (said or only) and _ended_by_these_limits(found, config)
 
 

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from trainer import checkpoint_folder
+from trainer.checkpoint_folder import FOLDER, NAME, complete, step_of
 from trainer.config import Config, ConfigError, dump, resolved
 
 try:
@@ -63,7 +63,7 @@ def create(
         if again and _is_run(wanted):
             for path in [*wanted.glob("*tfevents*"), *(wanted / name for name in WRITTEN)]:
                 path.unlink(missing_ok=True)
-            shutil.rmtree(wanted / checkpoint_folder.FOLDER, ignore_errors=True)
+            shutil.rmtree(wanted / FOLDER, ignore_errors=True)
         _refuse_files(wanted)  # another process may have been through meanwhile
         _write_config(wanted, config)
         write_json(wanted / "environment.json", environment())
@@ -114,11 +114,8 @@ def claim(folder: Path) -> IO[bytes]:
 def go_on(folder: Path, config: Config, step: int) -> None:
     """Makes a run's folder that of a run which stands at a step: what is later is deleted."""
     (folder / "result.json").unlink(missing_ok=True)
-    for path in (folder / checkpoint_folder.FOLDER).glob("step-*"):
-        if (
-            not checkpoint_folder.NAME.fullmatch(path.name)
-            or checkpoint_folder.step_of(path) > step
-        ):
+    for path in (folder / FOLDER).glob("step-*"):
+        if not NAME.fullmatch(path.name) or step_of(path) > step:
             shutil.rmtree(path)
     _write_config(folder, config)
 
@@ -133,7 +130,7 @@ def _is_run(folder: Path) -> bool:
     except (OSError, UnicodeError):
         return False
     ours = line == COMMENT or not whole and COMMENT.startswith(line)
-    return ours and not checkpoint_folder.complete(folder / checkpoint_folder.FOLDER)
+    return ours and not complete(folder / FOLDER)
 
 
 def _write_config(folder: Path, config: Config) -> None:

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint_folder, loop, outcome, resume, run_dir, statistics
+from trainer import loop, outcome, resume, run_dir, statistics
 from trainer.checkpoint import Checkpoint
+from trainer.checkpoint_folder import name_of
 from trainer.checkpoints import Checkpoints, Rest
 from trainer.config import dump, resolved
 from trainer.console import Console
@@ -183,7 +184,7 @@ class Session:
         kept = self._checkpoints.saved == result.steps
         if not kept and experiment.config.checkpoint.keep:
             status = status or 1  # nobody has the weights
-        last = self._checkpoints.folder / checkpoint_folder.name_of(result.steps)
+        last = self._checkpoints.folder / name_of(result.steps)
         console.table(
             [
                 *outcome.values(experiment),
