@@ -142,14 +142,17 @@ def test_a_gradient_that_breaks_inside_of_the_step_was_not_clipped() -> None:
     assert math.isnan(records[0].clip_coefficient)
 
 
-def test_a_network_whose_turn_comes_at_every_fifth_step() -> None:
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_network_whose_turn_comes_at_every_fifth_step(unused: bool) -> None:
     """Between two looks it was updated in its own step: nothing is made outside of it."""
     found, model = list[Finding](), small()
+    if unused:  # which is told of, as information
+        model.register_parameter("unused", nn.Parameter(torch.ones(2)))
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     with Monitor(model, found=found.append) as monitor:
         for step in range(320):
             loss = None
-            if step % 5 == 4:
+            if step % 5 == 4 or unused and step < 12:
                 x = torch.randn(32, 3)
                 loss = nn.functional.cross_entropy(model(x), (x[:, 0] > 0).long())
                 loss.backward()

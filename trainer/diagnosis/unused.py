@@ -25,9 +25,10 @@ def unused_parameter(history: History, thresholds: Thresholds) -> Symptom | None
     if given.issuperset(record.parameters):
         return None
     before = history.before or record
-    # Between looks that are farther apart others may have had their turn.
-    told = record.step == before.step + 1 or "unused_parameter" in history.raised
-    if not given and told and _is_moved_outside(record, before):
+    # Between looks that are farther apart it may have had its turn, which is seen now and then.
+    goes_on = "unused_parameter" in history.raised and not history.first_update > 0
+    sure = record.step == before.step + 1 or goes_on
+    if not given and sure and _is_moved_outside(record, before):
         return Symptom(
             "unused_parameter", "warning", None, "outside",
             "no parameter has a gradient where the step begins and none is updated in it, yet they "
