@@ -9,9 +9,9 @@ from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
 GUESS_LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
-SOFTER_LOSS = (0.9, 1.2)  # the same, of one that has been made less sharp
+SOFTER_LOSS = (0.9, 1.2)  # times that of a guess that has been made less sharp
 GUESS_EVENNESS = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
-SOFTENED_EVENNESS = (0.85, 1.05)  # likewise, of one that a softmax has, for start values
+SOFTENED_SURPRISE = (0.85, 1.05)  # times the classes, of a guess that a softmax makes softer
 SHARES = {"Softmax", "Sigmoid"}
 
 
@@ -72,7 +72,7 @@ def softened(view: View, record: StepRecord) -> bool:
     return (
         count > 2
         and even
-        and SOFTENED_EVENNESS[0] <= found.surprise / count <= SOFTENED_EVENNESS[1]
+        and SOFTENED_SURPRISE[0] <= found.surprise / count <= SOFTENED_SURPRISE[1]
     )
 
 

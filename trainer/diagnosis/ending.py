@@ -17,20 +17,20 @@ from trainer.diagnosis.view import View
 from trainer.finding import END
 from trainer.record import owner
 
-STANDS_AS_GUESS = 0.95  # of the loss of a guess, where it is seen why; else:
+STANDS_AS_GUESS = 0.95  # of the loss of a guess, where it is seen why; else the next:
 STANDS_STILL = 0.98  # more than that some data do not allow
 BEGAN = 0.9  # of the first losses: a sum in which another one falls is no guess
 EVER = 0.85  # of it: a network that was better may be a critic, whose opponent has learnt since
 LOST_SIGNAL = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
 LITTLE = 0.75  # of the first losses
-SOME_LOSS = 0.3  # of them
+SOME_LOSS = 0.3  # of the first losses
 FAINT_SIGNAL = 0.1  # of the output
 MINUTE_SIGNAL = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
 SAME_LOSS = 1e-3  # of a loss
 STEADY = 1.5  # times, of an output
-GROWN_SIGNAL = 3.0  # likewise, of what of it depends on the sample
+GROWN_SIGNAL = 3.0  # times, of what of an output depends on the sample
 MOST_LOOKS = 3  # of the latest five
 
 
@@ -102,11 +102,8 @@ def _guesses_again(history: History, end: End) -> bool:
     if not history.guesses[-1].is_a_guess or target.is_squared(history):
         return False
     was_better = 0 < history.lowest_loss <= EVER * began
-    return (
-        was_better
-        and end.last >= STANDS_AS_GUESS * began
-        and history.mark.signal <= LOST_SIGNAL * most
-    )
+    stands = end.last >= STANDS_AS_GUESS * began
+    return was_better and stands and history.mark.signal <= LOST_SIGNAL * most
 
 
 def _of_a_guess(history: History) -> float:
