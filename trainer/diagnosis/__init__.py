@@ -27,6 +27,7 @@ from trainer.diagnosis import (
     standstill,
     starved,
     symmetry,
+    through_time,
     underflow,
     units,
     unused,
@@ -40,7 +41,7 @@ from trainer.finding import LEVELS, Finding
 from trainer.record import StepRecord
 
 OF_LAYERS: tuple[Rule, ...] = (  # seen only where the layers were observed
-    depth.vanishing, depth.no_gradient, depth.vanishing_over_time, collapse.signal_collapse,
+    depth.vanishing, depth.no_gradient, through_time.vanishing_over_time, collapse.signal_collapse,
     blow_up.signal_blow_up, units.dead_units, units.saturated, course.constant_output,
 )  # fmt: skip
 OF_NEIGHBOURS: tuple[Rule, ...] = (  # seen only where the step before was observed, too

@@ -9,11 +9,11 @@ import numpy as np
 
 from trainer.diagnosis import blame, recovery
 from trainer.diagnosis.behind import SCALE
-from trainer.diagnosis.depth import IN_TIME, UNGATED
 from trainer.diagnosis.history import History
 from trainer.diagnosis.mark import Mark
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.through_time import IN_TIME, UNGATED
 from trainer.diagnosis.view import View
 
 HALF_WEIGHTS = 0.5  # of the weights with which the loss was lowest

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import compress
+from typing import NamedTuple
 
 from trainer.diagnosis import blame, recovery, returned, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import FEW_LAYERS, RECURRENT, SATURATING
+from trainer.diagnosis.recovery import SETTLED_STEPS
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
 from trainer.diagnosis.way import matrices
 from trainer.finding import Level
-
-IN_TIME = "gradient_first_over_last_steps"  # in the evidence
-UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
-OPENED = 1e3  # times the gradient at the first steps of the sequence that there was at the start
 
 
 def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -39,10 +37,55 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         return back
     if not view.flow_ratio <= 10 * thresholds.lost_gradient:
         return None
-    steps, signal, ratio = history.steps, view.output_signal, view.flow_ratio
+    signs = _signs(history, first, view, thresholds)
+    if signs is None:
+        return None
+    level = _level(history, first, view, signs, thresholds)
+    if level is None:
+        return None
+    found, consequence = _told(history, first, view, signs, thresholds)
+    at_once = signs.mute and history.stays or signs.strong and history.steps >= SETTLED_STEPS
+    return Symptom(
+        "vanishing",
+        level,
+        found.where,
+        found.category,
+        f"gradient times output at the first layers is {view.flow_ratio:.1g} of that at the last"
+        f" ones and {consequence}",
+        {
+            "flow_first_over_last": view.flow_ratio,
+            "output_signal_fraction": view.output_signal,
+            "doublings_of_the_way_until_recovery": signs.doublings,
+            "path": history.path,
+            "first_layers_update_ratio": recovery.first_layers_update(history),
+            "activation_gain": found.activation_gain,
+            "weight_gain": found.weight_gain,
+        },
+        sightings=1 if at_once else 2,
+        confidence=0.99 if signs.certain else 0.95,
+    )
+
+
+class _Signs(NamedTuple):
+    """How signal and flow are lost, of which one way is enough."""
+
+    strong: bool  # hardly any flow is left
+    lost: bool  # nor any signal
+    alone: bool  # the signal of a single sample, which nobody knows; the loss has to do
+    faded: bool  # they were there, or nothing moves them
+    given_up: bool
+    left_behind: bool  # the first layers
+    mute: bool  # the output
+    judged: bool  # long enough in any of these ways
+    certain: bool  # what is left is rounding
+    doublings: float  # of the way until they are back
+
+
+def _signs(history: History, first: View, view: View, thresholds: Thresholds) -> _Signs | None:
+    """None where neither is lost, or not both."""
+    steps, ratio = history.steps, view.flow_ratio
     strong = ratio <= thresholds.lost_gradient / 10
-    # Of a single sample nobody knows its signal; that the loss stays has to do.
-    alone = math.isnan(signal) and steps >= recovery.SETTLED_STEPS and history.stuck
+    alone = math.isnan(view.output_signal) and steps >= SETTLED_STEPS and history.stuck
     moved = recovery.had_its_way(history, thresholds) or recovery.nothing_moves(history, thresholds)
     lost = recovery.lost(view, thresholds)
     weak = recovery.is_faint(view, thresholds)
@@ -66,25 +109,41 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     nowhere = history.stays and doublings > thresholds.recovery_doublings
     nowhere &= history.path >= thresholds.moved_path / 3 and not history.rate_is_rising
     judged = certain or steps >= 5 and (moved or stands_still or nowhere)
-    returns = doublings <= thresholds.recovery_doublings and (lost or alone)
-    recovers = not judged or not (certain or given_up) and (returns or history.rebounds)
+    return _Signs(
+        strong, lost, alone, faded, given_up, left_behind, mute, judged, certain, doublings
+    )
+
+
+def _level(
+    history: History, first: View, view: View, signs: _Signs, thresholds: Thresholds
+) -> Level | None:
+    """None while signal and flow may come back and nobody has been told that they are lost."""
+    returns = signs.doublings <= thresholds.recovery_doublings and (signs.lost or signs.alone)
+    recovers = not signs.judged
+    recovers |= not (signs.certain or signs.given_up) and (returns or history.rebounds)
     if recovers and "vanishing" not in history.raised:
         return None
-    hopeless = certain or signal <= 1e-3
-    # Some adaptive optimizers still bring it back.
-    level: Level = "critical" if hopeless and not history.is_early else "warning"
     waits = recovery.is_awaited(history, view, thresholds) or standstill.has_arrived(history)
     waits = waits or _is_outweighed(history, first, thresholds)
-    if recovers or waits or history.returns and not (certain or mute):
-        level = "info"  # a mechanism without its consequence
-    consequence = f"{signal:.1g} of the output depends on the sample"
-    if not lost and left_behind:  # what looks like a signal is none
+    if recovers or waits or history.returns and not (signs.certain or signs.mute):
+        return "info"  # a mechanism without its consequence
+    hopeless = signs.certain or view.output_signal <= 1e-3
+    # Some adaptive optimizers still bring it back.
+    return "critical" if hopeless and not history.is_early else "warning"
+
+
+def _told(
+    history: History, first: View, view: View, signs: _Signs, thresholds: Thresholds
+) -> tuple[blame.Blame, str]:
+    """Where the flow is lost and to what, and what follows in words."""
+    consequence = f"{view.output_signal:.1g} of the output depends on the sample"
+    if not signs.lost and signs.left_behind:  # what looks like a signal is none
         consequence = "the first ones stand still"
-    elif not lost and (alone or faded):
+    elif not signs.lost and (signs.alone or signs.faded):
         consequence = "the loss stays"
     found = blame.attenuation(view, history.record, first)
     thrown = history.largest_update >= thresholds.thrown_update
-    if left_behind and ratio == 0 and view.is_cut and found.category != "memory":
+    if signs.left_behind and view.flow_ratio == 0 and view.is_cut and found.category != "memory":
         found = replace(found, category="blocked")
     elif thrown and not recovery.is_faint(first, thresholds):
         found = replace(found, category="learning rate")
@@ -93,26 +152,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         many = f"{count} gated layers leave little, one after the other"
         shut = f"the gates of {found.where} are shut"
         consequence += f": {shut if count <= FEW_LAYERS else many}"
-    evidence = {
-        "flow_first_over_last": ratio,
-        "output_signal_fraction": signal,
-        "doublings_of_the_way_until_recovery": doublings,
-        "path": history.path,
-        "first_layers_update_ratio": recovery.first_layers_update(history),
-        "activation_gain": found.activation_gain,
-        "weight_gain": found.weight_gain,
-    }
-    return Symptom(
-        "vanishing",
-        level,
-        found.where,
-        found.category,
-        f"gradient times output at the first layers is {ratio:.1g} of that at the last ones and "
-        + consequence,
-        evidence,
-        sightings=1 if mute and history.stays or strong and steps >= recovery.SETTLED_STEPS else 2,
-        confidence=0.99 if certain else 0.95,
-    )
+    return found, consequence
 
 
 def _is_outweighed(history: History, first: View, thresholds: Thresholds) -> bool:
@@ -168,55 +208,4 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
         {"gradient_norm": record.gradient_norm, "loss_over_start": history.loss_rise},
         sightings=3,
         confidence=0.99,
-    )
-
-
-def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The first steps of a sequence get no gradient, and the loss does not fall, or does while the
-    output stays much the same for all samples. No alarm of what a classifier learns all the same.
-
-    Gated networks that learn begin with a millionth and less, and may take hundreds of steps; what
-    has no gates is given up where the loss stays among the first ones or the output says nothing.
-    """
-    first, view = history.first_view, history.view
-    if first is None or view is None or view.recurrent is None:
-        return None
-    raised = "vanishing_over_time" in history.raised
-    opens = view.order.gated and view.time_ratio >= OPENED * first.time_ratio > 0
-    now, then = history.mark, history.half_way
-    # A loss falls for a while whatever the sequences are: the output learns the targets' mean.
-    idle = now.signal <= min(then.signal, 10 * thresholds.lost_signal)
-    fell = (now.loss < 0.85 * then.loss or standstill.falls(history)) and not idle
-    enough = thresholds.moved_path if history.stays else 2 * thresholds.moved_path
-    early = history.steps < 3 * PATIENCE_STEPS or history.path < enough
-    # What has no gates does not open them; some way is to show that it is not the rate.
-    hopeless = (
-        not view.order.gated
-        and history.steps >= 4 * PATIENCE_STEPS
-        and history.path >= thresholds.moved_path / 3
-        and (history.flat and not fell or idle)
-    )
-    # Nor do those of steps that shrink with the gradient, where the loss has stayed for so long.
-    shut = view.order.gated and not history.adaptive and history.stays
-    hopeless |= shut and history.path >= thresholds.moved_path and not (opens or fell)
-    if not view.time_ratio <= thresholds.lost_in_time * (UNGATED if hopeless else 1):
-        return None
-    if (fell or early or opens) and not (raised or hopeless):
-        return None
-    consequence = "output hardly depends on the sample" if idle else "loss does not fall"
-    category = "memory" if view.order.gated else "recurrence"
-    if view.order.gated and history.largest_update >= 1:  # updates that have shut them
-        category = "learning rate"
-    learnt = not history.stuck and standstill.has_learnt(history)
-    learnt = learnt or standstill.learns_some(history)
-    return Symptom(
-        "vanishing",
-        "info" if learnt and not idle else "warning",
-        view.recurrent,
-        category,
-        f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at the"
-        f" last ones and the {consequence}",
-        {IN_TIME: view.time_ratio, "path": history.path},
-        sightings=1,
-        confidence=0.8,
     )

@@ -8,11 +8,11 @@ from statistics import median
 from trainer.diagnosis import conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.conclusion import End
-from trainer.diagnosis.depth import IN_TIME, UNGATED
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.through_time import IN_TIME, UNGATED
 from trainer.diagnosis.view import View
 from trainer.finding import END
 from trainer.record import owner
