@@ -169,14 +169,14 @@ def test_an_error_tells_how_far_the_targets_are(factor: float, reduction: str) -
             history.add(made)
         assert target.is_squared(history) is (kind == "squared")
         assert target.is_absolute(history) is (kind == "absolute")
-        said = target.beyond(history, history.mark)
+        said = target.beyond(history, history.trail.now)
         if kind == "other":
             assert said is None
         else:
             assert said is not None and said.startswith("the targets are 3e+02 away")
         if kind == "squared":
             wanted = float((y**2).mean().sqrt())
-            assert target.distance(history.mark) == pytest.approx(wanted, rel=0.05)
+            assert target.distance(history.trail.now) == pytest.approx(wanted, rel=0.05)
 
 
 def stalled(last: nn.Module, loss: Loss, targets: Tensor, rate: float = 0.1) -> list[Finding]:

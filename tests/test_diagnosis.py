@@ -718,9 +718,9 @@ def test_a_long_way_is_remembered_from_its_beginning() -> None:
     history = History()
     for step in range(1000):
         history.add(record(step, sick))
-        assert history.half_way.path <= history.path / 2
-        assert step < 40 or history.half_way.path > 0.4 * history.path
-    assert len(history.marks) <= 64
+        assert history.trail.half_way.path <= history.path / 2
+        assert step < 40 or history.trail.half_way.path > 0.4 * history.path
+    assert len(history.trail.marks) <= 64
 
 
 class TestOverTime:

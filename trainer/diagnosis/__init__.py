@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -177,10 +176,10 @@ class Diagnosis:
             return []  # among numbers that are not finite a symptom cannot be seen to end
         if name in IN_VAIN and case.finding.alarm and standstill.in_vain(self._history):
             return []  # what they led to lasts
-        first, now = self._history.first_losses, self._history.recent_loss
-        if name in GROWING and first:
+        now = self._history.recent_loss
+        if name in GROWING and self._history.first_losses:
             falls = case.symptom is not None and case.symptom.category == "objective" and now < 0
-            if now > median(first) or falls:
+            if now > self._history.first_loss or falls:
                 return []  # nothing has ended while the loss is above the first ones
         # Of gradients that pile up later records may not tell: an end is seen early or never.
         since = step - case.finding.steps[1]

@@ -210,10 +210,10 @@ def _blew_up(history: History, thresholds: Thresholds) -> bool:
 def _grew_in_a_loop(history: History, view: View, row: int) -> bool:
     """Whether a layer that is called step by step gave far more than the network was given at a
     look before, or more than at first."""
-    first, name, before = history.first_view, view.names[row], history.marks[-2:-1]
+    first, name, before = history.first_view, view.names[row], history.trail.marks[-2:-1]
     if first is None or name not in (view.order.looping, first.order.looping) or not before:
         return False
-    grown = before[0].size >= SCALE or before[0].output >= DOUBLE * history.marks[0].output
+    grown = before[0].size >= SCALE or before[0].output >= DOUBLE * history.trail.first.output
     return bool(grown)
 
 

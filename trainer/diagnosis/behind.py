@@ -90,7 +90,7 @@ def behind(
             return Behind("learning rate", words, remedies.remedy(verdict, "learning rate"), False)
         return Behind("relapse", words, remedies.REMEDIES["relapse"], False)
     inputs = of_inputs(first, verdict, history.view)
-    mark = history.marks[0] if verdict in TOO_LARGE else history.mark
+    mark = history.trail.first if verdict in TOO_LARGE else history.trail.now
     # An absolute error's gradient does not grow with it.
     targets = target.beyond(history, mark) if target.is_squared(history) else None
     what = {"inputs": inputs, "targets": targets}
@@ -104,7 +104,7 @@ def behind(
 
 def _was_well(history: History, first: View) -> bool:
     """Whether a network was drawn so that signal and gradient kept their size, and learnt much."""
-    began = median(history.first_losses or [math.nan])
+    began = history.first_loss
     learnt = 0 < history.lowest_loss <= LEARNT_LOSS * began and history.steps >= PATIENCE_STEPS
     kept = first.output_signal, first.flow_ratio, 10 * first.forward_ratio
     return learnt and min(kept) >= WELL and max(kept[1:]) <= SCALE

@@ -45,7 +45,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     sized = (
         late
         and ratio >= thresholds.blown_up_forward / LESS_IF_ALL
-        and all(SQUARE[0] <= power <= SQUARE[1] for power in history.powers)
+        and all(SQUARE[0] <= power <= SQUARE[1] for power in history.trail.powers)
     )
     blown = not first.normalised and (min(ratio, now) >= thresholds.blown_up_forward or idle)
     if not (blown or stays or sized or nats):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +9,10 @@ import numpy as np
 from trainer.diagnosis import blame, recovery
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.history import History
-from trainer.diagnosis.mark import Mark
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.through_time import IN_TIME, UNGATED
+from trainer.diagnosis.trail import Mark
 from trainer.diagnosis.view import View
 
 HALF_WEIGHTS = 0.5  # of the weights with which the loss was lowest
@@ -35,14 +34,14 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
     if first.forward_ratio >= SCALE:
         return _blew_up(history, first, end)
     middle = history.first_step + end.steps / 2
-    before = [mark for mark in history.marks if mark.step <= middle]
-    half = before[-1] if before else history.marks[0]
+    before = [mark for mark in history.trail.marks if mark.step <= middle]
+    half = before[-1] if before else history.trail.first
     lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
     # One of them is, or most of both; NaN is neither.
     if any(times <= 1 for times in lost) or all(times <= 20 for times in lost):
         return faint(history, first, end, half)
     if recovery.lost(first, thresholds):
-        return faint(history, first, end, history.marks[0])
+        return faint(history, first, end, history.trail.first)
     row = _unreached(history, first)
     if row is not None:
         return _out_of_reach(history, first, end, row)
@@ -92,7 +91,7 @@ def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
 def lost(history: History, first: View) -> Symptom:
     """Of a classifier that had learnt, and has lost its signal: by a decay, if weights have shrunk
     since."""
-    mark, most = history.mark, max(history.marks, key=lambda mark: mark.signal)
+    mark, most = history.trail.now, max(history.trail.marks, key=lambda mark: mark.signal)
     where, left = blame.attenuation(first, history.record, first).where, history.size_over_lowest
     words = f"; since then the weights have shrunk to {left:.1g} of their size"
     shrunk = words if left <= HALF_WEIGHTS else ""
@@ -107,13 +106,13 @@ def lost(history: History, first: View) -> Symptom:
 
 def unheard(history: History, first: View, end: End) -> Symptom:
     """Of an output of which hardly any has depended on the sample."""
-    mark = history.mark
+    then, mark = history.trail.first, history.trail.now
     return Symptom(
         "signal_collapse", "warning", blame.attenuation(first, history.record, first).where,
         "initialisation",
         f"the run ended after {end.steps} steps without having learnt; what of the output depends "
-        f"on the sample had an RMS of {history.marks[0].output * history.marks[0].signal:.1g} at "
-        f"first and {mark.output * mark.signal:.1g} at step {mark.step}",
+        f"on the sample had an RMS of {then.output * then.signal:.1g} at first and "
+        f"{mark.output * mark.signal:.1g} at step {mark.step}",
         {"output_signal_fraction": mark.signal, "output_rms": mark.output, "path": history.path},
     )  # fmt: skip
 
@@ -121,14 +120,14 @@ def unheard(history: History, first: View, end: End) -> Symptom:
 def cut_off(history: History, first: View, end: End, thrown: bool) -> Symptom:
     """Of first layers that got next to no gradient, behind which the last ones learnt a little,
     where weights were `thrown` none since."""
-    found, flow = blame.attenuation(first, history.record, first), history.mark.flow_ratio
+    found, mark = blame.attenuation(first, history.record, first), history.trail.now
     return Symptom(
         "vanishing", "warning", found.where, "learning rate" if thrown else found.category,
         f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
-        f"{median(history.first_losses):.3g} at first; gradient times output at the first layers "
-        f"was {history.marks[0].flow_ratio:.1g} of that at the last ones at first and {flow:.1g} "
-        f"at step {history.mark.step}",
-        {"flow_first_over_last": flow, "path": history.path},
+        f"{history.first_loss:.3g} at first; gradient times output at the first layers "
+        f"was {history.trail.first.flow_ratio:.1g} of that at the last ones at first and "
+        f"{mark.flow_ratio:.1g} at step {mark.step}",
+        {"flow_first_over_last": mark.flow_ratio, "path": history.path},
     )  # fmt: skip
 
 
@@ -138,7 +137,7 @@ def shut_out(history: History, first: View, end: End) -> Symptom:
     return Symptom(
         "vanishing", "warning", first.names[row], "activation",
         f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
-        f"{median(history.first_losses):.3g} at first; {first.kinds[row]} lets no gradient pass, "
+        f"{history.first_loss:.3g} at first; {first.kinds[row]} lets no gradient pass, "
         f"and what comes before it has not moved at all",
         {"path": history.path, "layers": row},
     )  # fmt: skip
@@ -162,12 +161,12 @@ def grown(history: History, first: View, end: End) -> Symptom:
 
 def forgetful(history: History, first: View, end: End) -> Symptom:
     """Of a recurrent network that got no gradient at the first steps of its sequences."""
-    ratio = history.mark.time_ratio
+    ratio = history.trail.now.time_ratio
     return Symptom(
         "vanishing", "warning", first.recurrent, "memory" if first.order.gated else "recurrence",
         f"the run ended after {end.steps} steps without having learnt; the gradient at the first "
         f"steps of the sequence was {first.time_ratio:.1g} of that at the last ones at first and "
-        f"{ratio:.1g} at step {history.mark.step}",
+        f"{ratio:.1g} at step {history.trail.now.step}",
         {IN_TIME: ratio, "path": history.path},
     )  # fmt: skip
 
@@ -197,7 +196,7 @@ def _blew_up(history: History, first: View, end: End) -> Symptom:
         "signal_blow_up", "warning", found.where, found.category,
         f"the output started {first.forward_ratio:.1g} times as large as the input, and the run "
         f"ended after {end.steps} steps with the loss of a guess",
-        {"forward_ratio": first.forward_ratio, "first_loss": median(history.first_losses)},
+        {"forward_ratio": first.forward_ratio, "first_loss": history.first_loss},
     )  # fmt: skip
 
 

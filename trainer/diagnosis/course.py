@@ -79,10 +79,10 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         wanted = thresholds.moved_path / 30  # which is why
         # Of inputs that are much the same for all it is no wonder.
         lost = view.output_signal <= view.input_signal / 10
-        stands = history.stays and not history.signal_grows
+        stands = history.stays and not history.trail.signal_grows
         least = 3 * thresholds.lost_signal if stands and lost else least
     middle = history.first_step + history.steps / 2
-    ever = all(mark.signal <= least for mark in history.marks if mark.step >= middle)
+    ever = all(mark.signal <= least for mark in history.trail.marks if mark.step >= middle)
     enough = history.path >= wanted
     if history.raised & {"vanishing", "no_gradient", "signal_collapse", "dead_units"}:
         return None  # which is why
@@ -90,7 +90,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     mute = recovery.is_mute(history, view, thresholds)
     constant = (enough or still) and view.output_signal <= least
-    if not (constant or mute) or len(history.marks) < 3:
+    if not (constant or mute) or len(history.trail.marks) < 3:
         return None
     certain = stays and ever and not history.adaptive
     thrown = history.largest_update >= thresholds.thrown_update
@@ -206,9 +206,9 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     if history.path < thresholds.moved_path / (30 if doubled else 3):
         return None
     # Where batches differ the newest losses need not be those of the first, but are no tenth lower.
-    first_loss = median(history.first_losses or [math.inf])
+    first_loss = history.first_loss
     stands = history.stays or history.recent_loss >= standstill.STANDING * first_loss
-    beyond = target.beyond(history, history.mark) if stands else None
+    beyond = target.beyond(history, history.trail.now) if stands else None
     large, small, dropped = (
         behind.too_large(first),
         behind.too_small(first),
@@ -236,8 +236,8 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     else:
         return None
     evidence = {
-        "distance": target.distance(history.mark),
-        "output_rms": history.mark.output,
+        "distance": target.distance(history.trail.now),
+        "output_rms": history.trail.now.output,
         "input_rms": first.input_rms,
         "dropped": max(behind.dropped(view), default=0.0),
     }

@@ -120,7 +120,7 @@ def _level(
     """None while signal and flow may come back and nobody has been told that they are lost."""
     returns = signs.doublings <= thresholds.recovery_doublings and (signs.lost or signs.alone)
     recovers = not signs.judged
-    recovers |= not (signs.certain or signs.given_up) and (returns or history.rebounds)
+    recovers |= not (signs.certain or signs.given_up) and (returns or history.trail.rebounds)
     if recovers and "vanishing" not in history.raised:
         return None
     waits = recovery.is_awaited(history, view, thresholds) or standstill.has_arrived(history)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
 
 from trainer.diagnosis import conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
@@ -50,7 +49,7 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
     if nats is not None:
         found = conclusion.blown_up(history, first, end, nats)
     elif _is_mute(history, first, end, thresholds):
-        found = conclusion.faint(history, first, end, history.mark)
+        found = conclusion.faint(history, first, end, history.trail.now)
     elif _guesses(history, end):
         found = conclusion.why(history, first, end, thresholds)
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
@@ -89,7 +88,7 @@ def _guesses(history: History, end: End) -> bool:
     if not guess or target.is_squared(history):
         return False
     of_a_guess = _of_a_guess(history)
-    first, began = history.first_view, median(history.first_losses)
+    first, began = history.first_view, history.first_loss
     blew_up = first is not None and first.forward_ratio >= SCALE
     least = BEGAN * of_a_guess if blew_up else max(STANDS_AS_GUESS * of_a_guess, BEGAN * began)
     stands = end.loss >= least
@@ -98,22 +97,22 @@ def _guesses(history: History, end: End) -> bool:
 
 def _guesses_again(history: History, end: End) -> bool:
     """Whether a classifier that was better does so now, with a fifth of the signal that it had."""
-    began, most = median(history.first_losses), max(mark.signal for mark in history.marks)
+    began, most = history.first_loss, max(mark.signal for mark in history.trail.marks)
     if not history.guesses[-1].is_a_guess or target.is_squared(history):
         return False
     was_better = 0 < history.lowest_loss <= EVER * began
     stands = end.last >= STANDS_AS_GUESS * began
-    return was_better and stands and history.mark.signal <= LOST_SIGNAL * most
+    return was_better and stands and history.trail.now.signal <= LOST_SIGNAL * most
 
 
 def _of_a_guess(history: History) -> float:
     """The loss of one, for the gradient at the newest look."""
-    return history.mark.batch_loss / history.guesses[-1].surprise
+    return history.trail.now.batch_loss / history.guesses[-1].surprise
 
 
 def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether output and gradient are, at the newest look at the layers, and nothing is learnt."""
-    mark, least = history.mark, thresholds.lost_signal * overconfidence.varying(first)
+    mark, least = history.trail.now, thresholds.lost_signal * overconfidence.varying(first)
     if "vanishing" in history.raised:  # so far as information: it was lost, and waited for
         least *= 10
     faint = mark.signal <= least
@@ -127,20 +126,20 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
 def _was_never_heard(history: History, end: End) -> bool:
     """Whether hardly any of the output has depended on the sample at any look, or it is minute
     beside the errors of a squared loss, as it was at first, and the loss is about the first."""
-    began, mark = median(history.first_losses), history.mark
+    began, mark = history.first_loss, history.trail.now
     if standstill.fits_some(history):
         return False
-    faint = [each.signal <= FAINT_SIGNAL for each in history.marks]
+    faint = [each.signal <= FAINT_SIGNAL for each in history.trail.marks]
     if mark.signal <= FAINT_SIGNAL and sum(faint) >= MOSTLY * len(faint):
         return end.loss >= LASTS * began > 0
     minute = (
         each.output * each.signal <= MINUTE_SIGNAL * target.distance(each)
-        for each in (history.marks[0], mark)
+        for each in (history.trail.first, mark)
     )
     if not (end.loss >= LASTS * began > 0 and all(minute) and target.is_squared(history)):
         return False
     # Beside noise little is all there is; of what has grown more may come.
-    first = history.marks[0]
+    first = history.trail.first
     return mark.output * mark.signal <= GROWN_SIGNAL * first.output * first.signal
 
 
@@ -149,8 +148,8 @@ def _was_never_reached(history: History, first: View, end: End, thresholds: Thre
     learnt alone is little; not of branches, of which others may learn."""
     if first.order.leads_to or standstill.learns_some(history):
         return False
-    lost = all(mark.flow_ratio <= thresholds.lost_gradient for mark in history.marks)
-    return lost and end.loss >= LITTLE * median(history.first_losses) > 0
+    lost = all(mark.flow_ratio <= thresholds.lost_gradient for mark in history.trail.marks)
+    return lost and end.loss >= LITTLE * history.first_loss > 0
 
 
 def _was_thrown(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
@@ -158,8 +157,8 @@ def _was_thrown(history: History, first: View, end: End, thresholds: Thresholds)
     if first.order.leads_to or standstill.learns_some(history):
         return False
     middle = history.first_step + end.steps / 2
-    later = [mark.flow_ratio for mark in history.marks if mark.step >= middle]
-    none = max(later, default=history.mark.flow_ratio) == 0
+    later = [mark.flow_ratio for mark in history.trail.marks if mark.step >= middle]
+    none = max(later, default=history.trail.now.flow_ratio) == 0
     thrown = history.largest_update >= thresholds.thrown_update
     return thrown and none and end.loss >= LITTLE * history.loss_at_start > 0
 
@@ -176,7 +175,7 @@ def _was_shut_out(history: History, first: View, end: End) -> bool:
     before, paths = {*first.names[:barrier]}, history.way.paths.tolist()
     own = zip(history.record.parameters, history.record.shapes, paths, strict=True)
     moved = [path for name, shape, path in own if len(shape) > 1 and owner(name) in before]
-    return max(moved, default=1.0) == 0 and end.loss >= SOME_LOSS * median(history.first_losses) > 0
+    return max(moved, default=1.0) == 0 and end.loss >= SOME_LOSS * history.first_loss > 0
 
 
 def _still_grows(history: History, first: View, thresholds: Thresholds) -> bool:
@@ -193,15 +192,15 @@ def _forgets(history: History, first: View, end: End, thresholds: Thresholds) ->
     """Whether a recurrent network got no gradient at the first steps of its sequences at any look,
     and its loss is about the first; not where that is noise beside what it has learnt."""
     most = thresholds.lost_in_time * (1 if first.order.gated else UNGATED)
-    lost = all(mark.time_ratio <= most for mark in history.marks)
-    stands = end.loss >= LASTS * median(history.first_losses) > 0
+    lost = all(mark.time_ratio <= most for mark in history.trail.marks)
+    stands = end.loss >= LASTS * history.first_loss > 0
     return lost and stands and not standstill.learns_some(history)
 
 
 def _stands_still(history: History, end: End) -> bool:
     """Whether all losses are the same to a thousandth, above zero, and so is the output: beside a
     loss that is made to be constant it learns."""
-    first, now = history.marks[0].output, history.mark.output
+    first, now = history.trail.first.output, history.trail.now.output
     if not max(first, now) <= STEADY * min(first, now):
         return False
     losses = [end.last, history.lowest_loss, *history.first_losses, *history.losses]

@@ -166,7 +166,7 @@ def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
     if not (thrown and high) or fits:
         return None  # beside a large mean of the targets little of a signal is all there is
     since = history.first_step + BACK_STEPS
-    signals = [view.output_signal, *(m.signal for m in history.marks if m.step >= since)]
+    signals = [view.output_signal, *(m.signal for m in history.trail.marks if m.step >= since)]
     if not max(signals) <= BLUNT * first.output_signal:
         return None
     return _found(

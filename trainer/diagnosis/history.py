@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis.chance import Look, look, softened
-from trainer.diagnosis.mark import Mark, doublings, power
 from trainer.diagnosis.rates import Rates
+from trainer.diagnosis.trail import Mark, Trail
 from trainer.diagnosis.view import Array, View, view
 from trainer.diagnosis.way import MOVES, Way
 from trainer.record import StepRecord, is_told
@@ -18,7 +18,6 @@ from trainer.record import StepRecord, is_told
 EARLY_LOSSES = 3  # the lowest of which is the loss at the start: it may rise at once
 FIRST_LOSSES = 12  # that tell how losses differ from batch to batch before they fall
 RECENT_LOSSES = 5  # whose median is the loss of now
-REBOUND = 3  # times the lowest signal and flow of late
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
 SURVIVED_STEPS = 20  # of large updates that adaptive optimizers begin with
 KEPT_RECORDS = 64  # records whose norms and losses are compared with the next
@@ -37,10 +36,9 @@ class History:
     before: StepRecord | None = None  # the one before it
     view: View | None = None  # of the newest, if its layers were observed
     first_view: View | None = None
-    mark: Mark = field(init=False)  # the newest
+    trail: Trail = field(default_factory=Trail)  # of the looks at the layers
     guesses: list[Look] = field(default_factory=list)  # the latest, beside a guess
     was_softened: bool = False  # at the first look, by a softmax after the model
-    marks: list[Mark] = field(default_factory=list)  # evenly spaced, from the first on
     losses: list[float] = field(default_factory=list)
     lowest_loss: float = math.inf  # of all
     sizes_at_lowest: Array = field(default_factory=lambda: np.zeros(0))  # of the parameters, then
@@ -58,9 +56,6 @@ class History:
     alike: list[str] | None = None  # matrices whose units were copies of each other all the time
     first_sizes: Array = field(default_factory=lambda: np.zeros(0))  # RMS of the parameters
     first_parameters: tuple[str, ...] = ()
-    _half_way: Mark | None = None  # once it is asked for
-    _looks: int = 0  # at the layers
-    _stride: int = 1  # looks from one of the marks to the next
 
     def add(self, record: StepRecord) -> None:
         """Takes the next record."""
@@ -90,10 +85,23 @@ class History:
                 self.first_losses.append(record.loss)
             self.flat = self._is_flat()
         if self.view is not None:
-            seen, path, loss = self.view, self.path, self.recent_loss
-            signal, flow, size = seen.output_signal, seen.flow_ratio, seen.forward_ratio
-            given = record.loss, record.step, seen.steepest, *seen.pull, seen.output_rms
-            self._remember(Mark(path, signal, flow, loss, size, *given, seen.time_ratio))
+            seen = self.view
+            self.trail.add(
+                Mark(
+                    path=self.path,
+                    signal=seen.output_signal,
+                    flow_ratio=seen.flow_ratio,
+                    loss=self.recent_loss,
+                    size=seen.forward_ratio,
+                    batch_loss=record.loss,
+                    step=record.step,
+                    steepest=seen.steepest,
+                    pull=seen.pull[0],
+                    values=seen.pull[1],
+                    output=seen.output_rms,
+                    time_ratio=seen.time_ratio,
+                )
+            )
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
             self.norms = [*self.norms[-KEPT_RECORDS:], record.gradient_norm]
@@ -183,7 +191,8 @@ class History:
     @property
     def returns(self) -> bool:
         """Whether a loss that had risen is coming down."""
-        return self.mark.loss > self.loss_at_start and self.mark.loss < 0.85 * self.half_way.loss
+        now, then = self.trail.now, self.trail.half_way
+        return now.loss > self.loss_at_start and now.loss < 0.85 * then.loss
 
     @property
     def stuck(self) -> bool:
@@ -195,56 +204,7 @@ class History:
         """Whether the learning rate warms up."""
         return self.rates.is_rising(self.steps)
 
-    def _remember(self, mark: Mark) -> None:
-        self.mark, self._half_way = mark, None
-        if self._looks % self._stride == 0:
-            self.marks.append(mark)
-        self._looks += 1
-        if len(self.marks) == KEPT_RECORDS:
-            del self.marks[1::2]
-            self._stride *= 2
-
     @property
-    def half_way(self) -> Mark:
-        """The last mark of the first half of the way."""
-        if self._half_way is None:
-            behind = (mark for mark in self.marks if mark.path <= self.mark.path / 2)
-            self._half_way = max(behind, key=lambda mark: mark.path, default=self.marks[0])
-        return self._half_way
-
-    @property
-    def rebounds(self) -> bool:
-        """Whether signal and flow have both risen well above where they were over the second half
-        of the way when the flow was lowest."""
-        now, way = self.mark, self.half_way.path
-        low = min((m for m in self.marks if m.path >= way), key=lambda mark: mark.flow_ratio)
-        flows = not self.fades and now.flow_ratio >= REBOUND * low.flow_ratio > 0
-        return flows and now.signal >= REBOUND * low.signal > 0
-
-    @property
-    def signal_grows(self) -> bool:
-        """Whether more of the output depends on the sample than half of the way ago."""
-        return self.mark.signal >= REBOUND * self.half_way.signal
-
-    @property
-    def powers(self) -> tuple[float, float]:
-        """With which powers of the output's size the loss changed over the first and the second
-        half of the way; NaN where either did not, or is not above zero."""
-        start, middle, now = self.marks[0], self.half_way, self.mark
-        return power(start, middle), power(middle, now)
-
-    def doublings_of_signal(self, enough: float) -> float:
-        """How often the way has to double until the signal is enough, if it goes on to gain what
-        it gained over the second half; infinite where it gained nothing."""
-        return math.inf if self.fades else doublings(self.mark.signal, self.half_way.signal, enough)
-
-    def doublings_of_flow(self, enough: float) -> float:
-        """The same of the flow."""
-        now, then = self.mark.flow_ratio, self.half_way.flow_ratio
-        return math.inf if self.fades else doublings(now, then, enough)
-
-    @property
-    def fades(self) -> bool:
-        """Whether the output has shrunk to a tenth over the second half of the way: signal and flow
-        may then seem to grow, beside less."""
-        return self.mark.size <= self.half_way.size / 10
+    def first_loss(self) -> float:
+        """The median of the first ones; NaN without any."""
+        return median(self.first_losses or [math.nan])

@@ -47,7 +47,7 @@ def nats_of_the_sure_and_wrong(history: History) -> float | None:
     if first is None or view is None or history.steps < 2 * PATIENCE_STEPS:
         return None
     middle = history.first_step + history.steps / 2
-    earlier = [mark for mark in history.marks if mark.step <= middle]
+    earlier = [mark for mark in history.trail.marks if mark.step <= middle]
     if history.rate_is_rising or not earlier or not _output_size(first) >= LARGE_OUTPUT:
         return None
     found = _sure_and_wrong(view, record, LARGE_OUTPUT / 3)

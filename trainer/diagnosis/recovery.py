@@ -73,8 +73,8 @@ def doublings(history: History, thresholds: Thresholds, of_signal: bool = True) 
     `of_signal` is false where the first layers stand still: the last ones can make more of a signal
     that those are not told of.
     """
-    flow = history.doublings_of_flow(thresholds.lost_gradient)
-    signal = history.doublings_of_signal(thresholds.lost_signal)
+    flow = history.trail.doublings_of_flow(thresholds.lost_gradient)
+    signal = history.trail.doublings_of_signal(thresholds.lost_signal)
     return min(flow, signal) if of_signal else flow
 
 
@@ -155,7 +155,7 @@ def is_idle(history: History, view: View, thresholds: Thresholds) -> bool:
     middle = history.first_step + history.steps / 2
     if not (view.flow_ratio <= least and standstill.in_vain(history)):
         return False
-    return all(mark.flow_ratio <= least for mark in history.marks if mark.step >= middle)
+    return all(mark.flow_ratio <= least for mark in history.trail.marks if mark.step >= middle)
 
 
 def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
@@ -175,17 +175,18 @@ def is_mute(history: History, view: View, thresholds: Thresholds) -> bool:
     if history.path < thresholds.moved_path / 10:
         return False
     most = thresholds.lost_signal * varying(view) / (1 if steps >= 2 * SETTLED_STEPS else 3)
-    looks = [mark.signal for mark in history.marks if mark.step >= history.first_step + steps / 4]
+    since = history.first_step + steps / 4
+    looks = [mark.signal for mark in history.trail.marks if mark.step >= since]
     if not all(signal <= most for signal in (*looks, view.output_signal)):
         return False
-    mark, enough = history.mark, 10 * thresholds.lost_gradient
+    mark, enough = history.trail.now, 10 * thresholds.lost_gradient
     if target.is_squared(history) and target.distance(mark) < 10 * mark.output * mark.signal:
         return False
-    signal = history.doublings_of_signal(10 * thresholds.lost_signal)
+    signal = history.trail.doublings_of_signal(10 * thresholds.lost_signal)
     # A flow that was not lost is on no way back.
-    was_there = history.half_way.flow_ratio >= enough
-    flow = math.inf if was_there else history.doublings_of_flow(enough)
-    grows = history.signal_grows or history.rebounds
+    was_there = history.trail.half_way.flow_ratio >= enough
+    flow = math.inf if was_there else history.trail.doublings_of_flow(enough)
+    grows = history.trail.signal_grows or history.trail.rebounds
     grows = grows or min(signal, flow) <= thresholds.recovery_doublings
     least = 10 * view.output_signal * history.loss_at_start
     return not grows and history.recent_loss >= least and history.loss_at_start > 0
@@ -197,11 +198,11 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     the last matrix moves, which cannot make the loss less than half of the first. Whatever signal
     there seems to be."""
     first = history.first_losses
-    if history.steps < 3 * PATIENCE_STEPS or not first or not history.marks:
+    if history.steps < 3 * PATIENCE_STEPS or not first or not history.trail.marks:
         return False
     slow, stands = first_layers_update(history), min(history.recent_loss, history.loss)
     still = slow <= 10 * thresholds.starved_update and largest_update(history) >= 10 * slow
-    flow = max(mark.flow_ratio for mark in history.marks)
+    flow = max(mark.flow_ratio for mark in history.trail.marks)
     alone = max(history.known[:-1], default=math.inf) <= 10 * thresholds.starved_update
     never = alone and flow <= thresholds.lost_gradient / 1e4
     least = median(first) * (HALF_LEFT if never else standstill.STANDING)
@@ -213,7 +214,7 @@ def has_faded_away(history: History) -> bool:
     of the output and what had been learnt: the loss is back where it began."""
     if history.loss < standstill.STANDING / LITTLE_LEFT * history.lowest_loss:  # as at most looks
         return False
-    began, marks = median(history.first_losses or [math.nan]), history.marks
+    began, marks = history.first_loss, history.trail.marks
     back = min(history.losses[-2:], default=0.0) >= standstill.STANDING * began
     if not (back and history.recent_loss >= HALF_LEFT * began and len(marks) > 1):
         return False

@@ -21,7 +21,7 @@ def in_vain(history: History, first: View, thresholds: Thresholds) -> Symptom | 
     it leads nowhere. Where it leads somewhere the loss falls as soon as it is there; by how much,
     nobody knows of other losses.
     """
-    then, now, losses = first.output_signal, history.mark, history.first_losses
+    then, now, losses = first.output_signal, history.trail.now, history.first_losses
     if not (then <= thresholds.lost_signal and history.path >= thresholds.moved_path and losses):
         return None
     enough, stands = BACK * max(then, ROUNDING["float32"]), STANDS_AT_START * median(losses)
@@ -30,7 +30,7 @@ def in_vain(history: History, first: View, thresholds: Thresholds) -> Symptom | 
     if not standstill.guesses(history):
         return None
     since, latest = history.first_step + SETTLED_STEPS, now.step - PATIENCE_STEPS
-    looks = [mark for mark in history.marks if since <= mark.step <= latest]
+    looks = [mark for mark in history.trail.marks if since <= mark.step <= latest]
     if not any(mark.signal >= enough and mark.loss >= stands for mark in looks):
         return None
     found = blame.attenuation(first, history.record, first)

@@ -48,9 +48,9 @@ def falls(history: History) -> bool:
 def has_learnt(history: History) -> bool:
     """Whether a classifier tells the classes better than a guess, or the errors of a squared loss
     are smaller than what of the output depends on the sample."""
-    if not history.marks:
+    if not history.trail.marks:
         return False
-    mark = history.mark
+    mark = history.trail.now
     told = bool(history.guesses) and _is_better(history.guesses[-1])
     fits = target.distance(mark) <= FITS * mark.output * mark.signal
     return fits if target.is_squared(history) else told
@@ -60,7 +60,7 @@ def fits_some(history: History) -> bool:
     """Whether what of the output depends on the sample is a tenth of the errors of a squared loss:
     if it were of no use it would have become less; of a loss that is mostly noise there is not more
     to learn."""
-    mark = history.mark
+    mark = history.trail.now
     some = mark.output * mark.signal >= SOME * target.distance(mark)
     return some and target.is_squared(history)
 
@@ -72,7 +72,7 @@ def tells_some(history: History) -> bool:
     smaller as well, s²/18 and more (both to second order in s; above it by as much where they are
     random): a quarter of that is asked at the latest looks.
     """
-    varies = history.mark.output * history.mark.signal
+    varies = history.trail.now.output * history.trail.now.signal
     surprise = fmean(look.surprise for look in history.guesses)
     guess = history.guesses[-1].is_a_guess  # of other losses it says nothing
     return guess and varies >= CLEAR and 1 - surprise >= varies * varies / 18 / 4

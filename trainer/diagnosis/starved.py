@@ -59,8 +59,8 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.path <= thresholds.moved_path / SLOW
         and len(history.first_losses) > 0
         and not standstill.has_learnt(history)
-        and history.recent_loss >= NO_LOWER * median(history.first_losses)
-        and history.loss >= NO_LOWER**2 * median(history.first_losses)  # the median lags
+        and history.recent_loss >= NO_LOWER * history.first_loss
+        and history.loss >= NO_LOWER**2 * history.first_loss  # the median lags
     )
     stopped = (
         largest <= thresholds.starved_update / 10

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from itertools import compress
-from statistics import median
 
 import numpy as np
 
@@ -50,8 +48,7 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
     slow = history.steps >= 3 * PATIENCE_STEPS
     # What is zero may be meant to start later, by a factor that is zero until then.
     slow = slow and not zero.issuperset(alike)
-    began = median(history.first_losses or [math.inf])
-    slow = slow and history.recent_loss >= UNIT_LOSS * began > 0
+    slow = slow and history.recent_loss >= UNIT_LOSS * history.first_loss > 0
     return Symptom(
         "symmetric_units",
         "warning" if slow or standstill.in_vain(history) else "info",

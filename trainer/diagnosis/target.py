@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from trainer.diagnosis.history import History
-from trainer.diagnosis.mark import Mark
 from trainer.diagnosis.order import SATURATING
+from trainer.diagnosis.trail import Mark
 
 SAME_FACTOR = 1e-4  # of a squared error's factor, from batch to batch
 OTHER = 0.003  # by which losses have to differ, to tell it from one that stays
@@ -63,7 +63,8 @@ def beyond(history: History, mark: Mark) -> str | None:
 
 def _told(history: History) -> list[Mark]:
     """The marks that tell a loss from others, if theirs differ."""
-    told = [mark for mark in history.marks if mark.pull > 0 and 0 < mark.batch_loss < math.inf]
+    marks = history.trail.marks
+    told = [mark for mark in marks if mark.pull > 0 and 0 < mark.batch_loss < math.inf]
     losses = [mark.batch_loss for mark in told]
     differ = len(told) > 1 and math.log(max(losses) / min(losses)) >= OTHER
     return told if differ else []

@@ -24,7 +24,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         return None
     raised = "vanishing_over_time" in history.raised
     opens = view.order.gated and view.time_ratio >= OPENED * first.time_ratio > 0
-    now, then = history.mark, history.half_way
+    now, then = history.trail.now, history.trail.half_way
     # A loss falls for a while whatever the sequences are: the output learns the targets' mean.
     idle = now.signal <= min(then.signal, 10 * thresholds.lost_signal)
     fell = (now.loss < 0.85 * then.loss or standstill.falls(history)) and not idle

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from statistics import median
 
 from trainer.diagnosis import dead, recovery, standstill, target
 from trainer.diagnosis.exploding import JUDGED_FROM_STEP
@@ -74,7 +73,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
 def _was_well(history: History, thresholds: Thresholds) -> bool:
     """Whether some had been learnt, by updates that are too small to kill what answers."""
     small = history.largest_update <= thresholds.thrown_update / MILD_TIMES
-    return small and history.lowest_loss <= FALLEN_LOSS * median(history.first_losses or [math.nan])
+    return small and history.lowest_loss <= FALLEN_LOSS * history.first_loss
 
 
 def _mostly_dead(history: History, view: View) -> Symptom | None:
@@ -86,7 +85,7 @@ def _mostly_dead(history: History, view: View) -> Symptom | None:
         return None
     if history.loss < WORSE * lowest:
         return None
-    began = median(history.first_losses or [math.nan])
+    began = history.first_loss
     back = min(history.loss, history.recent_loss) >= max(HALF_LOSS * began, WORSE * lowest)
     if not (0 < lowest <= HALF_LOSS * began and back):
         return None
@@ -131,7 +130,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     last = _last_is_shut(history, view)
     if last is not None:
         return last
-    if not (history.stuck or standstill.in_vain(history)) or history.signal_grows:
+    if not (history.stuck or standstill.in_vain(history)) or history.trail.signal_grows:
         return None
     if not (view.flow_ratio >= thresholds.flat_flow or standstill.in_vain(history)):
         return None
