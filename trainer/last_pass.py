@@ -89,7 +89,9 @@ class LastPass:
             on = filter(torch.is_autocast_enabled, kinds)
             autocast = {kind: torch.get_autocast_dtype(kind) for kind in on}
         versions = [tensor._version for tensor in found]
-        return _Given(args, kwargs, versions, torch.get_rng_state(), autocast, module.training)
+        return _Given(
+            args, kwargs, versions, torch.default_generator.get_state(), autocast, module.training
+        )
 
     def forget(self) -> None:
         """Lets go of the passes of a step."""

@@ -76,7 +76,9 @@ class Monitor:
         self._leftover: Leftover | None = None  # of the last record
         self._losses = step_loss.Losses(model)
         self._last_step: int | None = None
-        self._next = {0}  # what the next step may be: as far on as the last one came, or by one
+        self._next: tuple[int, ...] = (
+            0,
+        )  # what the next step may be: as far on as the last, or by one
         self._is_off = False  # for good
         self._latest: Observation | None = None
         self._mark = object()  # of what is handled already and ends no training; none is kept
@@ -97,7 +99,7 @@ class Monitor:
     def observes(self, step: int) -> bool:
         """Whether the cadences ask for a record of this step; known before it."""
         every_steps, histograms = self._section.every_steps, self._section.histogram_every_steps
-        return due(step, every_steps) or due(step, histograms) or self._activations.watching
+        return due(every_steps, step) or due(histograms, step) or self._activations.watching
 
     def watch(self, *steps: int) -> None:
         """Gets ready for the forward pass of the given step; of several any may be the next.
@@ -107,12 +109,11 @@ class Monitor:
         """
         self._last_pass.forget()
         keys, every_steps = self._section, self._section.activation_every_steps
-        histograms = any(due(step, keys.histogram_every_steps) for step in steps)
-        looks = any(due(step, every_steps) for step in steps)
-        if every_steps is not None and self._checkup.suspects:
-            looks = looks or histograms or any(due(step, keys.every_steps) for step in steps)
+        looks = due(every_steps, *steps)
+        if not looks and every_steps is not None and self._checkup.suspects:
+            looks = due(keys.every_steps, *steps) or due(keys.histogram_every_steps, *steps)
         if looks and not self._is_off:
-            self._activations.watch(histograms)
+            self._activations.watch(due(keys.histogram_every_steps, *steps))
         else:
             self._activations.release()
 
@@ -153,10 +154,9 @@ class Monitor:
         if self._is_off:
             return UNOBSERVED
         step, loss = operator.index(step), self._losses.take(loss)
-        self._next = {step + 1}
-        if self._last_step is not None and self._last_step < step:
-            self._next.add(2 * step - self._last_step)  # of a loop that counts samples
-        self._last_step = step
+        self._next, last, self._last_step = (step + 1,), self._last_step, step
+        if last is not None and last < step - 1:  # in a loop that counts samples
+            self._next = step + 1, 2 * step - last
         observed = always or self.observes(step) or self._losses.breaks
         if observed:
             step_loss.check(loss)
@@ -187,7 +187,7 @@ class Monitor:
             strangers=self._losses.strangers(),
             optimizer=optimizer,
             before=left,
-            histograms=due(step, self._section.histogram_every_steps),
+            histograms=due(self._section.histogram_every_steps, step),
             step_ms=step_ms,
             done=self._observed,
         )

@@ -7,8 +7,7 @@ import torch
 
 def is_traced() -> bool:
     """Whether a model runs only because somebody asks for its code."""
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
-    return torch.compiler.is_compiling() or tracing
+    return torch.compiler.is_compiling() or bool(torch._C._is_tracing())
 
 
 def is_training() -> bool:

@@ -23,8 +23,8 @@ class Losses:
         self._latest = deque[Tensor | float | None](maxlen=LATEST)
         self._newest: Tensor | float | None = None
         self.before: float | None = None  # that of the step before, if it was a number
-        # Whether the newest number is not finite, and the one before was not such a number.
-        self.breaks = False
+        self._is_bad = False  # whether the newest number is not finite
+        self.breaks = False  # whether it is, and the one before was not such a number
         self.is_first = True
         self._strangers = math.nan  # as the first one tells
 
@@ -38,7 +38,8 @@ class Losses:
         self._newest = _copy(loss) if isinstance(loss, Tensor) else loss
         self._latest.append(self._newest)
         self.before = None if isinstance(before, Tensor) else before
-        self.breaks = _is_bad(self._newest) and not _is_bad(self.before)
+        was_bad, self._is_bad = self._is_bad, _is_bad(self._newest)
+        self.breaks = self._is_bad and not was_bad
         return loss
 
     @property
@@ -80,6 +81,8 @@ def _copy(loss: Tensor) -> Tensor | None:
 
 
 def _is_bad(loss: Tensor | float | None) -> bool:
+    if type(loss) is float:
+        return not math.isfinite(loss)
     if loss is None or isinstance(loss, Tensor):
         return False
     return _is_real(loss) and not math.isfinite(loss)
