@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from types import NoneType
@@ -29,6 +30,7 @@ from trainer.config.source import Document
 
 Check = Callable[[dict[str, Any]], list[Problem]]
 MAX_TOLD = 20
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 _TAGS = {section.__name__: section for kind in schema.KINDS.values() for section in kind}
 _EXPECTED = {
@@ -163,11 +165,12 @@ def _remedy(kind: str, value: Any) -> str:
     if kind == "int_type" and isinstance(value, float) and value.is_integer():
         return f"; write {value:.0f}" if abs(value) < 1e15 else ""
     if kind in ("int_type", "float_type") and isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return ""
-        return "; remove the quotes"
+        if _NUMBER.fullmatch(value):
+            return "; remove the quotes"
+        written = value.replace("_", "")  # as Python writes it, and much of Europe
+        written = written.replace(",", ".") if kind == "float_type" else written
+        if _NUMBER.fullmatch(written):
+            return f"; write {written}"
     return ""
 
 
