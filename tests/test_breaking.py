@@ -56,7 +56,8 @@ def test_not_what_a_layer_does() -> None:
 
 
 def test_not_what_it_was_given() -> None:
-    assert noted(nn.Sequential(Part(), Part()), torch.full((8, 4), math.nan)) == []
+    """But that, as the input."""
+    assert noted(nn.Sequential(Part(), Part()), torch.full((8, 4), math.nan)) == [("", "Input")]
     assert noted(nn.Sequential(Part()), torch.randn(8, 4)) == []
 
 

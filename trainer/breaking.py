@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from trainer.layers import first_tensor, is_in_memory, kind, layers, root_name, tensors
+from trainer.record import INPUT
 
 Noted = Callable[[str, str, Tensor], object]  # name, kind and output of a module
 
@@ -18,7 +19,7 @@ Noted = Callable[[str, str, Tensor], object]  # name, kind and output of a modul
 class _Entered(NamedTuple):
     name: str
     module: nn.Module
-    was_bad: bool  # what it was given
+    was_bad: Tensor | None  # what is broken of that which it was given
 
 
 class Breaking:
@@ -26,7 +27,7 @@ class Breaking:
     layer: what a layer puts out is measured anyway, if it has a graph.
 
     Values that are broken when they enter a module were broken by the one around it, between two of
-    its parts.
+    its parts; those that enter the model are noted as its input.
     """
 
     def __init__(self, model: nn.Module, note: Noted) -> None:
@@ -53,7 +54,7 @@ class Breaking:
 
     def _enters(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         if not self.found:
-            self._entered.append(_Entered(name, module, _is_broken((args, kwargs))))
+            self._entered.append(_Entered(name, module, _broken((args, kwargs))))
 
     def _leaves(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self.found:
@@ -63,16 +64,23 @@ class Breaking:
         if made is None or made.isfinite().all():
             return
         self.found = True
-        while was_bad and self._entered:
+        while was_bad is not None and self._entered:
             name, module, was_bad = self._entered.pop()
+        if was_bad is not None:
+            self._note("", INPUT, was_bad)
+            return
         is_measured = module in self._layers and torch.is_grad_enabled()
-        if not was_bad and not is_measured:
+        if not is_measured:
             self._note(name, kind(module), made)
 
 
-def _is_broken(given: Any) -> bool:
-    """Whether there is a NaN, or an infinity in the first tensor: masks are made of those."""
-    first = first_tensor(given)
-    infinite = first is not None and not bool(first.isfinite().all())
-    known = (t for t in tensors(given) if t.is_floating_point() and is_in_memory(t))
-    return infinite or any(bool(tensor.isnan().any()) for tensor in known)
+def _broken(given: Any) -> Tensor | None:
+    """The first tensor with a NaN, or the very first where that has an infinity: masks are made of
+    those."""
+    known = [tensor for tensor in tensors(given) if is_in_memory(tensor)]
+    for number, tensor in enumerate(known):
+        if tensor.is_floating_point():
+            bad = tensor.isnan() if number else ~tensor.isfinite()
+            if bad.any():
+                return tensor
+    return None

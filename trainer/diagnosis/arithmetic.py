@@ -75,7 +75,9 @@ def _place(
         return where, _why_large(history, thresholds), words
     if view is not None:
         bad = ~np.isfinite(view.rms)
+        first = history.first_view
         of_data = view.has_input and not math.isfinite(view.input_rms)
+        of_data &= first is None or first is view or first.has_input
         if of_data and not (len(bad) and bad[0] and _holds_others(view, 0)):
             words = (
                 "the data that the network is given are not finite, or what is done to them before"
@@ -230,7 +232,7 @@ def _why_large(history: History, thresholds: Thresholds, otherwise: str = "opera
     if _blew_up(history, thresholds) or begins:
         return "initialisation"
     norms = history.norms
-    grown = bool(norms) and norms[-1] >= thresholds.grown_norm * min(norms)
+    grown = bool(norms) and norms[-1] > thresholds.grown_norm * min(norms)
     thrown = history.rates.raised_for or history.largest_update >= thresholds.thrown_update
     rose = bool(history.losses) and history.losses[-1] >= RISEN_LOSS * history.loss_at_start > 0
     # On a way as long as the weights are large they were led to something better, or thrown.

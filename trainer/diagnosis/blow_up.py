@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from trainer.diagnosis import blame, overconfidence, standstill
+from trainer.diagnosis import behind, blame, overconfidence, standstill
+from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.exploding import JUDGED_FROM_STEP
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
@@ -32,6 +33,8 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     ratio, now = first.forward_ratio, view.forward_ratio
     if first.output_signal <= thresholds.lost_signal * overconfidence.varying(first):
         return None  # biases beside tiny inputs
+    if behind.too_small(first) is not None and first.rms.max() <= SCALE:
+        return None  # likewise
     late = history.steps >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still
     large = late and min(ratio, now) >= thresholds.blown_up_forward / FAR_BLOWN_UP

@@ -9,7 +9,7 @@ from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
 GUESS_LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
-SOFTER_LOSS = (0.9, 1.2)  # times that of a guess that has been made less sharp
+SOFTER_LOSS = (0.7, 1.2)  # times that of a guess that has been made less sharp; others: to 0.4
 GUESS_EVENNESS = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
 SOFTENED_SURPRISE = (0.85, 1.05)  # times the classes, of a guess that a softmax makes softer
 SHARES = {"Softmax", "Sigmoid"}
@@ -52,7 +52,7 @@ def classes(view: View, record: StepRecord) -> int | None:
 
 def doubled(view: View, record: StepRecord) -> str | None:
     """The kind of the last layer, if it makes shares of what it is given, the loss is a
-    cross-entropy that does so once more, and all classes are given about the same; None else.
+    cross-entropy that does so once more; None else.
 
     As far as the gradient by the layer's output tells: that of a loss which takes shares, such as
     their negative logarithm or a squared error, has another size.
@@ -62,6 +62,16 @@ def doubled(view: View, record: StepRecord) -> str | None:
         return None
     least, most = SOFTER_LOSS
     return kind if least <= look(view, record, len(view.kinds) - 1).surprise <= most else None
+
+
+def lowest_of_doubled(count: int) -> float:
+    """How low such a loss can fall for so many classes, over that of a guess: the largest share is
+    1 and the others 0, which the loss makes shares of e / (e + C - 1)."""
+    if count < 2:  # sigmoids of 1 and of 0
+        return (math.log1p(1 / math.e) + math.log(2)) / (
+            math.log1p(math.exp(-0.5)) + math.log1p(math.exp(0.5))
+        )
+    return math.log1p((count - 1) / math.e) / math.log(count)
 
 
 def softened(view: View, record: StepRecord) -> bool:

@@ -8,6 +8,8 @@ from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
+TENTH = 0.1  # of an output
+
 
 def signal_collapse(history: History, thresholds: Thresholds) -> Symptom | None:
     """The output is minute beside the input from the start; and signal and gradient get lost and
@@ -58,10 +60,11 @@ def _faded_away(history: History) -> Symptom:
 
 def _shrunk(history: History, first: View, view: View) -> Symptom:
     left = view.forward_ratio / first.forward_ratio
+    gone = f"and the output to {left:.1g}" if left <= TENTH else "and the loss has come no lower"
     return Symptom(
         "signal_collapse", "warning", None, "decay",
-        f"the weights have shrunk to {history.size_over_start:.1g} of what they began with, and "
-        f"the output to {left:.1g}: a weight decay or a penalty outweighs the loss",
+        f"the weights have shrunk to {history.size_over_start:.1g} of what they began with, "
+        f"{gone}: a weight decay or a penalty outweighs the loss",
         {"weights_over_start": history.size_over_start, "output_over_start": left},
         sightings=1,
     )  # fmt: skip

@@ -104,6 +104,17 @@ def lost(history: History, first: View) -> Symptom:
     )  # fmt: skip
 
 
+def badly_scaled(history: History, end: End, scales: str) -> Symptom:
+    """Of targets or inputs on another scale than start values and rates are made for."""
+    mark = history.trail.now
+    return Symptom(
+        "stalled", "warning", None, "data",
+        f"the run ended after {end.steps} steps without having learnt; {scales}, and an RMS of "
+        f"{mark.output * mark.signal:.2g} of the output depends on the sample",
+        {"output_signal_fraction": mark.signal, "output_rms": mark.output, "path": history.path},
+    )  # fmt: skip
+
+
 def unheard(history: History, first: View, end: End) -> Symptom:
     """Of an output of which hardly any has depended on the sample."""
     then, mark = history.trail.first, history.trail.now

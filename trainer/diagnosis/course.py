@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from statistics import fmean, median
 
-from trainer.diagnosis import behind, chance, recovery, standstill, target
+from trainer.diagnosis import behind, recovery, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
@@ -18,9 +18,7 @@ HAD_FALLEN = 0.7  # of the loss at the start: it had fallen
 FAR_ABOVE_START = 100  # times the loss at the start, where few targets that move lead
 CLEARLY_ABOVE_START = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
-RELAPSED = 0.3  # of the loss at the start: much was learnt
 VARIES = 0.05  # of what a layer is given: more than rounding takes away beside a bias
-PASSING = {"stalled", "loss_spike", "oscillating"}  # which explain nothing
 
 
 def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -44,6 +42,9 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     far = history.loss_rise >= FAR_ABOVE_START and not history.adaptive
     if not (history.largest_update >= least or far):
         return None
+    grown = history.record.gradient_norm >= GROWN_TIMES * median(history.norms)
+    if history.lowest_loss < 0 and not grown:
+        return None  # what was negative has no size of its own
     rising = sum(after > before for before, after in pairwise(recent))
     if rising < RECENT - 2 or not recent[-1] > thresholds.risen_loss * recent[0]:
         return None
@@ -151,96 +152,3 @@ def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
         "the loss goes up and down with every step",
         {"amplitude": fmean(map(abs, turns))}, sightings=1,
     )  # fmt: skip
-
-
-def stalled(history: History, thresholds: Thresholds) -> Symptom | None:
-    """The loss has not fallen although the weights have moved far; an alarm if it is known why."""
-    raised = "stalled" in history.raised
-    if history.raised - PASSING or not raised and history.loss_rise > thresholds.risen_loss:
-        return None  # more than that is known
-    reason = _reason(history, thresholds) or _relapse(history)
-    if reason is not None:
-        return reason
-    if history.steps < 200 or history.path < 3 * thresholds.moved_path:
-        return None
-    if len(history.losses) < 12 or not history.loss_at_start > 0:
-        return None
-    recent = median(history.losses[-6:])
-    if recent < (0.9 if raised else 0.97) * history.loss_at_start:
-        return None
-    words = f"after {history.steps} steps the loss is {recent / history.loss_at_start:.2f} of"
-    words, category = f"{words} that at the start", "stalled"
-    if history.strangers > 0:  # others may train them
-        words += f"; it hangs on {history.strangers:.0f} parameters that the model has not"
-        category = "unregistered"
-    return Symptom(
-        "stalled", "info", None, category, words,
-        {"loss": recent, "loss_at_start": history.loss_at_start, "path": history.path},
-    )  # fmt: skip
-
-
-def _relapse(history: History) -> Symptom | None:
-    """A classifier that had learnt and only guesses since."""
-    first, lowest = history.loss_at_start, history.lowest_loss
-    if not (0 < lowest < RELAPSED * first and history.loss >= standstill.STANDING * first):
-        return None
-    if not standstill.guesses(history):
-        return None
-    return Symptom(
-        "stalled", "warning", None, "relapse",
-        f"what was learnt is gone: the loss was {lowest:.3g} and is now that of a guess",
-        {"loss": history.loss, "lowest_loss": lowest, "loss_at_start": first}, sightings=1,
-    )  # fmt: skip
-
-
-def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
-    """A last layer that does what the loss does once more, targets that are far beyond the output,
-    inputs that are too large for a classifier that only guesses, inputs that are too small, or
-    dropouts that leave too little, once the weights have come some way."""
-    first, view, steps = history.first_view, history.view, history.steps
-    if first is None or view is None or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
-        return None
-    doubled = chance.doubled(view, history.record)
-    if doubled is None and history.stays and history.was_softened:
-        doubled = "softmax"
-    if history.path < thresholds.moved_path / (30 if doubled else 3):
-        return None
-    # Where batches differ the newest losses need not be those of the first, but are no tenth lower.
-    first_loss = history.first_loss
-    stands = history.stays or history.recent_loss >= standstill.STANDING * first_loss
-    beyond = target.beyond(history, history.trail.now) if stands else None
-    large, small, dropped = (
-        behind.too_large(first),
-        behind.too_small(first),
-        behind.too_much_dropped(view),
-    )
-    sized = large is not None or small is not None
-    vain = sized and standstill.in_vain(history) and not standstill.falls(history)
-    if doubled is not None and stands and not standstill.falls(history):
-        category = "last activation"
-        words = f"nothing is learnt but to guess: a {doubled} comes before a loss that has its own"
-        if doubled == "softmax":  # that nobody has seen
-            words += ", or the gradient is as small as if one did"
-    elif beyond is not None:
-        category, words = "data", f"{beyond}, and the loss is still that at the start"
-    elif large is not None and vain and standstill.guesses(history):
-        category, words = "data", f"nothing is learnt but to guess; {large}"
-    elif small is not None and vain:
-        category, words = "data", f"nothing is learnt; {small}"
-    # Losses that differ so much from batch to batch are compared with the lowest at the start.
-    elif dropped is not None and (
-        history.recent_loss >= standstill.STANDING * history.loss_at_start > 0
-        or standstill.guesses(history)
-    ):
-        category, words = "dropout", f"{dropped}, and nothing is learnt"
-    else:
-        return None
-    evidence = {
-        "distance": target.distance(history.trail.now),
-        "output_rms": history.trail.now.output,
-        "input_rms": first.input_rms,
-        "dropped": max(behind.dropped(view), default=0.0),
-    }
-    return Symptom(
-        "stalled", "warning", None, category, f"after {steps} steps {words}", evidence, sightings=1
-    )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainer.diagnosis import conclusion, overconfidence, standstill, target
+from trainer.diagnosis import behind, conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.conclusion import End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.target import FAR_TARGET
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.through_time import IN_TIME, UNGATED
 from trainer.diagnosis.view import View
@@ -27,6 +28,7 @@ SOME_LOSS = 0.3  # of the first losses
 FAINT_SIGNAL = 0.1  # of the output
 MINUTE_SIGNAL = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
+EXPLAINS_LITTLE = 0.33  # of the errors, by what of the output depends on the sample
 SAME_LOSS = 1e-3  # of a loss
 STEADY = 1.5  # times, of an output
 GROWN_SIGNAL = 3.0  # times, of what of an output depends on the sample
@@ -62,6 +64,8 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.lost(history, first)
     elif end.steps < 3 * PATIENCE_STEPS:
         return None
+    elif (scales := _scales(history, first)) is not None:
+        found = conclusion.badly_scaled(history, end, scales)
     elif _was_never_heard(history, end):
         found = conclusion.unheard(history, first, end)
     elif _was_never_reached(history, first, end, thresholds):
@@ -143,6 +147,20 @@ def _was_never_heard(history: History, end: End) -> bool:
     return mark.output * mark.signal <= GROWN_SIGNAL * first.output * first.signal
 
 
+def _scales(history: History, first: View) -> str | None:
+    """What of a squared loss' targets, or of the inputs, is on a scale that nothing is made for,
+    where hardly a tenth of what there is to explain was, half way and at last."""
+    marks, middle = history.trail.marks, history.first_step + history.steps / 2
+    half = next(mark for mark in reversed(marks) if mark is marks[0] or mark.step <= middle)
+    looks = half, history.trail.now
+    varies = [mark.output * mark.signal / target.distance(mark) for mark in looks]
+    if not (max(varies) <= EXPLAINS_LITTLE and target.is_squared(history)):
+        return None
+    away = min(map(target.distance, looks))
+    far = f"the targets are {away:.2g} away from the output" if away >= FAR_TARGET else None
+    return far or behind.too_large(first) or behind.too_small(first)
+
+
 def _was_never_reached(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether the first layers got next to no gradient at any look, and what the last ones have
     learnt alone is little; not of branches, of which others may learn."""
@@ -198,10 +216,12 @@ def _forgets(history: History, first: View, end: End, thresholds: Thresholds) ->
 
 
 def _stands_still(history: History, end: End) -> bool:
-    """Whether all losses are the same to a thousandth, above zero, and so is the output: beside a
-    loss that is made to be constant it learns."""
+    """Whether all losses are the same to a thousandth, above zero, and so is the output, or what it
+    could change about the loss as far as the gradient tells: beside a loss that is made to be
+    constant it learns."""
     first, now = history.trail.first.output, history.trail.now.output
-    if not max(first, now) <= STEADY * min(first, now):
+    unheard = history.trail.now.pull * max(1.0, now) <= SAME_LOSS * history.trail.now.batch_loss
+    if not (max(first, now) <= STEADY * min(first, now) or unheard):
         return False
     losses = [end.last, history.lowest_loss, *history.first_losses, *history.losses]
     return max(losses) <= (1 + SAME_LOSS) * min(losses) and min(losses) > 0

@@ -12,7 +12,7 @@ from trainer.record import StepRecord
 LARGE_OUTPUT = 10  # times what varies of the input, of an output whose classes are sure and wrong
 SHARP_GRADIENT = 0.8  # share of the largest in a gradient's values: they are all or nothing
 WRONG = (0.25, 1.01)  # share of the samples that are, with all confidence
-PAIR = 0.9  # the most of them of two classes, where absolute errors of two values are 1
+PAIR = 0.9  # the most of them of two classes, where the slopes of absolute errors are all 1
 SAME_SLOPE = 1.1  # at most so many times another one, the largest derivative is what it was
 LEAST_INPUT = 1e-3  # of the input, as little as which may be all that depends on the sample
 SOON = 6  # times half of the steps
@@ -38,10 +38,11 @@ def nats_of_the_sure_and_wrong(history: History) -> float | None:
     at the loss of a guess after three times as many more; None of any other network.
 
     The cross-entropy's gradient by the output is (p - y) / N for N samples: where the outputs are
-    so large that p is 0 or 1, two values of each sample that is wrong are 1 / N in size and all
-    others nothing. The loss is then loss / (N · largest) nats a sample, whatever it is multiplied
-    by, and that of a guess among C classes ln C. With other losses the largest changes as they
-    fall, or is that of all values at once.
+    so large that p is 0 or 1, two values of each sample that is wrong are 1 / N in size (the only
+    one, where it is that of two classes) and all others nothing. The loss is then
+    loss / (N · largest) nats a sample, whatever it is multiplied by, and that of a guess among C
+    classes ln C. With other losses the largest changes as they fall, or is that of all values at
+    once.
     """
     first, view, record = history.first_view, history.view, history.record
     if first is None or view is None or history.steps < 2 * PATIENCE_STEPS:
@@ -73,13 +74,17 @@ def nats_worse_than_a_guess(history: History, loss: float) -> float | None:
 def _sure_and_wrong(view: View, record: StepRecord, large: float) -> tuple[float, float] | None:
     """Of a classifier that is, by as large an output: how many nats a sample a loss of 1 is, and
     how many are those of a guess."""
-    row, classes = view.order.last_with_parameters, chance.classes(view, record) or 1
-    if row is None or classes < 2 or not _output_size(view) >= large:
+    row, classes = view.order.last_with_parameters, chance.classes(view, record)
+    if row is None or not classes or not _output_size(view) >= large:
         return None
+    values = min(classes, 2)  # of each sample that is wrong
     count, norm, absolute, largest = view.moments[row, :4].tolist()
     if not (absolute > 0 and largest > 0):
         return None
-    sharp, wrong = norm / absolute * (norm / largest), absolute / largest * classes / (2 * count)
+    sharp, wrong = (
+        norm / absolute * (norm / largest),
+        absolute / largest * classes / (values * count),
+    )
     if not (sharp >= SHARP_GRADIENT and WRONG[0] <= wrong <= (WRONG[1] if classes > 2 else PAIR)):
         return None
-    return classes / view.steepest, math.log(classes)
+    return classes / view.steepest, math.log(max(classes, 2))

@@ -42,7 +42,7 @@ def say_rate(verdict: str, optimizer: str, pace: Pace) -> str:
         return ""
     own = {"name": optimizer, "lr": pace.first}
     rate = other_rate(verdict, own, pace).get("optimizer.lr")
-    return f" ({rate:g} in place of {pace.first:g}, say)" if rate else ""
+    return f"; {rate:g}, say, in place of a rate of {pace.first:g}" if rate else ""
 
 
 def other_rate(verdict: str, optimizer: Mapping[str, Any], pace: Pace) -> dict[str, Any]:

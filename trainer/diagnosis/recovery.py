@@ -15,6 +15,7 @@ ROUNDING = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "floa
 SHRUNK = 30  # times less of an output
 FLOOR_ROUNDINGS = 4  # roundings above which a signal can be told from them
 USUAL_OUTPUT = 30.0  # times the input, at most, of an output that was not too large at the start
+MUCH_LEFT = 0.1  # of the first losses
 LITTLE_LEFT = 0.3  # of the size of the weights, or of the loss, at the start
 HALF_LEFT = 0.5  # of either, or of the first losses
 LONG = 10  # times the way after which recovery is judged: enough for one that leads somewhere
@@ -226,7 +227,15 @@ def has_faded_away(history: History) -> bool:
 
 def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
-    tenths with them, which no loss asks of a network that learns."""
+    tenths with them, which no loss asks of a network that learns; or, after twice as many steps,
+    with the loss no lower than half of the steps ago, and little learnt."""
+    if history.steps < 2 * PATIENCE_STEPS or not history.size_over_start <= LITTLE_LEFT:
+        return False
     began, now = first.forward_ratio, view.forward_ratio
-    usual = 0 < began <= USUAL_OUTPUT and now <= began / 10
-    return usual and history.size_over_start <= LITTLE_LEFT and history.steps >= 2 * PATIENCE_STEPS
+    if 0 < began <= USUAL_OUTPUT and now <= began / 10:
+        return True
+    middle, late = history.first_step + history.steps / 2, history.steps >= 4 * PATIENCE_STEPS
+    before = [mark.loss for mark in history.trail.marks if mark.step <= middle]
+    stands = history.recent_loss >= standstill.STANDING * before[-1] > 0
+    high = history.recent_loss >= MUCH_LEFT * history.first_loss
+    return late and stands and high and not standstill.has_learnt(history)

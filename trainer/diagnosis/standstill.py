@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 
 from trainer.diagnosis import target
@@ -54,6 +55,11 @@ def has_learnt(history: History) -> bool:
     told = bool(history.guesses) and _is_better(history.guesses[-1])
     fits = target.distance(mark) <= FITS * mark.output * mark.signal
     return fits if target.is_squared(history) else told
+
+
+def is_known(history: History) -> bool:
+    """Whether that can be told of its loss."""
+    return target.is_squared(history) or not math.isnan(history.guesses[-1].surprise)
 
 
 def fits_some(history: History) -> bool:

@@ -68,8 +68,9 @@ class View:
 
     @cached_property
     def has_input(self) -> bool:
-        """Whether it is known what the network was given, which are no tokens."""
-        return self.table.has_input and self.order.begins
+        """Whether it is known what the network was given: no tokens, nor a mask of infinities."""
+        known = self.table.has_input and self.order.begins
+        return known and (math.isfinite(self.table.rms[0]) or not np.isfinite(self.rms).all())
 
     @cached_property
     def input_rms(self) -> float:
