@@ -130,9 +130,10 @@ def test_nothing_is_proposed_without_a_configuration_or_a_known_change() -> None
 
 
 def test_a_rate_for_a_loop_that_has_no_configuration() -> None:
-    assert say_rate("diverging", "Adam", Pace(0.8, 0.1, 0.1)) == " (0.005 in place of 0.1, say)"
+    lower = say_rate("diverging", "Adam", Pace(0.8, 0.1, 0.1))
+    assert lower == "; 0.005, say, in place of a rate of 0.1"
     starved = say_rate("starved_update", "AdamW", Pace(1e-6, 1e-6, 1e-6))
-    assert starved == " (0.04 in place of 1e-06, say)"
+    assert starved == "; 0.04, say, in place of a rate of 1e-06"
     assert say_rate("diverging", "SGD", Pace(0.8, 0.1, 0.1)) == "", "whose momentum nobody knows"
     assert say_rate("diverging", "Adam", Pace(0.8, 0.1, 1.0)) == "", "it is the schedule"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from trainer.diagnosis import behind, blame, overconfidence, standstill
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.exploding import JUDGED_FROM_STEP
@@ -33,7 +35,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     ratio, now = first.forward_ratio, view.forward_ratio
     if first.output_signal <= thresholds.lost_signal * overconfidence.varying(first):
         return None  # biases beside tiny inputs
-    if behind.too_small(first) is not None and first.rms.max() <= SCALE:
+    if behind.too_small(first) is not None and np.fmax.reduce(first.rms, initial=0.0) <= SCALE:
         return None  # likewise
     late = history.steps >= PATIENCE_STEPS and not history.rate_is_rising
     late = late and history.loss_at_start > 0  # of others nobody knows what it is to stand still

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from trainer.diagnosis import blame, recovery, standstill
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
@@ -59,7 +61,7 @@ def _faded_away(history: History) -> Symptom:
 
 
 def _shrunk(history: History, first: View, view: View) -> Symptom:
-    left = view.forward_ratio / first.forward_ratio
+    left = view.forward_ratio / first.forward_ratio if first.forward_ratio > 0 else math.nan
     gone = f"and the output to {left:.1g}" if left <= TENTH else "and the loss has come no lower"
     return Symptom(
         "signal_collapse", "warning", None, "decay",

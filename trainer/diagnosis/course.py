@@ -42,7 +42,7 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
     far = history.loss_rise >= FAR_ABOVE_START and not history.adaptive
     if not (history.largest_update >= least or far):
         return None
-    grown = history.record.gradient_norm >= GROWN_TIMES * median(history.norms)
+    grown = history.record.gradient_norm >= GROWN_TIMES * median(history.norms or [math.nan])
     if history.lowest_loss < 0 and not grown:
         return None  # what was negative has no size of its own
     rising = sum(after > before for before, after in pairwise(recent))

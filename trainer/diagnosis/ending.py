@@ -26,6 +26,7 @@ LASTS = 0.85  # of the loss at the newest look at the layers: what was seen ther
 LITTLE = 0.75  # of the first losses
 SOME_LOSS = 0.3  # of the first losses
 FAINT_SIGNAL = 0.1  # of the output
+SILENT_SIGNAL = 0.01  # of the errors of a squared loss
 MINUTE_SIGNAL = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
 EXPLAINS_LITTLE = 0.33  # of the errors, by what of the output depends on the sample
@@ -128,14 +129,17 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
 
 
 def _was_never_heard(history: History, end: End) -> bool:
-    """Whether hardly any of the output has depended on the sample at any look, or it is minute
-    beside the errors of a squared loss, as it was at first, and the loss is about the first."""
+    """Whether hardly any of the output has depended on the sample at any look, and the loss is
+    about the first, or that is next to nothing beside the errors of a squared loss, whatever it has
+    learnt of the targets' mean; or it is minute beside them, as it was at first, and the loss is
+    about the first."""
     began, mark = history.first_loss, history.trail.now
     if standstill.fits_some(history):
         return False
     faint = [each.signal <= FAINT_SIGNAL for each in history.trail.marks]
     if mark.signal <= FAINT_SIGNAL and sum(faint) >= MOSTLY * len(faint):
-        return end.loss >= LASTS * began > 0
+        heard = mark.output * mark.signal > SILENT_SIGNAL * target.distance(mark)
+        return end.loss >= LASTS * began > 0 or target.is_squared(history) and not heard
     minute = (
         each.output * each.signal <= MINUTE_SIGNAL * target.distance(each)
         for each in (history.trail.first, mark)

@@ -228,7 +228,7 @@ def has_faded_away(history: History) -> bool:
 def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
     tenths with them, which no loss asks of a network that learns; or, after twice as many steps,
-    with the loss no lower than half of the steps ago, and little learnt."""
+    with the loss that there was half of the steps ago, and little learnt."""
     if history.steps < 2 * PATIENCE_STEPS or not history.size_over_start <= LITTLE_LEFT:
         return False
     began, now = first.forward_ratio, view.forward_ratio
@@ -236,6 +236,7 @@ def shrinks(history: History, first: View, view: View) -> bool:
         return True
     middle, late = history.first_step + history.steps / 2, history.steps >= 4 * PATIENCE_STEPS
     before = [mark.loss for mark in history.trail.marks if mark.step <= middle]
-    stands = history.recent_loss >= standstill.STANDING * before[-1] > 0
+    times = history.recent_loss / before[-1] if before[-1] > 0 else math.nan
+    stands = standstill.STANDING <= times <= 1 / standstill.STANDING
     high = history.recent_loss >= MUCH_LEFT * history.first_loss
     return late and stands and high and not standstill.has_learnt(history)
