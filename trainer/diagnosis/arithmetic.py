@@ -77,7 +77,8 @@ def _place(
         bad = ~np.isfinite(view.rms)
         first = history.first_view
         of_data = view.has_input and not math.isfinite(view.input_rms)
-        of_data &= first is None or first is view or first.has_input
+        # What was no number from the start is a mask.
+        of_data &= first is None or first is view or first.has_input or not first.table.has_input
         if of_data and not (len(bad) and bad[0] and _holds_others(view, 0)):
             words = (
                 "the data that the network is given are not finite, or what is done to them before"
