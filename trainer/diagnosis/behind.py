@@ -168,14 +168,17 @@ def dropped(view: View) -> list[float]:
     """The shares of values that the dropouts take."""
     if not view.order.drops:
         return []
-    zeros, rms = view.table.zero_fraction[view.order.rows].tolist(), view.rms.tolist()
+    own = view.order.rows.tolist()
+    rows = [0, *own] if view.has_input else own
+    zeros, sizes = view.table.zero_fraction[rows].tolist(), view.table.rms[rows].tolist()
+    kinds = [view.table.kinds[row] for row in rows]
     shares = []
-    for row in (row for row, kind in enumerate(view.kinds) if row and kind in DROPOUTS):
-        if zeros[row - 1] < 1 and rms[row] > 0:
+    for at, kind in enumerate(kinds[1:], 1):
+        if kind in DROPOUTS and zeros[at - 1] < 1 and sizes[at] > 0:
             # It may be given something else than what the layer before put out; what it leaves of
             # that it multiplies by 1 / (1 - share).
-            of_zeros = 1 - (1 - zeros[row]) / (1 - zeros[row - 1])
-            of_size = rms[row - 1] / rms[row]
+            of_zeros = 1 - (1 - zeros[at]) / (1 - zeros[at - 1])
+            of_size = sizes[at - 1] / sizes[at]
             shares.append(min(of_zeros, 1 - of_size * of_size))
     return shares
 

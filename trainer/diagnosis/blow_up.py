@@ -13,6 +13,7 @@ from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
+LARGE_TABLE = 10.0  # RMS of what is looked up, which begins with 1 and less
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 LESS_IF_ALL = 30  # times less of a blow-up is enough where it is all of the loss
 FAR_BLOWN_UP = 10  # times the blow-up that a loss which falls a little is no comfort for
@@ -54,7 +55,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     blown = not first.normalised and (min(ratio, now) >= thresholds.blown_up_forward or idle)
     if not (blown or stays or sized or nats):
-        return None
+        return _of_tables(history) if late else None
     found = blame.amplification(first, history.record)
     hurts = (
         not history.adaptive
@@ -72,4 +73,26 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
         sightings=1 if stays or sized or nats else 2 if hurts or idle else UNCONFIRMED,
+    )  # fmt: skip
+
+
+def _of_tables(history: History) -> Symptom | None:
+    """Of what is looked up for tokens, if it began far too large, still is, and nothing normalises
+    it, after twice the steps that an adaptive optimizer is given: of that products are made."""
+    first, view = history.first_view, history.view
+    if first is None or view is None or first.normalised or first.names != view.names:
+        return None
+    if history.steps < 2 * PATIENCE_STEPS or standstill.has_arrived(history):
+        return None
+    smaller = np.fmin(first.rms, view.rms).tolist()
+    rows = (row for row, kind in enumerate(first.kinds) if kind == "Embedding")
+    row = max(rows, key=smaller.__getitem__, default=None)
+    if row is None or not smaller[row] >= LARGE_TABLE:
+        return None
+    return Symptom(
+        "signal_blow_up", "warning", first.names[row], "initialisation",
+        f"what {first.names[row]} gives for a token started with an RMS of {first.rms[row]:.2g}, "
+        "where 1 is usual",
+        {"table_rms": smaller[row]},
+        sightings=1,
     )  # fmt: skip

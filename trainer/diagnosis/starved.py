@@ -56,7 +56,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     unmoved = history.path <= thresholds.unmoved_path
     slow = (
         history.steps >= 3 * JUDGED_AFTER_STEPS
-        and history.path <= thresholds.moved_path / SLOW
+        and _path(history) <= thresholds.moved_path / SLOW
         and len(history.first_losses) > 0
         and not standstill.has_learnt(history)
         and history.recent_loss >= NO_LOWER * history.first_loss
@@ -168,10 +168,21 @@ def _is_below_epsilon(history: History) -> bool:
 def _stand(history: History, from_the_start: bool) -> str:
     """That the weights stand, in words."""
     if from_the_start:
-        moved = f"has moved by more than {history.path:.1g} of its size"
-        return f"in {history.steps} steps no weight matrix {moved}"
+        path = _path(history)
+        others = " that did not begin at zero" if path < history.path else ""
+        moved = f"has moved by more than {path:.1g} of its size"
+        return f"in {history.steps} steps no weight matrix{others} {moved}"
     since = history.first_step + history.moved_at
     return f"little was learnt, and no weight matrix has moved since step {since}"
+
+
+def _path(history: History) -> float:
+    """The path of the matrix that has come farthest; of those that began at zero, of which any step
+    is more than there was, only where no other is."""
+    if history.record.parameters != history.first_parameters:
+        return history.path
+    begun = matrices(history.record.shapes) & (history.first_sizes > 0)
+    return float(history.way.paths[begun].max()) if begun.any() else history.path
 
 
 def _is_narrow(record: StepRecord) -> bool:
