@@ -32,7 +32,7 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
     through or at first, a branch or the start of a sequence that gets none, else no way or none
     that led anywhere."""
     if first.forward_ratio >= SCALE:
-        return _blew_up(history, first, end)
+        return too_large(history, first, end, "the loss of a guess")
     middle = history.first_step + end.steps / 2
     before = [mark for mark in history.trail.marks if mark.step <= middle]
     half = before[-1] if before else history.trail.first
@@ -201,12 +201,13 @@ def unmoved(history: History, first: View, end: End, thresholds: Thresholds) -> 
     )  # fmt: skip
 
 
-def _blew_up(history: History, first: View, end: End) -> Symptom:
+def too_large(history: History, first: View, end: End, left: str = "little learnt") -> Symptom:
+    """Of an output that began too large, and what is `left` since."""
     found = blame.amplification(first, history.record)
     return Symptom(
         "signal_blow_up", "warning", found.where, found.category,
         f"the output started {first.forward_ratio:.1g} times as large as the input, and the run "
-        f"ended after {end.steps} steps with the loss of a guess",
+        f"ended after {end.steps} steps with {left}",
         {"forward_ratio": first.forward_ratio, "first_loss": history.first_loss},
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.conclusion import End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
+from trainer.diagnosis.overconfidence import LARGE_OUTPUT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.target import FAR_TARGET
 from trainer.diagnosis.thresholds import Thresholds
@@ -23,6 +24,7 @@ BEGAN = 0.9  # of the first losses: a sum in which another one falls is no guess
 EVER = 0.85  # of it: a network that was better may be a critic, whose opponent has learnt since
 LOST_SIGNAL = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
+LITTLE_BETTER = 0.6  # of the loss of a guess
 LITTLE = 0.75  # of the first losses
 SOME_LOSS = 0.3  # of the first losses
 FAINT_SIGNAL = 0.1  # of the output
@@ -79,6 +81,8 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.grown(history, first, end)
     elif _forgets(history, first, end, thresholds):
         found = conclusion.forgetful(history, first, end)
+    elif _began_too_large(history, first, end):
+        found = conclusion.too_large(history, first, end)
     elif _stands_still(history, end):
         found = conclusion.unmoved(history, first, end, thresholds)
     else:
@@ -217,6 +221,19 @@ def _forgets(history: History, first: View, end: End, thresholds: Thresholds) ->
     lost = all(mark.time_ratio <= most for mark in history.trail.marks)
     stands = end.loss >= LASTS * history.first_loss > 0
     return lost and stands and not standstill.learns_some(history)
+
+
+def _began_too_large(history: History, first: View, end: End) -> bool:
+    """Whether the output began ten times as large as the input and more, which no start values for
+    its size lead to, and what was learnt since is little, as far as the loss tells."""
+    if not first.forward_ratio >= LARGE_OUTPUT or first.normalised:
+        return False
+    if behind.too_small(first) is not None:
+        return False  # it is biases beside that
+    if target.is_squared(history):
+        return not standstill.has_learnt(history)
+    nats = overconfidence.nats_worse_than_a_guess(history, end.loss, LITTLE_BETTER)
+    return nats is not None
 
 
 def _stands_still(history: History, end: End) -> bool:

@@ -63,12 +63,12 @@ def nats_of_the_sure_and_wrong(history: History) -> float | None:
     return now if now * (now / then) ** SOON >= of_a_guess else None
 
 
-def nats_worse_than_a_guess(history: History, loss: float) -> float | None:
+def nats_worse_than_a_guess(history: History, loss: float, share: float = 1.0) -> float | None:
     """What a loss is for each sample of a classifier that was sure and wrong at first, if that is
-    no better than a guess; None otherwise."""
+    no better than a guess, or than this share of its loss; None otherwise."""
     first = history.first_view
     found = first and _sure_and_wrong(first, history.record, LARGE_OUTPUT)
-    return found[0] * loss if found and found[0] * loss >= found[1] else None
+    return found[0] * loss if found and found[0] * loss >= share * found[1] else None
 
 
 def _sure_and_wrong(view: View, record: StepRecord, large: float) -> tuple[float, float] | None:
