@@ -93,6 +93,84 @@ def test_a_dropout_that_leaves_next_to_nothing() -> None:
     assert said(trained(mlp(4, dropout=0.3), functional.cross_entropy, classes)) == set()
 
 
+def test_a_dropout_of_the_input() -> None:
+    """Beside that, there is no layer before it."""
+
+    def model(share: float) -> nn.Sequential:
+        return nn.Sequential(nn.Dropout(share), *mlp(4))
+
+    assert said(trained(model(0.98), functional.cross_entropy, classes)) == {"stalled, dropout"}
+    assert said(trained(model(0.2), functional.cross_entropy, classes)) == set()
+
+
+class Product(nn.Module):
+    """What two tables give for two tokens, multiplied."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.one, self.other = nn.Embedding(4, 16), nn.Embedding(4, 16)
+        with torch.no_grad():
+            self.one.weight.mul_(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = ((x[:, at : at + 2] > 0).long() @ torch.tensor([2, 1]) for at in (0, 2))
+        made: Tensor = (self.one(one) * self.other(other)).sum(1)
+        return made
+
+
+def test_a_table_that_begins_far_too_large() -> None:
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(out, y)
+
+    def wanted(x: Tensor) -> Tensor:
+        return (x[:, 0] * x[:, 2] > 0).float()
+
+    found = trained(Product(50.0), loss, wanted)
+    assert said(found) == {"signal_blow_up, initialisation"}
+    assert (
+        found[0].where == "one" and "gives for a token started with an RMS of 5" in found[0].cause
+    )
+    assert said(trained(Product(0.3), loss, wanted, lr=0.05)) == set()
+
+
+class Adapted(nn.Module):
+    """A linear layer that stays, and a product beside it that begins with a matrix of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.base = nn.Linear(8, 1).requires_grad_(False)
+        self.down, self.up = nn.Linear(8, 4, bias=False), nn.Linear(4, 1, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.base(x) + self.up(self.down(x))
+        return made
+
+
+def test_steps_beside_a_matrix_that_begins_at_zero() -> None:
+    """Of which any is more than there was."""
+    found = trained(Adapted(), functional.mse_loss, lambda x: 3 * torch.sign(x[:, :1]), lr=1e-8)
+    assert said(found) == {"starved_update, learning rate"}
+    assert "no weight matrix that did not begin at zero has moved by more than " in found[0].cause
+    assert said(trained(Adapted(), functional.mse_loss, lambda x: x[:, :1], lr=0.01)) == set()
+
+
+def test_an_output_that_began_too_large_and_explains_little() -> None:
+    def model(factor: float) -> nn.Module:
+        made = mlp(1)
+        with torch.no_grad():
+            made[0].weight.mul_(factor)
+            made[3].weight.mul_(factor)
+        return made
+
+    found = trained(model(12.0), functional.mse_loss, lambda x: torch.sin(9 * waves(x)))
+    assert said(found) == {"signal_blow_up, initialisation"}
+    assert "times as large as the input, and the run ended after 210 steps with " in found[-1].cause
+    assert said(trained(model(1.0), functional.mse_loss, waves)) == set()
+
+
 def test_a_softmax_twice_where_it_creeps() -> None:
     found = trained(mlp(4, nn.Softmax(1)), functional.cross_entropy, classes, lr=4e-4)
     assert said(found) == {"stalled, last activation"}
