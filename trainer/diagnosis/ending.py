@@ -161,8 +161,10 @@ def _scales(history: History, first: View) -> str | None:
     marks, middle = history.trail.marks, history.first_step + history.steps / 2
     half = next(mark for mark in reversed(marks) if mark is marks[0] or mark.step <= middle)
     looks = half, history.trail.now
-    varies = [mark.output * mark.signal / target.distance(mark) for mark in looks]
-    if not (max(varies) <= EXPLAINS_LITTLE and target.is_squared(history)):
+    shares = (
+        mark.output * mark.signal <= EXPLAINS_LITTLE * target.distance(mark) for mark in looks
+    )
+    if not (all(shares) and target.is_squared(history)):
         return None
     away = min(map(target.distance, looks))
     far = f"the targets are {away:.2g} away from the output" if away >= FAR_TARGET else None

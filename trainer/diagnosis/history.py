@@ -46,6 +46,7 @@ class History:
     norms: list[float] = field(default_factory=list)
     loss_at_start: float = math.nan
     first_losses: list[float] = field(default_factory=list)
+    first_loss: float = math.nan  # the median of those
     flat: bool = False  # whether the latest losses are among those of the first batches
     largest_update: float = 0.0  # of the median over the matrices, so far
     first_update: float = math.nan  # the same, of the first update that did something
@@ -83,6 +84,7 @@ class History:
                 self.loss_at_start = min(self.losses)
             if len(self.first_losses) < FIRST_LOSSES:
                 self.first_losses.append(record.loss)
+                self.first_loss = median(self.first_losses)
             self.flat = self._is_flat()
         if self.view is not None:
             seen = self.view
@@ -166,7 +168,7 @@ class History:
     def _is_flat(self) -> bool:
         first, now = self.first_losses, self.recent_loss
         known = len(first) == FIRST_LOSSES and self.loss_at_start > 0
-        return known and now >= 0.995 * min(first) and now >= 0.95 * median(first)
+        return known and now >= 0.995 * min(first) and now >= 0.95 * self.first_loss
 
     @property
     def stays(self) -> bool:
@@ -203,8 +205,3 @@ class History:
     def rate_is_rising(self) -> bool:
         """Whether the learning rate warms up."""
         return self.rates.is_rising(self.steps)
-
-    @property
-    def first_loss(self) -> float:
-        """The median of the first ones; NaN without any."""
-        return median(self.first_losses or [math.nan])

@@ -206,7 +206,7 @@ def is_cut_off(history: History, thresholds: Thresholds) -> bool:
     flow = max(mark.flow_ratio for mark in history.trail.marks)
     alone = max(history.known[:-1], default=math.inf) <= 10 * thresholds.starved_update
     never = alone and flow <= thresholds.lost_gradient / 1e4
-    least = median(first) * (HALF_LEFT if never else standstill.STANDING)
+    least = history.first_loss * (HALF_LEFT if never else standstill.STANDING)
     return still and stands >= least > 0 and flow <= thresholds.lost_gradient / 100
 
 
@@ -229,14 +229,19 @@ def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
     tenths with them, which no loss asks of a network that learns; or, after twice as many steps,
     with the loss that there was half of the steps ago, and little learnt."""
-    if history.steps < 2 * PATIENCE_STEPS or not history.size_over_start <= LITTLE_LEFT:
+    if history.steps < 2 * PATIENCE_STEPS:
         return False
     began, now = first.forward_ratio, view.forward_ratio
-    if 0 < began <= USUAL_OUTPUT and now <= began / 10:
-        return True
-    middle, late = history.first_step + history.steps / 2, history.steps >= 4 * PATIENCE_STEPS
-    before = [mark.loss for mark in history.trail.marks if mark.step <= middle]
-    times = history.recent_loss / before[-1] if before[-1] > 0 else math.nan
-    stands = standstill.STANDING <= times <= 1 / standstill.STANDING
-    high = history.recent_loss >= MUCH_LEFT * history.first_loss
-    return late and stands and high and not standstill.has_learnt(history)
+    gone = 0 < began <= USUAL_OUTPUT and now <= began / 10
+    return (gone or _stays_high(history)) and history.size_over_start <= LITTLE_LEFT
+
+
+def _stays_high(history: History) -> bool:
+    """Whether the loss is what it was half of the steps ago, with little learnt."""
+    if history.steps < 4 * PATIENCE_STEPS:
+        return False
+    middle = history.first_step + history.steps / 2
+    before = [mark.loss for mark in history.trail.marks if mark.step <= middle][-1]
+    stands = standstill.STANDING * before <= history.recent_loss <= before / standstill.STANDING
+    high = history.recent_loss >= MUCH_LEFT * history.first_loss > 0
+    return stands and high and not standstill.has_learnt(history)

@@ -56,11 +56,10 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
     unmoved = history.path <= thresholds.unmoved_path
     slow = (
         history.steps >= 3 * JUDGED_AFTER_STEPS
-        and _path(history) <= thresholds.moved_path / SLOW
-        and len(history.first_losses) > 0
-        and not standstill.has_learnt(history)
         and history.recent_loss >= NO_LOWER * history.first_loss
         and history.loss >= NO_LOWER**2 * history.first_loss  # the median lags
+        and _path(history) <= thresholds.moved_path / SLOW
+        and not standstill.has_learnt(history)
     )
     stopped = (
         largest <= thresholds.starved_update / 10
