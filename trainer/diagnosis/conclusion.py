@@ -33,9 +33,7 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
     that led anywhere."""
     if first.forward_ratio >= SCALE:
         return too_large(history, first, end, "the loss of a guess")
-    middle = history.first_step + end.steps / 2
-    before = [mark for mark in history.trail.marks if mark.step <= middle]
-    half = before[-1] if before else history.trail.first
+    half = history.trail.until(history.first_step + end.steps / 2)
     lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
     # One of them is, or most of both; NaN is neither.
     if any(times <= 1 for times in lost) or all(times <= 20 for times in lost):

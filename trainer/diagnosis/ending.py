@@ -158,9 +158,7 @@ def _was_never_heard(history: History, end: End) -> bool:
 def _scales(history: History, first: View) -> str | None:
     """What of a squared loss' targets, or of the inputs, is on a scale that nothing is made for,
     where hardly a tenth of what there is to explain was, half way and at last."""
-    marks, middle = history.trail.marks, history.first_step + history.steps / 2
-    half = next(mark for mark in reversed(marks) if mark is marks[0] or mark.step <= middle)
-    looks = half, history.trail.now
+    looks = history.trail.until(history.first_step + history.steps / 2), history.trail.now
     shares = (
         mark.output * mark.signal <= EXPLAINS_LITTLE * target.distance(mark) for mark in looks
     )

@@ -48,16 +48,16 @@ def nats_of_the_sure_and_wrong(history: History) -> float | None:
     if first is None or view is None or history.steps < 2 * PATIENCE_STEPS:
         return None
     middle = history.first_step + history.steps / 2
-    earlier = [mark for mark in history.trail.marks if mark.step <= middle]
-    if history.rate_is_rising or not earlier or not _output_size(first) >= LARGE_OUTPUT:
+    before = history.trail.until(middle)
+    if history.rate_is_rising or before.step > middle or not _output_size(first) >= LARGE_OUTPUT:
         return None
     found = _sure_and_wrong(view, record, LARGE_OUTPUT / 3)
-    if found is None or not earlier[-1].steepest > 0:
+    if found is None or not before.steepest > 0:
         return None
-    if not 1 / SAME_SLOPE <= view.steepest / earlier[-1].steepest <= SAME_SLOPE:
+    if not 1 / SAME_SLOPE <= view.steepest / before.steepest <= SAME_SLOPE:
         return None
     nats, of_a_guess = found
-    then, now = nats * earlier[-1].batch_loss, nats * record.loss
+    then, now = nats * before.batch_loss, nats * record.loss
     if not (then >= GUESSES * of_a_guess and now >= GUESSES * of_a_guess):
         return None
     return now if now * (now / then) ** SOON >= of_a_guess else None

@@ -240,8 +240,7 @@ def _stays_high(history: History) -> bool:
     """Whether the loss is what it was half of the steps ago, with little learnt."""
     if history.steps < 4 * PATIENCE_STEPS:
         return False
-    middle = history.first_step + history.steps / 2
-    before = [mark.loss for mark in history.trail.marks if mark.step <= middle][-1]
+    before = history.trail.until(history.first_step + history.steps / 2).loss
     stands = standstill.STANDING * before <= history.recent_loss <= before / standstill.STANDING
     high = history.recent_loss >= MUCH_LEFT * history.first_loss > 0
     return stands and high and not standstill.has_learnt(history)

@@ -52,6 +52,10 @@ class Trail:
         """The one at the first look."""
         return self.marks[0]
 
+    def until(self, step: float) -> Mark:
+        """The last one until this step; the first where none is as early."""
+        return next((mark for mark in reversed(self.marks) if mark.step <= step), self.first)
+
     @property
     def half_way(self) -> Mark:
         """The last mark of the first half of the way."""
