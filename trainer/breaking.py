@@ -19,7 +19,7 @@ Noted = Callable[[str, str, Tensor], object]  # name, kind and output of a modul
 class _Entered(NamedTuple):
     name: str
     module: nn.Module
-    was_bad: Tensor | None  # what is broken of that which it was given
+    bad: Tensor | None  # of what it was given
 
 
 class Breaking:
@@ -27,7 +27,8 @@ class Breaking:
     layer: what a layer puts out is measured anyway, if it has a graph.
 
     Values that are broken when they enter a module were broken by the one around it, between two of
-    its parts; those that enter the model are noted as its input.
+    its parts; where the model itself was given them, they are noted as its input. It may be given
+    others that it knows how to handle, such as what is missing or masked.
     """
 
     def __init__(self, model: nn.Module, note: Noted) -> None:
@@ -59,19 +60,21 @@ class Breaking:
     def _leaves(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if self.found:
             return
-        name, _, was_bad = self._entered.pop()
+        entered = self._entered.pop()
         made = first_tensor(output)
         if made is None or made.isfinite().all():
             return
         self.found = True
-        while was_bad is not None and self._entered:
-            name, module, was_bad = self._entered.pop()
-        if was_bad is not None:
-            self._note("", INPUT, was_bad)
+        first = entered.bad
+        while entered.bad is not None and self._entered:
+            entered = self._entered.pop()
+        if entered.bad is not None:
+            if first is not None and _is_same_memory(entered.bad, first):
+                self._note("", INPUT, first)
             return
-        is_measured = module in self._layers and torch.is_grad_enabled()
+        is_measured = entered.module in self._layers and torch.is_grad_enabled()
         if not is_measured:
-            self._note(name, kind(module), made)
+            self._note(entered.name, kind(entered.module), made)
 
 
 def _broken(given: Any) -> Tensor | None:
@@ -84,3 +87,9 @@ def _broken(given: Any) -> Tensor | None:
             if bad.any():
                 return tensor
     return None
+
+
+def _is_same_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether they are the same values, or parts of the same."""
+    storages = one.untyped_storage(), other.untyped_storage()
+    return len({storage.data_ptr() for storage in storages}) == 1

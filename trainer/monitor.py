@@ -76,9 +76,8 @@ class Monitor:
         self._leftover: Leftover | None = None  # of the last record
         self._losses = step_loss.Losses(model)
         self._last_step: int | None = None
-        self._next: tuple[int, ...] = (
-            0,
-        )  # what the next step may be: as far on as the last, or by one
+        # What the next step may be: by one further, or as far as the last one came.
+        self._next: tuple[int, ...] = (0,)
         self._is_off = False  # for good
         self._latest: Observation | None = None
         self._mark = object()  # of what is handled already and ends no training; none is kept

@@ -23,7 +23,7 @@ class Losses:
         self._latest = deque[Tensor | float | None](maxlen=LATEST)
         self._newest: Tensor | float | None = None
         self.before: float | None = None  # that of the step before, if it was a number
-        self._is_bad = False  # whether the newest number is not finite
+        self._newest_is_bad = False  # whether the newest number is not finite
         self.breaks = False  # whether it is, and the one before was not such a number
         self.is_first = True
         self._strangers = math.nan  # as the first one tells
@@ -38,8 +38,8 @@ class Losses:
         self._newest = _copy(loss) if isinstance(loss, Tensor) else loss
         self._latest.append(self._newest)
         self.before = None if isinstance(before, Tensor) else before
-        was_bad, self._is_bad = self._is_bad, _is_bad(self._newest)
-        self.breaks = self._is_bad and not was_bad
+        was_bad, self._newest_is_bad = self._newest_is_bad, _is_bad(self._newest)
+        self.breaks = self._newest_is_bad and not was_bad
         return loss
 
     @property

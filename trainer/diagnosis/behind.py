@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-from trainer.diagnosis import remedies, target
+from trainer.diagnosis import remedies, standstill, target
 from trainer.diagnosis.gains import LARGE, weight_gains
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import DROPOUTS
@@ -30,6 +30,8 @@ LEARNT_LOSS = 0.5  # of the first losses
 RESIZED = 1.5  # times the weights with which the loss was low
 WELL = 0.02  # of the output depends on the sample, and of the gradient gets to the first layers
 HALF_DROPPED = 0.45  # nearly, since the share of some values is not that of all
+MORE = 1.5  # times that share
+EXPLAINS_LITTLE = 0.33  # of the errors, by what of the output depends on the sample
 LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take nearly half and more
 # Causes that may have another one behind.
 REPLACEABLE = {"activation", "initialisation", "learning rate"}
@@ -202,6 +204,22 @@ def too_large(view: View) -> str | None:
 def too_small(view: View) -> str | None:
     """The same of inputs that are far too small: of others networks learn, slowly."""
     return _of_size(view, 2) if 0 < view.input_rms <= 1 / SCALE**2 else None
+
+
+def scales(history: History, first: View) -> str | None:
+    """What of a squared loss' targets, or of the inputs, is on a scale that nothing is made for,
+    where hardly a tenth of what there is to explain was, half way and at last."""
+    looks = history.trail.until(history.first_step + history.steps / 2), history.trail.now
+    varies = [mark.output * mark.signal for mark in looks]
+    half, now = (target.distance(mark) for mark in looks)
+    little = varies[0] <= EXPLAINS_LITTLE * half and varies[1] <= EXPLAINS_LITTLE * now
+    # What does not become more and is a part of the errors may be all that there is beside noise.
+    less = standstill.fits_some(history) and varies[1] * half < MORE * varies[0] * now
+    if not (little and target.is_squared(history)) or less:
+        return None
+    away = min(half, now)
+    far = f"the targets are {away:.2g} away from the output" if away >= target.FAR_TARGET else None
+    return far or too_large(first) or too_small(first)
 
 
 def _of_size(view: View, first: int) -> str | None:

@@ -6,14 +6,16 @@ import math
 
 import numpy as np
 
-from trainer.diagnosis import behind, blame, overconfidence, standstill
+from trainer.diagnosis import behind, blame, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.exploding import JUDGED_FROM_STEP
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import View
 
 LARGE_TABLE = 10.0  # RMS of what is looked up, which begins with 1 and less
+HARDLY_LEFT = 0.02  # of the first losses
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 LESS_IF_ALL = 30  # times less of a blow-up is enough where it is all of the loss
 FAR_BLOWN_UP = 10  # times the blow-up that a loss which falls a little is no comfort for
@@ -55,7 +57,7 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     )
     blown = not first.normalised and (min(ratio, now) >= thresholds.blown_up_forward or idle)
     if not (blown or stays or sized or nats):
-        return _of_tables(history) if late else None
+        return None
     found = blame.amplification(first, history.record)
     hurts = (
         not history.adaptive
@@ -76,23 +78,18 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
     )  # fmt: skip
 
 
-def _of_tables(history: History) -> Symptom | None:
-    """Of what is looked up for tokens, if it began far too large, still is, and nothing normalises
-    it, after twice the steps that an adaptive optimizer is given: of that products are made."""
-    first, view = history.first_view, history.view
-    if first is None or view is None or first.normalised or first.names != view.names:
+def large_table(history: History, first: View, loss: float) -> int | None:
+    """The layer whose values for tokens began ten times as large as tables do and still are, if it
+    is trained, nothing normalises and this loss is a fiftieth of the first ones and more: products
+    of such values are a hundred times too large."""
+    view = history.view or first
+    if first.normalised or first.names != view.names:
         return None
-    if history.steps < 2 * PATIENCE_STEPS or standstill.has_arrived(history):
+    if target.is_squared(history) and standstill.has_learnt(history):
         return None
-    smaller = np.fmin(first.rms, view.rms).tolist()
-    rows = (row for row, kind in enumerate(first.kinds) if kind == "Embedding")
+    smaller, trained = np.fmin(first.rms, view.rms).tolist(), set(history.record.parameters)
+    rows = (row for row, kind in enumerate(first.kinds)
+            if kind == "Embedding" and f"{first.names[row]}.weight" in trained)  # fmt: skip
     row = max(rows, key=smaller.__getitem__, default=None)
-    if row is None or not smaller[row] >= LARGE_TABLE:
-        return None
-    return Symptom(
-        "signal_blow_up", "warning", first.names[row], "initialisation",
-        f"what {first.names[row]} gives for a token started with an RMS of {first.rms[row]:.2g}, "
-        "where 1 is usual",
-        {"table_rms": smaller[row]},
-        sightings=1,
-    )  # fmt: skip
+    large = row is not None and smaller[row] >= LARGE_TABLE
+    return row if large and loss >= HARDLY_LEFT * history.first_loss > 0 else None

@@ -9,7 +9,8 @@ from trainer.diagnosis.view import View
 from trainer.record import StepRecord
 
 GUESS_LOSS = (0.98, 1.1)  # times that of a guess, for the gradient that is there
-SOFTER_LOSS = (0.7, 1.2)  # times that of a guess that has been made less sharp; others: to 0.4
+SOFTER_LOSS = (0.9, 1.2)  # times that of a guess that has been made less sharp
+LEAST_SOFTER_LOSS = 0.7  # likewise of an answer that is right
 GUESS_EVENNESS = (0.8, 1.05)  # times the evenness of a guess's gradient: all samples are as wrong
 SOFTENED_SURPRISE = (0.85, 1.05)  # times the classes, of a guess that a softmax makes softer
 SHARES = {"Softmax", "Sigmoid"}
@@ -50,9 +51,10 @@ def classes(view: View, record: StepRecord) -> int | None:
     return shape[0] if len(shape) > 1 else None
 
 
-def doubled(view: View, record: StepRecord) -> str | None:
+def doubled(view: View, record: StepRecord, least: float = SOFTER_LOSS[0]) -> str | None:
     """The kind of the last layer, if it makes shares of what it is given, the loss is a
-    cross-entropy that does so once more; None else.
+    cross-entropy that does so once more, and all classes are given about the same; None else.
+    Where that was so, it is enough to be as large as `least`, times that of a guess.
 
     As far as the gradient by the layer's output tells: that of a loss which takes shares, such as
     their negative logarithm or a squared error, has another size.
@@ -60,8 +62,8 @@ def doubled(view: View, record: StepRecord) -> str | None:
     kind = view.kinds[-1] if view.kinds else ""
     if kind not in SHARES:
         return None
-    least, most = SOFTER_LOSS
-    return kind if least <= look(view, record, len(view.kinds) - 1).surprise <= most else None
+    surprise = look(view, record, len(view.kinds) - 1).surprise
+    return kind if least <= surprise <= SOFTER_LOSS[1] else None
 
 
 def lowest_of_doubled(count: int) -> float:

@@ -62,7 +62,11 @@ def _faded_away(history: History) -> Symptom:
 
 def _shrunk(history: History, first: View, view: View) -> Symptom:
     left = view.forward_ratio / first.forward_ratio if first.forward_ratio > 0 else math.nan
-    gone = f"and the output to {left:.1g}" if left <= TENTH else "and the loss has come no lower"
+    gone = (
+        f"and the output to {left:.1g}"
+        if left <= TENTH
+        else "and the loss stays where it was half of the steps ago"
+    )
     return Symptom(
         "signal_collapse", "warning", None, "decay",
         f"the weights have shrunk to {history.size_over_start:.1g} of what they began with, "

@@ -199,6 +199,17 @@ def unmoved(history: History, first: View, end: End, thresholds: Thresholds) -> 
     )  # fmt: skip
 
 
+def large_table(first: View, end: End, row: int) -> Symptom:
+    """Of a table whose values began too large."""
+    return Symptom(
+        "signal_blow_up", "warning", first.names[row], "initialisation",
+        f"{first.names[row]} gave values with an RMS of {first.rms[row]:.2g} for tokens at first, "
+        f"of which tables begin with 1 and less, and the run ended after {end.steps} steps with a "
+        f"loss of {end.loss:.3g}",
+        {"table_rms": float(first.rms[row])},
+    )  # fmt: skip
+
+
 def too_large(history: History, first: View, end: End, left: str = "little learnt") -> Symptom:
     """Of an output that began too large, and what is `left` since."""
     found = blame.amplification(first, history.record)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainer.diagnosis import behind, conclusion, overconfidence, standstill, target
+from trainer.diagnosis import behind, blow_up, conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.conclusion import End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.overconfidence import LARGE_OUTPUT
 from trainer.diagnosis.symptom import Symptom
-from trainer.diagnosis.target import FAR_TARGET
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.through_time import IN_TIME, UNGATED
 from trainer.diagnosis.view import View
@@ -31,7 +30,6 @@ FAINT_SIGNAL = 0.1  # of the output
 SILENT_SIGNAL = 0.01  # of the errors of a squared loss
 MINUTE_SIGNAL = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
-EXPLAINS_LITTLE = 0.33  # of the errors, by what of the output depends on the sample
 SAME_LOSS = 1e-3  # of a loss
 STEADY = 1.5  # times, of an output
 GROWN_SIGNAL = 3.0  # times, of what of an output depends on the sample
@@ -67,7 +65,7 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.lost(history, first)
     elif end.steps < 3 * PATIENCE_STEPS:
         return None
-    elif (scales := _scales(history, first)) is not None:
+    elif (scales := behind.scales(history, first)) is not None:
         found = conclusion.badly_scaled(history, end, scales)
     elif _was_never_heard(history, end):
         found = conclusion.unheard(history, first, end)
@@ -81,6 +79,8 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.grown(history, first, end)
     elif _forgets(history, first, end, thresholds):
         found = conclusion.forgetful(history, first, end)
+    elif (row := blow_up.large_table(history, first, end.loss)) is not None:
+        found = conclusion.large_table(first, end, row)
     elif _began_too_large(history, first, end):
         found = conclusion.too_large(history, first, end)
     elif _stands_still(history, end):
@@ -155,20 +155,6 @@ def _was_never_heard(history: History, end: End) -> bool:
     return mark.output * mark.signal <= GROWN_SIGNAL * first.output * first.signal
 
 
-def _scales(history: History, first: View) -> str | None:
-    """What of a squared loss' targets, or of the inputs, is on a scale that nothing is made for,
-    where hardly a tenth of what there is to explain was, half way and at last."""
-    looks = history.trail.until(history.first_step + history.steps / 2), history.trail.now
-    shares = (
-        mark.output * mark.signal <= EXPLAINS_LITTLE * target.distance(mark) for mark in looks
-    )
-    if not (all(shares) and target.is_squared(history)):
-        return None
-    away = min(map(target.distance, looks))
-    far = f"the targets are {away:.2g} away from the output" if away >= FAR_TARGET else None
-    return far or behind.too_large(first) or behind.too_small(first)
-
-
 def _was_never_reached(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether the first layers got next to no gradient at any look, and what the last ones have
     learnt alone is little; not of branches, of which others may learn."""
@@ -224,12 +210,12 @@ def _forgets(history: History, first: View, end: End, thresholds: Thresholds) ->
 
 
 def _began_too_large(history: History, first: View, end: End) -> bool:
-    """Whether the output began ten times as large as the input and more, which no start values for
-    its size lead to, and what was learnt since is little, as far as the loss tells."""
+    """Whether the output began ten times as large as the input, and as 1, which no start values for
+    a layer's size lead to, and what was learnt since is little, as far as the loss tells."""
     if not first.forward_ratio >= LARGE_OUTPUT or first.normalised:
         return False
-    if behind.too_small(first) is not None:
-        return False  # it is biases beside that
+    if not first.rms[first.order.last_with_parameters] >= LARGE_OUTPUT:
+        return False  # biases beside small inputs
     if target.is_squared(history):
         return not standstill.has_learnt(history)
     nats = overconfidence.nats_worse_than_a_guess(history, end.loss, LITTLE_BETTER)
@@ -241,7 +227,9 @@ def _stands_still(history: History, end: End) -> bool:
     could change about the loss as far as the gradient tells: beside a loss that is made to be
     constant it learns."""
     first, now = history.trail.first.output, history.trail.now.output
-    unheard = history.trail.now.pull * max(1.0, now) <= SAME_LOSS * history.trail.now.batch_loss
+    # Beside a part of the loss that is always there, its gradient falls with what is learnt.
+    mark, pull = history.trail.now, history.trail.first.pull
+    unheard = pull / 2 <= mark.pull <= SAME_LOSS * mark.batch_loss / max(1.0, now)
     if not (max(first, now) <= STEADY * min(first, now) or unheard):
         return False
     losses = [end.last, history.lowest_loss, *history.first_losses, *history.losses]

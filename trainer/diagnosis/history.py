@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from trainer.diagnosis.chance import Look, look, softened
+from trainer.diagnosis.chance import Look, doubled, look, softened
 from trainer.diagnosis.rates import Rates
 from trainer.diagnosis.trail import Mark, Trail
 from trainer.diagnosis.view import Array, View, view
@@ -39,6 +39,7 @@ class History:
     trail: Trail = field(default_factory=Trail)  # of the looks at the layers
     guesses: list[Look] = field(default_factory=list)  # the latest, beside a guess
     was_softened: bool = False  # at the first look, by a softmax after the model
+    was_doubled: bool = False  # at the first look, a softmax by its loss
     losses: list[float] = field(default_factory=list)
     lowest_loss: float = math.inf  # of all
     sizes_at_lowest: Array = field(default_factory=lambda: np.zeros(0))  # of the parameters, then
@@ -75,6 +76,7 @@ class History:
         self.view = view(record)
         if self.first_view is None and self.view is not None:
             self.first_view, self.was_softened = self.view, softened(self.view, record)
+            self.was_doubled = doubled(self.view, record) is not None
         if math.isfinite(record.loss):
             self.losses = [*self.losses[-KEPT_RECORDS:], record.loss]
             self.recent_loss = median(self.losses[-RECENT_LOSSES:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 from trainer.diagnosis import behind, chance, standstill, target
@@ -62,12 +63,11 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     first, view, steps = history.first_view, history.view, history.steps
     if first is None or view is None or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
         return None
-    doubled = _doubled(history, view)
+    # Where batches differ the newest losses need not be those of the first, but are no tenth lower.
+    stands = history.stays or history.recent_loss >= standstill.STANDING * history.first_loss
+    doubled = _doubled(history, view, stands)
     if history.path < thresholds.moved_path / (30 if doubled else 3):
         return None
-    # Where batches differ the newest losses need not be those of the first, but are no tenth lower.
-    first_loss = history.first_loss
-    stands = history.stays or history.recent_loss >= standstill.STANDING * first_loss
     beyond = target.beyond(history, history.trail.now) if stands else None
     large, small, dropped = (
         behind.too_large(first),
@@ -91,8 +91,7 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     # Losses that differ so much from batch to batch are compared with the lowest at the start.
     elif dropped is not None and (
         history.recent_loss >= standstill.STANDING * history.loss_at_start > 0
-        or standstill.is_known(history)
-        and not standstill.has_learnt(history)
+        or standstill.learns_little(history)
     ):
         category, words = "dropout", f"{dropped}, and little is learnt"
     else:
@@ -108,14 +107,15 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     )
 
 
-def _doubled(history: History, view: View) -> str | None:
-    """The kind of the last layer, if the loss does the same once more and most of what such a loss
-    can lose at all is left."""
-    doubled = chance.doubled(view, history.record)
-    if doubled is None and history.stays and history.was_softened:
-        doubled = "softmax"
-    if doubled is None or not history.first_losses:
-        return None
-    lowest = chance.lowest_of_doubled(chance.classes(view, history.record) or 2)
-    most = (lowest + LEFT * (1 - lowest)) * history.first_losses[0]
-    return doubled if min(history.loss, history.recent_loss) >= most > 0 else None
+def _doubled(history: History, view: View, stands: bool) -> str | None:
+    """The kind of the last layer, if the loss does the same once more, and stands; or did so at
+    first, and most of what such a loss can lose at all is left."""
+    record, found = history.record, None
+    lowest = chance.lowest_of_doubled(chance.classes(view, record) or 2)
+    most = (lowest + LEFT * (1 - lowest)) * max(history.first_losses[:1], default=math.inf)
+    if history.was_doubled and min(history.loss, history.recent_loss) >= most > 0:
+        found = chance.doubled(view, record, chance.LEAST_SOFTER_LOSS)
+    if stands:
+        softened = "softmax" if history.stays and history.was_softened else None
+        found = found or chance.doubled(view, record) or softened
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from statistics import fmean
 
 from trainer.diagnosis import target
@@ -57,9 +56,11 @@ def has_learnt(history: History) -> bool:
     return fits if target.is_squared(history) else told
 
 
-def is_known(history: History) -> bool:
-    """Whether that can be told of its loss."""
-    return target.is_squared(history) or not math.isnan(history.guesses[-1].surprise)
+def learns_little(history: History) -> bool:
+    """Whether it has learnt next to nothing, beside noise as well, of a loss that tells: a squared
+    one, or one that has been that of a guess of late."""
+    told = target.is_squared(history) or any(look.is_a_guess for look in history.guesses)
+    return told and not (has_learnt(history) or learns_some(history))
 
 
 def fits_some(history: History) -> bool:

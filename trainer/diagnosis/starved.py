@@ -28,6 +28,7 @@ SWALLOWED = 0.9  # of the values that an update should have changed
 MOST_SWALLOWED = 0.5  # from which on the type is why nothing has moved
 EPSILON = 0.1  # of a learning rate, that a first step of an adaptive optimizer is not below
 FLAT_TIMES = 1e6  # times less of a gradient than that of a guess with this loss
+STANDS = 0.98  # of the loss of the first batches
 NO_LOWER = 0.95  # of the loss of the first batches
 
 
@@ -58,8 +59,8 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         history.steps >= 3 * JUDGED_AFTER_STEPS
         and history.recent_loss >= NO_LOWER * history.first_loss
         and history.loss >= NO_LOWER**2 * history.first_loss  # the median lags
-        and _path(history) <= thresholds.moved_path / SLOW
-        and not standstill.has_learnt(history)
+        and _is_slow(history, thresholds.moved_path / SLOW)
+        and not (standstill.has_learnt(history) or standstill.learns_some(history))
     )
     stopped = (
         largest <= thresholds.starved_update / 10
@@ -85,7 +86,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         reason.category,
         reason.words,
         {
-            "path": history.path,
+            "path": _path(history),
             "unchanged_fraction": _unchanged(record),
             "update_ratio": history.update,
         },
@@ -173,6 +174,13 @@ def _stand(history: History, from_the_start: bool) -> str:
         return f"in {history.steps} steps no weight matrix{others} {moved}"
     since = history.first_step + history.moved_at
     return f"little was learnt, and no weight matrix has moved since step {since}"
+
+
+def _is_slow(history: History, most: float) -> bool:
+    """Whether no matrix has come further; where those that began at zero have, they may have learnt
+    alone, and the loss has to stand."""
+    stands = history.recent_loss >= STANDS * history.first_loss
+    return history.path <= most or stands and _path(history) <= most
 
 
 def _path(history: History) -> float:
