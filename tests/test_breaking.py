@@ -61,6 +61,17 @@ def test_not_what_it_was_given() -> None:
     assert noted(nn.Sequential(Part()), torch.randn(8, 4)) == []
 
 
+def test_not_what_it_knows_how_to_handle() -> None:
+    """A NaN that stands for what is missing; what breaks then is told by what measures layers."""
+    x = torch.randn(8, 4)
+    x[0, 0] = math.nan
+    model = nn.Sequential(Part(before=torch.nan_to_num), Part(before=broken))
+    assert noted(model, x) == [("1", "Part")]
+    assert noted(Part(before=torch.nan_to_num, after=broken), x) == []
+    missing = torch.full((4,), math.nan)
+    assert noted(Part(after=broken), torch.randn(8, 4), missing.nan_to_num()) == [("model", "Part")]
+
+
 def test_a_mask_of_infinities_is_no_fault() -> None:
     mask = torch.tensor([0.0, -math.inf, -math.inf, 0.0])
     assert noted(Part(), torch.randn(8, 4), mask) == []

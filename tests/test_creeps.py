@@ -118,6 +118,32 @@ class Product(nn.Module):
         return made
 
 
+def test_a_table_that_is_given_is_no_fault() -> None:
+    """Its values are no weights, and what is learnt of them is all there is."""
+    given = Product(50.0)
+    given.one.weight.requires_grad_(False)
+    scaled = nn.Sequential(given)
+    found = trained(scaled, lambda out, y: functional.mse_loss(out / 50, y), lambda x: x[:, 0] * 0)
+    assert said(found) == set()
+
+
+def test_what_noise_leaves_is_all_there_is() -> None:
+    """A thousandth of the errors is learnt, to the full."""
+    noise = torch.Generator().manual_seed(5)
+
+    def targets(x: Tensor) -> Tensor:
+        return 50 * x[:, :1] + 200 * torch.randn(len(x), 1, generator=noise)
+
+    torch.manual_seed(0)
+    assert said(trained(nn.Linear(8, 1), functional.mse_loss, targets, lr=1.0, steps=400)) == set()
+
+
+def test_a_fixed_part_of_a_loss_hides_nothing() -> None:
+    """Beside which it is the same to a thousandth; its gradient falls all the same."""
+    found = trained(mlp(1), lambda out, y: 5000 + functional.mse_loss(out, y), waves, lr=0.01)
+    assert said(found) == set()
+
+
 def test_a_table_that_begins_far_too_large() -> None:
     def loss(out: Tensor, y: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(out, y)

@@ -65,12 +65,13 @@ class Breaking:
         if made is None or made.isfinite().all():
             return
         self.found = True
-        first = entered.bad
+        inner = entered
         while entered.bad is not None and self._entered:
             entered = self._entered.pop()
         if entered.bad is not None:
-            if first is not None and _is_same_memory(entered.bad, first):
-                self._note("", INPUT, first)
+            given, passed_on = inner.bad, inner is not entered
+            if given is not None and passed_on and _is_same_memory(given, entered.bad):
+                self._note("", INPUT, given)
             return
         is_measured = entered.module in self._layers and torch.is_grad_enabled()
         if not is_measured:
