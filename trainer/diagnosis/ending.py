@@ -38,8 +38,9 @@ MOST_LOOKS = 3  # of the latest five
 
 def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | None:
     """After 150 steps a classifier that guesses as it did at the start, a network whose output
-    never answered and one whose loss and output stand still; after 100 those where signal or
-    gradient were lost, one that was sure and wrong at first and is worse than a guess, and a
+    never answered, one that has learnt little from inputs or for targets on another scale or since
+    it began far too large, and one whose loss and output stand still; after 100 those where signal
+    or gradient were lost, one that was sure and wrong at first and is worse than a guess, and a
     classifier that guesses again. None of any other.
 
     What is still waited for while a run goes on has not come then: a signal or a gradient that was

@@ -243,6 +243,4 @@ def _stays_high(history: History) -> bool:
     before = history.trail.until(history.first_step + history.steps / 2).loss
     stands = standstill.STANDING * before <= history.recent_loss <= before / standstill.STANDING
     high = history.recent_loss >= MUCH_LEFT * history.first_loss > 0
-    return (
-        stands and high and not (standstill.has_learnt(history) or standstill.learns_some(history))
-    )
+    return stands and high and not standstill.learns(history)

@@ -60,7 +60,12 @@ def learns_little(history: History) -> bool:
     """Whether it has learnt next to nothing, beside noise as well, of a loss that tells: a squared
     one, or one that has been that of a guess of late."""
     told = target.is_squared(history) or any(look.is_a_guess for look in history.guesses)
-    return told and not (has_learnt(history) or learns_some(history))
+    return told and not learns(history)
+
+
+def learns(history: History) -> bool:
+    """Whether it has learnt, or has some, beside noise that is most of the loss."""
+    return has_learnt(history) or learns_some(history)
 
 
 def fits_some(history: History) -> bool:

@@ -60,7 +60,7 @@ def starved_update(history: History, thresholds: Thresholds) -> Symptom | None:
         and history.recent_loss >= NO_LOWER * history.first_loss
         and history.loss >= NO_LOWER**2 * history.first_loss  # the median lags
         and _is_slow(history, thresholds.moved_path / SLOW)
-        and not (standstill.has_learnt(history) or standstill.learns_some(history))
+        and not standstill.learns(history)
     )
     stopped = (
         largest <= thresholds.starved_update / 10
