@@ -83,7 +83,7 @@ def _broken(given: Any) -> Tensor | None:
     those."""
     known = [tensor for tensor in tensors(given) if is_in_memory(tensor)]
     for number, tensor in enumerate(known):
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() or tensor.is_complex():
             bad = tensor.isnan() if number else ~tensor.isfinite()
             if bad.any():
                 return tensor
