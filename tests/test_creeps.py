@@ -85,6 +85,18 @@ def test_a_decay_that_outweighs_the_loss() -> None:
     assert said(usual) == set()
 
 
+def test_weights_that_are_meant_to_become_small() -> None:
+    """Those of a line through inputs that are larger than the targets, beside noise."""
+    noise = torch.Generator().manual_seed(2)
+
+    def targets(x: Tensor) -> Tensor:
+        return waves(x) + torch.randn(len(x), 1, generator=noise)
+
+    torch.manual_seed(0)
+    line = nn.Linear(8, 1)
+    assert said(trained(line, functional.mse_loss, targets, scale=30.0, lr=0.01)) == set()
+
+
 def test_a_dropout_that_leaves_next_to_nothing() -> None:
     found = trained(mlp(4, dropout=0.97), functional.cross_entropy, classes)
     assert said(found) == {"stalled, dropout"}

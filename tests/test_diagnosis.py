@@ -1425,7 +1425,7 @@ class TestUnits:
         ]
         found = diagnosed(run(layers))["dead_units"]
         assert found.where == "8" and found.cause.startswith("blocked: ")
-        assert "a rectifier as the last layer" in found.remedy
+        assert "a rectifier after the last layer" in found.remedy
 
     def test_dead_after_a_collapse_is_not_killed_by_the_rate(self) -> None:
         layers = self.dead(3)
@@ -1445,6 +1445,10 @@ class TestUnits:
         for records in ([record(0, deep(4, update=0.5)), *run(layers)[1:3]], late):
             found = diagnosed(records)["dead_units"]
             assert found.cause.startswith("learning rate: ") and "weights moved" in found.cause
+        # What was made of the input was next to nothing, beside which small steps are large.
+        minute = [record(s, deep(4, forward=0.05, update=0.01) if s < 150 else layers)
+                  for s in STEPS]  # fmt: skip
+        assert diagnosed(minute)["dead_units"].cause.startswith("initialisation: ")
 
     def test_not_beside_a_skip_nor_of_most_units(self) -> None:
         layers = deep(4)

@@ -200,6 +200,35 @@ def test_a_classifier_that_was_sure_and_wrong_and_is_worse_than_a_guess() -> Non
     assert verdicts(made(4.0, wrong=0.2)) == []
 
 
+def test_a_loss_that_fell_early_to_what_the_last_layer_knows_alone() -> None:
+    """As a language model's falls to how often each token comes."""
+
+    def made(signal: float, last: float = 3.2, backward: float = 0.1) -> list[StepRecord]:
+        layers = deep(3, update=5e-3, signal=signal ** (1 / 3), backward=backward)
+        fallen = {k: max(3.2, 8.0 - 0.5 * k) for k in STEPS} | {150: last, 200: last}
+        return [record(k, layers, loss=fallen[k]) for k in STEPS]
+
+    [found] = ended(made(0.1), 3.2)
+    assert found.verdict == "vanishing" and "with a loss of 3.2, " in found.cause
+    assert "at the first layers was 0.001 of that at the last ones at first" in found.cause
+    assert verdicts(made(0.3), 3.2) == []  # the output tells the samples apart
+    assert verdicts(made(0.1, last=2.7), 2.7) == []
+    assert verdicts(made(0.1, backward=0.5), 3.2) == []
+
+
+def test_an_output_that_never_varies() -> None:
+    """As of a critic whose loss is a difference: it stays at zero."""
+
+    def made(signal: float, backward: float = 0.1) -> list[StepRecord]:
+        layers = deep(3, update=5e-3, signal=signal ** (1 / 3), backward=backward)
+        return [record(k, layers, loss=0.0) for k in STEPS]
+
+    [found] = ended(made(1e-7), 0.0)
+    assert found.verdict == "vanishing"
+    assert "at step 200 8e-08 of the output depended on the sample" in found.cause
+    assert verdicts(made(1e-4), 0.0) == verdicts(made(1e-7, backward=1.0), 0.0) == []
+
+
 def test_a_sequence_whose_beginning_got_no_gradient() -> None:
     def made(first: float, kind: str = "RNN", update: float = 5e-4) -> list[StepRecord]:
         given = {"loss": 1.0, "kind": kind, "update": update}

@@ -6,16 +6,13 @@ import math
 
 import numpy as np
 
-from trainer.diagnosis import behind, blame, overconfidence, standstill, target
+from trainer.diagnosis import behind, blame, overconfidence, standstill
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.exploding import JUDGED_FROM_STEP
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.view import View
 
-LARGE_TABLE = 10.0  # RMS of what is looked up, which begins with 1 and less
-HARDLY_LEFT = 0.02  # of the first losses
 SQUARE = (1.75, 2.25)  # powers of the output's size that count as its square
 LESS_IF_ALL = 30  # times less of a blow-up is enough where it is all of the loss
 FAR_BLOWN_UP = 10  # times the blow-up that a loss which falls a little is no comfort for
@@ -76,20 +73,3 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
          "weight_gain": found.weight_gain},
         sightings=1 if stays or sized or nats else 2 if hurts or idle else UNCONFIRMED,
     )  # fmt: skip
-
-
-def large_table(history: History, first: View, loss: float) -> int | None:
-    """The layer whose values for tokens began ten times as large as tables do and still are, if it
-    is trained, nothing normalises and this loss is a fiftieth of the first ones and more: products
-    of such values are a hundred times too large."""
-    view = history.view or first
-    if first.normalised or first.names != view.names:
-        return None
-    if target.is_squared(history) and standstill.has_learnt(history):
-        return None
-    smaller, trained = np.fmin(first.rms, view.rms).tolist(), set(history.record.parameters)
-    rows = (row for row, kind in enumerate(first.kinds)
-            if kind == "Embedding" and f"{first.names[row]}.weight" in trained)  # fmt: skip
-    row = max(rows, key=smaller.__getitem__, default=None)
-    large = row is not None and smaller[row] >= LARGE_TABLE
-    return row if large and loss >= HARDLY_LEFT * history.first_loss > 0 else None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.diagnosis import blame, recovery
+from trainer.diagnosis import blame, overconfidence, recovery
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import Symptom
@@ -15,7 +15,10 @@ from trainer.diagnosis.through_time import IN_TIME, UNGATED
 from trainer.diagnosis.trail import Mark
 from trainer.diagnosis.view import View
 
+FLOW = "flow_first_over_last"  # in the evidence
 HALF_WEIGHTS = 0.5  # of the weights with which the loss was lowest
+FORGETS = 3e-3  # of the gradient at the last steps of a sequence gets to the first ones
+LITTLE_IN_TIME = "little_gradient_first_over_last_steps"  # in the evidence
 UNREACHED = 1e-4  # of the gradient of the last layer
 
 
@@ -34,9 +37,10 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
     if first.forward_ratio >= SCALE:
         return too_large(history, first, end, "the loss of a guess")
     half = history.trail.until(history.first_step + end.steps / 2)
-    lost = half.signal / thresholds.lost_signal, half.flow_ratio / thresholds.lost_gradient
+    least = thresholds.lost_signal * overconfidence.varying(first)
+    lost = half.signal / least, half.flow_ratio / thresholds.lost_gradient
     # One of them is, or most of both; NaN is neither.
-    if any(times <= 1 for times in lost) or all(times <= 20 for times in lost):
+    if lost[0] <= 2 or lost[1] <= 1 or all(times <= 20 for times in lost):
         return faint(history, first, end, half)
     if recovery.lost(first, thresholds):
         return faint(history, first, end, history.trail.first)
@@ -58,6 +62,12 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
         words += "which is too little to learn much"
     elif history.largest_update >= thresholds.thrown_update:
         category = "learning rate"
+    elif max(first.time_ratio, history.trail.now.time_ratio) <= FORGETS:
+        verdict, where = "vanishing", first.recurrent
+        category = "memory" if first.order.gated else "recurrence"
+        words += "; the gradient at the first steps of the sequence was "
+        words += f"{first.time_ratio:.1g} of that at the last ones"
+        evidence[LITTLE_IN_TIME] = first.time_ratio
     return Symptom(verdict, "warning", where, category, words, evidence)
 
 
@@ -81,7 +91,7 @@ def faint(history: History, first: View, end: End, mark: Mark) -> Symptom:
         f"the run ended after {end.steps} steps without having learnt; at step {mark.step} "
         f"{mark.signal:.1g} of the output depended on the sample, and gradient times output at "
         f"the first layers was {mark.flow_ratio:.1g} of that at the last ones",
-        {"output_signal_fraction": mark.signal, "flow_first_over_last": mark.flow_ratio,
+        {"output_signal_fraction": mark.signal, FLOW: mark.flow_ratio,
          "path": history.path},
     )  # fmt: skip
 
@@ -136,7 +146,7 @@ def cut_off(history: History, first: View, end: End, thrown: bool) -> Symptom:
         f"{history.first_loss:.3g} at first; gradient times output at the first layers "
         f"was {history.trail.first.flow_ratio:.1g} of that at the last ones at first and "
         f"{mark.flow_ratio:.1g} at step {mark.step}",
-        {"flow_first_over_last": mark.flow_ratio, "path": history.path},
+        {FLOW: mark.flow_ratio, "path": history.path},
     )  # fmt: skip
 
 
@@ -196,17 +206,6 @@ def unmoved(history: History, first: View, end: End, thresholds: Thresholds) -> 
         f"{words}, although weights have moved by {history.path:.1g} of their size: what they make "
         "hardly reaches it",
         {"path": history.path, "gradient_norm": history.record.gradient_norm},
-    )  # fmt: skip
-
-
-def large_table(first: View, end: End, row: int) -> Symptom:
-    """Of a table whose values began too large."""
-    return Symptom(
-        "signal_blow_up", "warning", first.names[row], "initialisation",
-        f"{first.names[row]} gave values with an RMS of {first.rms[row]:.2g} for tokens at first, "
-        f"of which tables begin with 1 and less, and the run ended after {end.steps} steps with a "
-        f"loss of {end.loss:.3g}",
-        {"table_rms": float(first.rms[row])},
     )  # fmt: skip
 
 

@@ -35,6 +35,11 @@ def first(view: View) -> int | None:
         cuts = 0 < row < len(lost) - 1 and lost[row - 1] and not none[row]
         if cuts and view.output_signal == 0:
             return int(row)
+    for row in np.flatnonzero((view.rms == 0) & ~none).tolist():
+        # A rectifier inside of it gives zeros for all steps of a sequence.
+        fed = view.rms[row - 1] > 0 and lost[row - 1] if row > 0 else view.input_rms > 0
+        if view.kinds[row] == "RNN" and fed and view.names[row] in view.idle:
+            return int(row)
     found = _beside(view, view.barrier)
     return _before_unfed(view) if found is None else found
 

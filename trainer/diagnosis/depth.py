@@ -17,6 +17,11 @@ from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
 from trainer.diagnosis.way import matrices
 from trainer.finding import Level
+from trainer.record import StepRecord
+
+ONE_SIGN = 0.2  # of an output depends on the sample: a fifth of its size, mostly
+LARGE_BIAS = 2.0
+MOSTLY_BIAS = 0.9  # of the output's size
 
 
 def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -189,6 +194,10 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
     elif thrown >= thresholds.thrown_update and max(history.norms, default=0.0) > 0:
         blamed, cause = "learning rate", f"an update has changed the weights by {thrown:.1g}"
         cause += " of their size, and there was one before"
+    elif row is None and _is_its_bias(view, record):
+        verdict, where, blamed = "dead_units", view.names[-1], "initialisation"
+        cause = f"{where} gives its bias for all samples, of which what follows leaves nothing: "
+        cause += "a rectifier?"
     elif row is None:
         cause = "the loss has no derivative by the output that is not zero"
     elif row and not view.rms[row - 1] > 0:
@@ -209,3 +218,11 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
         sightings=3,
         confidence=0.99,
     )
+
+
+def _is_its_bias(view: View, record: StepRecord) -> bool:
+    """Whether all that the last layer gives is about its bias, which is of one sign then."""
+    sizes = dict(zip(record.parameters, record.parameter_rms.tolist(), strict=True))
+    bias = sizes.get(f"{view.names[-1]}.bias", 0.0)
+    large = view.output_rms >= LARGE_BIAS  # start values are smaller
+    return large and view.output_signal <= ONE_SIGN and bias >= MOSTLY_BIAS * view.output_rms

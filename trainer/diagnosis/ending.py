@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trainer.diagnosis import behind, blow_up, conclusion, overconfidence, standstill, target
-from trainer.diagnosis.behind import SCALE
-from trainer.diagnosis.conclusion import End
+from trainer.diagnosis import began_large, behind, conclusion, overconfidence, standstill, target
+from trainer.diagnosis.behind import ROUNDING_SIGNAL, SCALE
+from trainer.diagnosis.conclusion import FLOW, End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
-from trainer.diagnosis.overconfidence import LARGE_OUTPUT
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.through_time import IN_TIME, UNGATED
@@ -23,13 +22,16 @@ BEGAN = 0.9  # of the first losses: a sum in which another one falls is no guess
 EVER = 0.85  # of it: a network that was better may be a critic, whose opponent has learnt since
 LOST_SIGNAL = 0.2  # of a signal
 LASTS = 0.85  # of the loss at the newest look at the layers: what was seen there still holds
-LITTLE_BETTER = 0.6  # of the loss of a guess
 LITTLE = 0.75  # of the first losses
 SOME_LOSS = 0.3  # of the first losses
 FAINT_SIGNAL = 0.1  # of the output
 SILENT_SIGNAL = 0.01  # of the errors of a squared loss
 MINUTE_SIGNAL = 0.05  # of the errors of a squared loss
 MOSTLY = 0.8  # of the looks
+NO_FLOW = 1e-8  # of the gradient gets to the first layers: what moves those is noise
+EARLY = 0.4  # of the steps, after which the loss
+STOOD_SINCE = 0.92  # of what it was then is left
+WEAK_SIGNAL = 0.15  # of the output, at all looks
 SAME_LOSS = 1e-3  # of a loss
 STEADY = 1.5  # times, of an output
 GROWN_SIGNAL = 3.0  # times, of what of an output depends on the sample
@@ -57,10 +59,13 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
     elif _guesses(history, end):
         found = conclusion.why(history, first, end, thresholds)
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
-        if early and found.verdict in ("stalled", "starved_update"):
+        certain = IN_TIME in found.evidence or found.evidence.get(FLOW, 1.0) <= NO_FLOW
+        if early and (
+            found.verdict in ("stalled", "starved_update")
+            or conclusion.LITTLE_IN_TIME in found.evidence
+        ):
             return None
-        in_time = IN_TIME in found.evidence
-        if standstill.tells_some(history) and not in_time:
+        if standstill.tells_some(history) and not certain:
             return None
     elif _guesses_again(history, end):
         found = conclusion.lost(history, first)
@@ -70,6 +75,8 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.badly_scaled(history, end, scales)
     elif _was_never_heard(history, end):
         found = conclusion.unheard(history, first, end)
+    elif _never_varied(history, thresholds):
+        found = conclusion.faint(history, first, end, history.trail.now)
     elif _was_never_reached(history, first, end, thresholds):
         found = conclusion.cut_off(history, first, end, thrown=False)
     elif _was_thrown(history, first, end, thresholds):
@@ -80,10 +87,8 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.grown(history, first, end)
     elif _forgets(history, first, end, thresholds):
         found = conclusion.forgetful(history, first, end)
-    elif (row := blow_up.large_table(history, first, end.loss)) is not None:
-        found = conclusion.large_table(first, end, row)
-    elif _began_too_large(history, first, end):
-        found = conclusion.too_large(history, first, end)
+    elif (large := began_large.why(history, first, end)) is not None:
+        found = large
     elif _stands_still(history, end):
         found = conclusion.unmoved(history, first, end, thresholds)
     else:
@@ -158,11 +163,30 @@ def _was_never_heard(history: History, end: End) -> bool:
 
 def _was_never_reached(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
     """Whether the first layers got next to no gradient at any look, and what the last ones have
-    learnt alone is little; not of branches, of which others may learn."""
-    if first.order.leads_to or standstill.learns_some(history):
+    learnt alone is little, or was learnt early and is next to nothing of the sample's; not of
+    branches, of which others may learn."""
+    marks = history.trail.marks
+    lost = all(mark.flow_ratio <= thresholds.lost_gradient for mark in marks)
+    if first.order.leads_to or not lost:
         return False
-    lost = all(mark.flow_ratio <= thresholds.lost_gradient for mark in history.trail.marks)
-    return lost and end.loss >= LITTLE * history.first_loss > 0
+    none = all(mark.flow_ratio <= NO_FLOW for mark in marks)
+    if standstill.learns_some(history) and not none:
+        return False
+    early = history.trail.until(history.first_step + end.steps * EARLY)
+    faint = all(mark.signal <= WEAK_SIGNAL for mark in marks)
+    stood = faint and end.loss >= STOOD_SINCE * early.loss > 0
+    return stood or end.loss >= LITTLE * history.first_loss > 0
+
+
+def _never_varied(history: History, thresholds: Thresholds) -> bool:
+    """Whether all that differed in the output from sample to sample was rounding, at every look
+    after the first, and the first layers got next to no gradient: whatever the loss is, as one that
+    is a difference and stays at zero."""
+    marks = history.trail.marks[1:]
+    return bool(marks) and all(
+        mark.signal <= ROUNDING_SIGNAL and mark.flow_ratio <= thresholds.lost_gradient
+        for mark in marks
+    )
 
 
 def _was_thrown(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
@@ -208,19 +232,6 @@ def _forgets(history: History, first: View, end: End, thresholds: Thresholds) ->
     lost = all(mark.time_ratio <= most for mark in history.trail.marks)
     stands = end.loss >= LASTS * history.first_loss > 0
     return lost and stands and not standstill.learns_some(history)
-
-
-def _began_too_large(history: History, first: View, end: End) -> bool:
-    """Whether the output began ten times as large as the input, and as 1, which no start values for
-    a layer's size lead to, and what was learnt since is little, as far as the loss tells."""
-    if not first.forward_ratio >= LARGE_OUTPUT or first.normalised:
-        return False
-    if not first.rms[first.order.last_with_parameters] >= LARGE_OUTPUT:
-        return False  # biases beside small inputs
-    if target.is_squared(history):
-        return not standstill.has_learnt(history)
-    nats = overconfidence.nats_worse_than_a_guess(history, end.loss, LITTLE_BETTER)
-    return nats is not None
 
 
 def _stands_still(history: History, end: End) -> bool:

@@ -227,12 +227,16 @@ def has_faded_away(history: History) -> bool:
 
 def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
-    tenths with them, which no loss asks of a network that learns; or, after twice as many steps,
+    tenths with them, which few losses ask of a network that learns, as for small targets of large
+    inputs: not where half of the loss is gone and something learnt; or, after twice as many steps,
     with the loss that there was half of the steps ago, and little learnt."""
     if history.steps < 2 * PATIENCE_STEPS:
         return False
     began, now = first.forward_ratio, view.forward_ratio
     gone = 0 < began <= USUAL_OUTPUT and now <= began / 10
+    gone = gone and not (
+        history.recent_loss <= HALF_LEFT * history.first_loss and standstill.learns(history)
+    )
     return (gone or _stays_high(history)) and history.size_over_start <= LITTLE_LEFT
 
 

@@ -33,8 +33,8 @@ REMEDIES = {
     "sqrt and division) or overflows (a bound on what exp and powers are given)",
     "loss": "keep the loss, and what is done to the output before it, away from where they are not "
     "defined (the form with logits; a small epsilon in log, sqrt and division)",
-    "blocked": "take out what has no derivative: a softmax over one number is always 1, rounding "
-    "and comparisons are steps, a rectifier as the last layer may give nothing but zeros",
+    "blocked": "take out what has no derivative: a rectifier after the last layer may give nothing "
+    "but zeros, a softmax over one number is always 1, rounding and comparisons are steps",
     "loop": "look at the training loop: zero_grad before each backward, a step of the optimizer "
     "after it",
     "outside": "put clipping and the optimizer's step inside of `with monitor.step(step, loss):`, "

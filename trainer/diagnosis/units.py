@@ -43,7 +43,8 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     thrown = history.largest_update >= thresholds.thrown_update or history.rates.raised_for
     moved = history.steps >= 2 * PATIENCE_STEPS or history.path >= thresholds.moved_path
     sick = bool(history.raised & {"vanishing", "signal_collapse"})  # which is why
-    sick |= first is not None and recovery.lost(first, thresholds)
+    faint = first is not None and 0 < first.forward_ratio <= thresholds.collapsed_forward
+    sick |= faint or first is not None and recovery.lost(first, thresholds)
     killed = not born and (thrown or moved and not sick)
     category = "learning rate" if killed else "initialisation"
     if killed and not thrown and _was_well(history, thresholds):

@@ -1,0 +1,65 @@
+"""Runs that began with values that were far too large, and learnt little since."""
+
+from __future__ import annotations
+
+import torch
+from test_creeps import mlp, said, trained, waves
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Reservoir(nn.Module):
+    """A read-out of a state that nobody trains."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.register_buffer("w", gain * torch.linalg.qr(torch.randn(16, 16))[0])
+        self.register_buffer("u", torch.randn(8, 16))
+        self.out = nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros(len(x), 16)
+        for _ in range(12):
+            state = state @ self.w + x @ self.u
+        made: Tensor = self.out(state)
+        return made
+
+
+class Towers(nn.Module):
+    """Two that are added, of which one is deep."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.deep, self.wide = mlp(1), nn.Linear(8, 1)
+        with torch.no_grad():
+            for parameter in self.deep.parameters():
+                parameter.mul_(gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.deep(x) + self.wide(x)
+        return made
+
+
+def test_an_output_that_is_its_own_error() -> None:
+    found = trained(Reservoir(4.0), functional.mse_loss, waves, lr=0.01)
+    assert said(found) == {"signal_blow_up, data"}
+    assert "its errors are still as large as itself" in found[-1].cause
+    assert "the inputs have an RMS of" in found[-1].cause
+    assert said(trained(Reservoir(0.5), functional.mse_loss, waves, lr=0.01)) == set()
+
+
+def logistic(out: Tensor, y: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(out, y)
+
+
+def positive(x: Tensor) -> Tensor:
+    return (x[:, :1] > 0).float()
+
+
+def test_a_layer_inside_that_began_too_large() -> None:
+    found = trained(Towers(30.0), logistic, positive, lr=1e-3)
+    assert said(found) == {"signal_blow_up, initialisation"}
+    assert found[-1].where == "deep.5" and "deep.5 started at" in found[-1].cause
+    assert said(trained(Towers(1.0), logistic, positive)) == set()
