@@ -49,13 +49,9 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
         return _out_of_reach(history, first, end, row)
     words = f"the run ended after {end.steps} steps with the loss of a guess"
     evidence = {"path": history.path}
-    verdict, where, category = "stalled", None, "stalled"
+    verdict, where, category, forgets = "stalled", None, "stalled", None
     if first.time_ratio <= thresholds.lost_in_time * UNGATED:
-        verdict, where = "vanishing", first.recurrent
-        category = "memory" if first.order.gated else "recurrence"
-        words += "; the gradient at the first steps of the sequence was "
-        words += f"{first.time_ratio:.1g} of that at the last ones"
-        evidence[IN_TIME] = first.time_ratio
+        forgets = IN_TIME
     elif history.path < thresholds.moved_path:
         verdict, category = "starved_update", "learning rate"
         words += f", and no weight matrix has moved by more than {history.path:.1g} of its size, "
@@ -63,11 +59,13 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
     elif history.largest_update >= thresholds.thrown_update:
         category = "learning rate"
     elif max(first.time_ratio, history.trail.now.time_ratio) <= FORGETS:
+        forgets = LITTLE_IN_TIME
+    if forgets is not None:
         verdict, where = "vanishing", first.recurrent
         category = "memory" if first.order.gated else "recurrence"
         words += "; the gradient at the first steps of the sequence was "
         words += f"{first.time_ratio:.1g} of that at the last ones"
-        evidence[LITTLE_IN_TIME] = first.time_ratio
+        evidence[forgets] = first.time_ratio
     return Symptom(verdict, "warning", where, category, words, evidence)
 
 

@@ -20,7 +20,7 @@ from trainer.finding import Level
 from trainer.record import StepRecord
 
 ONE_SIGN = 0.2  # of an output depends on the sample: a fifth of its size, mostly
-LARGE_BIAS = 2.0
+LARGE_BIAS = 2.0  # RMS of an output, which start values make smaller
 MOSTLY_BIAS = 0.9  # of the output's size
 
 
@@ -224,5 +224,5 @@ def _is_its_bias(view: View, record: StepRecord) -> bool:
     """Whether all that the last layer gives is about its bias, which is of one sign then."""
     sizes = dict(zip(record.parameters, record.parameter_rms.tolist(), strict=True))
     bias = sizes.get(f"{view.names[-1]}.bias", 0.0)
-    large = view.output_rms >= LARGE_BIAS  # start values are smaller
+    large = view.output_rms >= LARGE_BIAS
     return large and view.output_signal <= ONE_SIGN and bias >= MOSTLY_BIAS * view.output_rms
