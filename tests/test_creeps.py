@@ -355,3 +355,24 @@ def test_a_gradient_of_zero_had_not_grown() -> None:
         told += diagnosis.add(one)
     (found,) = [each for each in told if each.verdict == "non_finite"]
     assert found.cause.startswith("operation: the loss is not finite; the layers of this step ")
+
+
+def test_an_output_that_is_nearly_all_mean() -> None:
+    """Beside it what depends on the sample is small, and with it signal and gradient: no matter."""
+    noise = torch.Generator().manual_seed(3)
+
+    def targets(x: Tensor) -> Tensor:
+        return 100 + torch.tanh(2 * x[:, :1]) + 0.5 * torch.randn(len(x), 1, generator=noise)
+
+    def model(scale: float) -> nn.Sequential:
+        made = mlp(1)
+        with torch.no_grad():
+            made[-1].bias.fill_(100.0)  # the targets' mean
+            for layer in (made[0], made[3]):
+                layer.weight.mul_(scale)
+        return made
+
+    for loss in (functional.l1_loss, functional.huber_loss):
+        assert said(trained(model(1.0), loss, targets, steps=400, lr=1e-3)) == set()
+    found = trained(model(1e-6), functional.l1_loss, targets, lr=1e-5)
+    assert "vanishing, initialisation" in said(found)

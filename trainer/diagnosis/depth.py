@@ -32,7 +32,8 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     soon, when the first layers stand still while the last ones move, or when no matrix moves. Where
     the loss stays, less has to be lost, a third of the way will do if neither comes back, and
     no signal where the first layers stood still all the way or the flow was there at first; of an
-    output that is mute, the loss is not asked. No alarm while it is awaited or on its way back.
+    output that is mute, the loss is not asked. No alarm while it is awaited or on its way back, nor
+    of an output that is nearly all mean and answers.
     """
     first, view = history.first_view, history.view
     if first is None or view is None or view.dead_row is not None:
@@ -40,7 +41,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
     back = returned.in_vain(history, first, thresholds)
     if back is not None:
         return back
-    if not view.flow_ratio <= 10 * thresholds.lost_gradient:
+    if not view.flow_ratio <= 10 * thresholds.lost_gradient or standstill.answers(history):
         return None
     signs = _signs(history, first, view, thresholds)
     if signs is None:

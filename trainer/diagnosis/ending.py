@@ -131,7 +131,8 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
     if "vanishing" in history.raised:  # so far as information: it was lost, and waited for
         least *= 10
     faint = mark.signal <= least
-    faint = faint and mark.flow_ratio <= 10 * thresholds.lost_gradient
+    lost = mark.flow_ratio <= 10 * thresholds.lost_gradient and not standstill.answers(history)
+    faint = faint and lost
     arrived = end.loss <= standstill.ARRIVED * history.loss_at_start
     if not faint or arrived or standstill.has_arrived(history):
         return False
@@ -144,7 +145,7 @@ def _was_never_heard(history: History, end: End) -> bool:
     learnt of the targets' mean; or it is minute beside them, as it was at first, and the loss is
     about the first."""
     began, mark = history.first_loss, history.trail.now
-    if standstill.fits_some(history):
+    if standstill.fits_some(history) or standstill.answers(history):
         return False
     faint = [each.signal <= FAINT_SIGNAL for each in history.trail.marks]
     if mark.signal <= FAINT_SIGNAL and sum(faint) >= MOSTLY * len(faint):
@@ -167,7 +168,7 @@ def _was_never_reached(history: History, first: View, end: End, thresholds: Thre
     branches, of which others may learn."""
     marks = history.trail.marks
     lost = all(mark.flow_ratio <= thresholds.lost_gradient for mark in marks)
-    if first.order.leads_to or not lost:
+    if first.order.leads_to or not lost or standstill.answers(history):
         return False
     none = all(mark.flow_ratio <= NO_FLOW for mark in marks)
     if standstill.learns_some(history) and not none:

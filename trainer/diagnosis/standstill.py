@@ -14,6 +14,8 @@ BETTER = 0.9  # times the loss of a guess for the gradient that is there
 FALLING = 0.96  # of the latest losses
 SCALED = 1e-4  # of it: the gradient is that of a larger loss than was told, as of a scaled one
 ARRIVED = 0.01  # of the loss at the start
+ALL_MEAN = 10.0  # times the way that a loss has to go
+ANSWERED_WAY = 0.3  # of it
 FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
 SOME = 0.1  # of the errors, beside which noise there may be little to learn
 CLEAR = 0.15  # of logits, which shows in the loss
@@ -43,6 +45,16 @@ def falls(history: History) -> bool:
     """Whether the newest loss is well below all of those before it."""
     before = history.losses[-RECENT_LOSSES:-1]
     return bool(before) and history.loss < FALLS * min(before)
+
+
+def answers(history: History) -> bool:
+    """Whether an output that is nearly all mean, as of targets that are, tells the samples apart:
+    the rest of it is small beside the mean, and with it signal and gradient, but not beside the way
+    that the loss has to go by its gradient: the RMS of squared errors, twice the mean of absolute
+    ones."""
+    mark = history.trail.now
+    way = target.distance(mark)
+    return mark.output >= ALL_MEAN * way > 0 and mark.output * mark.signal >= ANSWERED_WAY * way
 
 
 def has_learnt(history: History) -> bool:
