@@ -200,6 +200,16 @@ def test_a_classifier_that_was_sure_and_wrong_and_is_worse_than_a_guess() -> Non
     assert verdicts(made(4.0, wrong=0.2)) == []
 
 
+def test_a_classifier_with_next_to_no_signal() -> None:
+    def made(signal: float) -> list[StepRecord]:
+        layers = deep(3, update=5e-3, signal=(signal / 0.8) ** (1 / 3))
+        return [replace(guessing(record(k, layers)), loss=1.0) for k in STEPS]
+
+    [found] = ended(made(0.014))
+    assert found.verdict == "vanishing" and "0.01 of the output depended" in found.cause
+    assert verdicts(made(0.025)) == ["stalled"]
+
+
 def test_a_loss_that_fell_early_to_what_the_last_layer_knows_alone() -> None:
     """As a language model's falls to how often each token comes."""
 
