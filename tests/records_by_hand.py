@@ -119,3 +119,8 @@ def deep(
         made.append(Layer(activation, size, share, left))
     size, share = forward**depth, 0.8 * signal**depth
     return [*made, linear(rms=size, signal=share, gradient=1.0, **changes)]
+
+
+def of_a_mean(layers: list[Layer]) -> list[Layer]:
+    """The same with the gradients of a loss that is a mean over the values of the output."""
+    return [replace(each, gradient=(each.gradient or 0.0) / VALUES) for each in layers]

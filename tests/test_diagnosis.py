@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from records_by_hand import VALUES, Layer, deep, linear, record
+from records_by_hand import VALUES, Layer, deep, linear, of_a_mean, record
 from torch import nn
 
 from trainer import Monitor
@@ -480,7 +480,7 @@ class TestVanishing:
                 zip(steps, np.geomspace(1.0, end, len(steps)), strict=True)
             ):
                 came = flow if then is None or step <= 100 else then
-                rows = deep(6, backward=came ** (1 / 6), update=update)
+                rows = of_a_mean(deep(6, backward=came ** (1 / 6), update=update))
                 loss *= peak if 10 <= step <= 50 else peak**0.5 if step > 50 else 1.0
                 share = signal * grows**step if step >= from_step else 0.5
                 share = math.nan if step == single else share

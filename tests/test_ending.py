@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from records_by_hand import VALUES, deep, record
+from records_by_hand import VALUES, deep, of_a_mean, record
 from test_diagnosis import TestOverTime as OverTime
 from test_diagnosis import guessing, scaled
 from test_plugin import Tab
@@ -214,7 +214,7 @@ def test_a_loss_that_fell_early_to_what_the_last_layer_knows_alone() -> None:
     """As a language model's falls to how often each token comes."""
 
     def made(signal: float, last: float = 3.2, backward: float = 0.1) -> list[StepRecord]:
-        layers = deep(3, update=5e-3, signal=signal ** (1 / 3), backward=backward)
+        layers = of_a_mean(deep(3, update=5e-3, signal=signal ** (1 / 3), backward=backward))
         fallen = {k: max(3.2, 8.0 - 0.5 * k) for k in STEPS} | {150: last, 200: last}
         return [record(k, layers, loss=fallen[k]) for k in STEPS]
 

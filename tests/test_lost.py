@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from records_by_hand import Layer, deep, linear, record
+from records_by_hand import Layer, deep, linear, of_a_mean, record
 from test_diagnosis import TestInputs as Inputs
 from test_diagnosis import TestOverTime as OverTime
 from test_diagnosis import diagnosed, guessing
@@ -77,7 +77,7 @@ class TestEnd:
         def made(flow: float, later: float | None = None, falls: float = 0.8) -> Made:
             def at(step: int) -> StepRecord:
                 ratio = flow if later is None or step < 50 else later
-                rows = deep(4, backward=ratio ** (1 / 3), update=1e-3)
+                rows = of_a_mean(deep(4, backward=ratio ** (1 / 3), update=1e-3))
                 return record(step, rows, loss=falls if step > 50 else 1.0, optimizer="Adam")
 
             return at

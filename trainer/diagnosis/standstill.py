@@ -54,6 +54,8 @@ def answers(history: History) -> bool:
     ones."""
     mark = history.trail.now
     way = target.distance(mark)
+    if history.recent_loss > STANDING * history.first_loss:
+        return False
     return mark.output >= ALL_MEAN * way > 0 and mark.output * mark.signal >= ANSWERED_WAY * way
 
 
