@@ -15,6 +15,7 @@ FALLING = 0.96  # of the latest losses
 SCALED = 1e-4  # of it: the gradient is that of a larger loss than was told, as of a scaled one
 ARRIVED = 0.01  # of the loss at the start
 ALL_MEAN = 10.0  # times the way that a loss has to go
+MEAN_SIGNAL = 0.1  # of it depends on the sample
 ANSWERED_WAY = 0.3  # of it
 FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
 SOME = 0.1  # of the errors, beside which noise there may be little to learn
@@ -54,9 +55,9 @@ def answers(history: History) -> bool:
     ones."""
     mark = history.trail.now
     way = target.distance(mark)
-    if history.recent_loss > STANDING * history.first_loss:
-        return False
-    return mark.output >= ALL_MEAN * way > 0 and mark.output * mark.signal >= ANSWERED_WAY * way
+    learnt = history.recent_loss <= STANDING * max(history.first_losses[:1], default=0.0)
+    all_mean = mark.signal <= MEAN_SIGNAL and mark.output >= ALL_MEAN * way > 0
+    return learnt and all_mean and mark.output * mark.signal >= ANSWERED_WAY * way
 
 
 def has_learnt(history: History) -> bool:
