@@ -63,3 +63,50 @@ def test_a_layer_inside_that_began_too_large() -> None:
     assert said(found) == {"signal_blow_up, initialisation"}
     assert found[-1].where == "deep.5" and "deep.5 started at" in found[-1].cause
     assert said(trained(Towers(1.0), logistic, positive)) == set()
+
+
+def test_beside_noise_as_large_as_what_is_learnt() -> None:
+    """Then errors are as large as the output, however small it has become."""
+    noise = torch.Generator().manual_seed(1)
+
+    def targets(x: Tensor) -> Tensor:
+        return waves(x) + 1.2 * torch.randn(len(x), 1, generator=noise)
+
+    for size in (1.0, 100.0):
+        found = trained(
+            mlp(1),
+            functional.mse_loss,
+            lambda x: size * targets(x),  # noqa: B023
+            scale=300.0,
+            steps=500,
+            lr=1e-2,
+        )
+        assert not [each for each in found if each.alarm and "its errors" in each.cause]
+
+
+class Fixed(nn.Module):
+    """Features of fixed size, which the next layer standardises."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e4 * x
+
+
+def test_a_layer_whose_weights_are_not_large() -> None:
+    class Inside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.fixed, self.one, self.out = Fixed(), nn.Linear(8, 16), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = self.one(self.fixed(x))
+            out: Tensor = self.out(functional.layer_norm(made, (16,)))
+            return out
+
+    noise = torch.Generator().manual_seed(1)
+
+    def flipped(x: Tensor) -> Tensor:
+        flips = torch.rand(len(x), 1, generator=noise) < 0.2
+        return torch.where(flips, 1 - positive(x), positive(x))
+
+    assert said(trained(Inside(), logistic, flipped, steps=400)) == set()

@@ -93,6 +93,13 @@ def test_one_that_is_open() -> None:
     assert said(trained(Recurrent(kind="relu"), last)) == set()
 
 
+def test_what_has_no_derivative_is_no_rectifier() -> None:
+    """Though the output is its bias, as of start values that leave little of the input."""
+    model = Rectified(-0.5)
+    torch.nn.init.zeros_(model.out.weight)
+    assert said(trained(model, last, steps=20)) == {"vanishing, blocked"}
+
+
 def test_a_bias_beside_a_rectifier_that_is_open() -> None:
     assert said(trained(Rectified(3.0), last)) == set()
 

@@ -47,8 +47,7 @@ def _is_its_own_error(history: History) -> bool:
     shrinks = varies[0] >= LARGE_OUTPUT * varies[1] and varies[1] <= SHRINKS * varies[2]
     if not (target.is_squared(history) and shrinks and varies[1] >= SCALE):
         return False
-    times = target.distance(history.trail.now) / varies[1] if varies[1] > 0 else 0.0
-    return OWN_ERROR[0] <= times <= OWN_ERROR[1]
+    return OWN_ERROR[0] <= target.distance(history.trail.now) / varies[1] <= OWN_ERROR[1]
 
 
 def _large_table(history: History, first: View, loss: float) -> int | None:

@@ -18,7 +18,6 @@ from trainer.diagnosis.view import View
 FLOW = "flow_first_over_last"  # in the evidence
 HALF_WEIGHTS = 0.5  # of the weights with which the loss was lowest
 FORGETS = 3e-3  # of the gradient at the last steps of a sequence gets to the first ones
-LITTLE_IN_TIME = "little_gradient_first_over_last_steps"  # in the evidence
 UNREACHED = 1e-4  # of the gradient of the last layer
 
 
@@ -49,23 +48,19 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
         return _out_of_reach(history, first, end, row)
     words = f"the run ended after {end.steps} steps with the loss of a guess"
     evidence = {"path": history.path}
-    verdict, where, category, forgets = "stalled", None, "stalled", None
-    if first.time_ratio <= thresholds.lost_in_time * UNGATED:
-        forgets = IN_TIME
+    verdict, where, category = "stalled", None, "stalled"
+    if _forgets(history, first, thresholds):
+        verdict, where = "vanishing", first.recurrent
+        category = "memory" if first.order.gated else "recurrence"
+        words += "; the gradient at the first steps of the sequence was "
+        words += f"{first.time_ratio:.1g} of that at the last ones"
+        evidence[IN_TIME] = first.time_ratio
     elif history.path < thresholds.moved_path:
         verdict, category = "starved_update", "learning rate"
         words += f", and no weight matrix has moved by more than {history.path:.1g} of its size, "
         words += "which is too little to learn much"
     elif history.largest_update >= thresholds.thrown_update:
         category = "learning rate"
-    elif max(first.time_ratio, history.trail.now.time_ratio) <= FORGETS:
-        forgets = LITTLE_IN_TIME
-    if forgets is not None:
-        verdict, where = "vanishing", first.recurrent
-        category = "memory" if first.order.gated else "recurrence"
-        words += "; the gradient at the first steps of the sequence was "
-        words += f"{first.time_ratio:.1g} of that at the last ones"
-        evidence[forgets] = first.time_ratio
     return Symptom(verdict, "warning", where, category, words, evidence)
 
 
@@ -216,6 +211,15 @@ def too_large(history: History, first: View, end: End, left: str = "little learn
         f"ended after {end.steps} steps with {left}",
         {"forward_ratio": first.forward_ratio, "first_loss": history.first_loss},
     )  # fmt: skip
+
+
+def _forgets(history: History, first: View, thresholds: Thresholds) -> bool:
+    """Whether the first steps of a sequence got next to no gradient at first; or little, at first
+    and at last, where the weights have come far by updates that threw none of them away."""
+    came_far = history.path >= thresholds.moved_path
+    well = came_far and history.largest_update < thresholds.thrown_update
+    little = well and history.trail.now.time_ratio <= FORGETS
+    return first.time_ratio <= (FORGETS if little else thresholds.lost_in_time * UNGATED)
 
 
 def _unreached(history: History, first: View) -> int | None:

@@ -222,7 +222,8 @@ def no_gradient(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _is_its_bias(view: View, record: StepRecord) -> bool:
-    """Whether all that the last layer gives is about its bias, which is of one sign then."""
+    """Whether all that the last layer gives is about its bias, beside which what differs from
+    sample to sample changes no sign."""
     sizes = dict(zip(record.parameters, record.parameter_rms.tolist(), strict=True))
     bias = sizes.get(f"{view.names[-1]}.bias", 0.0)
     large = view.output_rms >= LARGE_BIAS

@@ -59,11 +59,10 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
     elif _guesses(history, end):
         found = conclusion.why(history, first, end, thresholds)
         early = end.steps < 3 * PATIENCE_STEPS or end.loss < STANDS_STILL * _of_a_guess(history)
-        certain = IN_TIME in found.evidence or found.evidence.get(FLOW, 1.0) <= NO_FLOW
-        if early and (
-            found.verdict in ("stalled", "starved_update")
-            or conclusion.LITTLE_IN_TIME in found.evidence
-        ):
+        in_time, flow = (found.evidence.get(key, 1.0) for key in (IN_TIME, FLOW))
+        certain = in_time <= thresholds.lost_in_time * UNGATED or flow <= NO_FLOW
+        unsure = found.verdict in ("stalled", "starved_update") or IN_TIME in found.evidence
+        if early and unsure and not certain:
             return None
         if standstill.tells_some(history) and not certain:
             return None
