@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 from test_creeps import mlp, said, trained, waves
+from test_diagnosis import TestInputs as Inputs
+from test_ending import STEPS, ended
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,6 +50,17 @@ def test_an_output_that_is_its_own_error() -> None:
     assert "its errors are still as large as itself" in found[-1].cause
     assert "the inputs have an RMS of" in found[-1].cause
     assert said(trained(Reservoir(0.5), functional.mse_loss, waves, lr=0.01)) == set()
+
+
+def test_an_output_that_is_its_own_error_shrinks_and_is_large() -> None:
+    def found(half: float, unit: float = 1.0) -> list[str]:
+        sizes = [600.0 if k < 12 else half if k < 150 else 60.0 for k in STEPS]
+        made = [Inputs.squared(k, 0.8 * unit * size, unit * size, update=0.01)
+                for k, size in zip(STEPS, sizes, strict=True)]  # fmt: skip
+        return [each.cause for each in ended(made) if "its errors" in each.cause]
+
+    assert len(found(100.0)) == 1
+    assert found(60.0) == found(100.0, unit=0.3) == []
 
 
 def logistic(out: Tensor, y: Tensor) -> Tensor:

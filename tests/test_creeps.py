@@ -376,3 +376,9 @@ def test_an_output_that_is_nearly_all_mean() -> None:
         assert said(trained(model(1.0), loss, targets, steps=400, lr=1e-3)) == set()
     found = trained(model(1e-6), functional.l1_loss, targets, lr=1e-5)
     assert "vanishing, initialisation" in said(found)
+    torch.manual_seed(1)  # nor while it trains
+    one = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+    with torch.no_grad():
+        one[2].bias.fill_(300.0)
+    wanted = lambda x: targets(x) + 200  # noqa: E731
+    assert said(trained(one, functional.l1_loss, wanted, steps=400, lr=1e-2)) == set()

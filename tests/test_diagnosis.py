@@ -1449,6 +1449,8 @@ class TestUnits:
         minute = [record(s, deep(4, forward=0.05, update=0.01) if s < 150 else layers)
                   for s in STEPS]  # fmt: skip
         assert diagnosed(minute)["dead_units"].cause.startswith("initialisation: ")
+        zero = record(0, [*well[:-1], replace(well[-1], rms=0.0)])  # a head that began at zero
+        assert diagnosed([zero, *late[1:]])["dead_units"].cause.startswith("learning rate: ")
 
     def test_not_beside_a_skip_nor_of_most_units(self) -> None:
         layers = deep(4)

@@ -259,6 +259,27 @@ def test_a_sequence_whose_beginning_got_no_gradient() -> None:
     assert verdicts(made(1e-5)) == ["starved_update"]
 
 
+def test_a_sequence_whose_beginning_got_little_gradient() -> None:
+    """Enough of a reason where all else was well, and nothing was learnt."""
+
+    def made(first: float, last: float, update: float = 5e-3) -> list[StepRecord]:
+        given = {"loss": 1.0, "kind": "RNN", "update": update}
+        ratios = [first if step < 50 else last for step in STEPS]
+        return [
+            guessing(OverTime().layers(ratio, step=step, **given))  # type: ignore[arg-type]
+            for step, ratio in zip(STEPS, ratios, strict=True)
+        ]
+
+    [found] = ended(made(1e-3, 1e-3), 1.0)
+    assert found.verdict == "vanishing" and found.cause.startswith("recurrence: ")
+    assert found.evidence["gradient_first_over_last_steps"] == pytest.approx(1e-3)
+    assert verdicts(made(1e-3, 0.1), 1.0) == ["stalled"]
+    assert verdicts(made(1e-3, 1e-3, update=5e-4), 1.0) == ["starved_update"]
+    assert verdicts(made(1e-3, 1e-3), 0.96) == []  # beside noise that may be all
+    [thrown] = ended(made(1e-3, 1e-3, update=0.15), 1.0)
+    assert thrown.cause.startswith("learning rate: ")
+
+
 def trained(
     folder: Path, breaks: bool = False, falls: bool = False, steps: int = 160, **keys: Any
 ) -> Monitor:

@@ -157,6 +157,6 @@ def test_a_network_of_zeros_that_waits_for_its_rate() -> None:
     """All of a tanh's states are zero until the weights move."""
     model = Recurrent()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in model.rnn.parameters():
             parameter.zero_()
     assert "dead_units" not in " ".join(said(trained(model, last, steps=20, lr=0.0)))
