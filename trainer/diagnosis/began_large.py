@@ -116,7 +116,7 @@ def _table(first: View, end: End, row: int) -> Symptom:
         f"{first.names[row]} gave values with an RMS of {first.rms[row]:.2g} for tokens at first, "
         f"of which tables begin with 1 and less, and the run ended after {end.steps} steps with a "
         f"loss of {end.loss:.3g}",
-        {"table_rms": float(first.rms[row])},
+        {"first_layer_output_rms": float(first.rms[row])},
     )  # fmt: skip
 
 
@@ -126,5 +126,5 @@ def _layer(history: History, first: View, end: End, row: int) -> Symptom:
         "signal_blow_up", "warning", first.names[row], found.category,
         f"{first.names[row]} started at {first.rms[row]:.2g} (RMS), and the run ended after "
         f"{end.steps} steps with a loss of {end.loss:.3g}, {history.first_loss:.3g} at first",
-        {"largest_rms": float(first.rms[row]), "path": history.path},
+        {"first_layer_output_rms": float(first.rms[row]), "path": history.path},
     )  # fmt: skip

@@ -9,13 +9,12 @@ import numpy as np
 from trainer.diagnosis import blame, overconfidence, recovery
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.history import History
-from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.symptom import FLOW, IN_TIME, Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.through_time import IN_TIME, UNGATED
+from trainer.diagnosis.through_time import UNGATED
 from trainer.diagnosis.trail import Mark
 from trainer.diagnosis.view import View
 
-FLOW = "flow_first_over_last"  # in the evidence
 HALF_WEIGHTS = 0.5  # of the weights with which the loss was lowest
 FORGETS = 3e-3  # of the gradient at the last steps of a sequence gets to the first ones
 UNREACHED = 1e-4  # of the gradient of the last layer
@@ -151,7 +150,7 @@ def shut_out(history: History, first: View, end: End) -> Symptom:
         f"the run ended after {end.steps} steps with a loss of {end.loss:.3g}, "
         f"{history.first_loss:.3g} at first; {first.kinds[row]} lets no gradient pass, "
         f"and what comes before it has not moved at all",
-        {"path": history.path, "layers": row},
+        {"path": history.path, "unmoved_layers": row},
     )  # fmt: skip
 
 
@@ -167,7 +166,7 @@ def grown(history: History, first: View, end: End) -> Symptom:
         "recurrence" if over_time else found.category,
         f"the run ended after {end.steps} steps without having learnt; {what} is "
         f"{ratio:.1g} times that at the last",
-        {"gradient_first_over_last": ratio, "path": history.path},
+        {IN_TIME if over_time else FLOW: ratio, "path": history.path},
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def diverging(history: History, thresholds: Thresholds) -> Symptom | None:
         None,
         "learning rate",
         f"the loss is {history.loss_rise:.3g} times that at the start and rises",
-        {"loss_over_start": history.loss_rise, "rises": rising, "of": RECENT - 1},
+        {"loss_over_start": history.loss_rise, "rises": rising, "comparisons": RECENT - 1},
         sightings=UNCONFIRMED if history.begins else 2,
     )
 
@@ -133,7 +133,7 @@ def loss_spike(history: History, thresholds: Thresholds) -> Symptom | None:
     return Symptom(
         "loss_spike", "info", None, "spike",
         f"the loss jumped from about {middle:.3g} to {history.loss:.3g}",
-        {"loss": history.loss, "median": middle}, sightings=1,
+        {"loss": history.loss, "median_loss": middle}, sightings=1,
     )  # fmt: skip
 
 
@@ -150,5 +150,5 @@ def oscillating(history: History, thresholds: Thresholds) -> Symptom | None:
     return Symptom(
         "oscillating", "info", None, "learning rate",
         "the loss goes up and down with every step",
-        {"amplitude": fmean(map(abs, turns))}, sightings=1,
+        {"mean_loss_change": fmean(map(abs, turns))}, sightings=1,
     )  # fmt: skip

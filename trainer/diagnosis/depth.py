@@ -11,7 +11,7 @@ from trainer.diagnosis import blame, recovery, returned, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import FEW_LAYERS, RECURRENT, SATURATING
 from trainer.diagnosis.recovery import SETTLED_STEPS
-from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.symptom import FLOW, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
@@ -59,7 +59,7 @@ def vanishing(history: History, thresholds: Thresholds) -> Symptom | None:
         f"gradient times output at the first layers is {view.flow_ratio:.1g} of that at the last"
         f" ones and {consequence}",
         {
-            "flow_first_over_last": view.flow_ratio,
+            FLOW: view.flow_ratio,
             "output_signal_fraction": view.output_signal,
             "doublings_of_the_way_until_recovery": signs.doublings,
             "path": history.path,

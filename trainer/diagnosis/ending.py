@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from trainer.diagnosis import began_large, behind, conclusion, overconfidence, standstill, target
 from trainer.diagnosis.behind import ROUNDING_SIGNAL, SCALE
-from trainer.diagnosis.conclusion import FLOW, End
+from trainer.diagnosis.conclusion import End
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
-from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.symptom import FLOW, IN_TIME, Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.through_time import IN_TIME, UNGATED
+from trainer.diagnosis.through_time import UNGATED
 from trainer.diagnosis.view import View
 from trainer.finding import END
 from trainer.record import owner

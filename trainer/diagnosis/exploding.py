@@ -10,7 +10,7 @@ import numpy as np
 from trainer.diagnosis import blame, standstill
 from trainer.diagnosis.gains import weight_gains
 from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
-from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
+from trainer.diagnosis.symptom import FLOW, IN_TIME, UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.record import StepRecord
 
@@ -61,7 +61,7 @@ def _on_its_way(history: History, thresholds: Thresholds) -> Symptom | None:
     return Symptom(
         "exploding", "critical", view.recurrent if over_time else found.where, category,
         f"{first} is {ratio:.1g} times that at the last",
-        {"gradient_first_over_last": ratio, "update_ratio": history.update},
+        {IN_TIME if over_time else FLOW: ratio, "update_ratio": history.update},
         sightings=3,
     )  # fmt: skip
 
@@ -183,7 +183,7 @@ def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None
         "exploding", "critical", where, category,
         f"an update has changed the weights of the first layers by {largest:.1g} times their size, "
         f"and since then {'they stand still' if still else 'the loss has not fallen'}",
-        {"largest_update_ratio": largest, "flow_first_over_last": first.flow_ratio},
+        {"largest_update_ratio": largest, FLOW: first.flow_ratio},
         sightings=2 if still else 1,
     )  # fmt: skip
 
@@ -212,7 +212,8 @@ def _over_steps(history: History, thresholds: Thresholds) -> Symptom | None:
     return Symptom(
         "exploding", "critical", _largest_growth(history), category,
         f"the gradient's norm is {norm / before:.1g} times what it was while the loss {way}",
-        {"gradient_norm": norm, "before": before, "loss_over_start": history.loss_rise},
+        {"gradient_norm": norm, "gradient_norm_before": before,
+         "loss_over_start": history.loss_rise},
         sightings=UNCONFIRMED if history.begins else 2 if rises else 1,
     )  # fmt: skip
 

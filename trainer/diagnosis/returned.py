@@ -38,5 +38,7 @@ def in_vain(history: History, first: View, thresholds: Thresholds) -> Symptom | 
         "vanishing", "warning", found.where, found.category,
         f"{then:.1g} of the output depended on the sample at first; now {now.signal:.1g} does, and "
         "the loss is still the same",
-        {"output_signal_fraction": now.signal, "at_first": then, "path": history.path}, sightings=1,
+        {"output_signal_fraction": now.signal, "first_output_signal_fraction": then,
+         "path": history.path},
+        sightings=1,
     )  # fmt: skip

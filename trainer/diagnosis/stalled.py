@@ -97,10 +97,10 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     else:
         return None
     evidence = {
-        "distance": target.distance(history.trail.now),
+        "distance_to_targets": target.distance(history.trail.now),
         "output_rms": history.trail.now.output,
         "input_rms": first.input_rms,
-        "dropped": max(behind.dropped(view), default=0.0),
+        "dropped_fraction": max(behind.dropped(view), default=0.0),
     }
     return Symptom(
         "stalled", "warning", None, category, f"after {steps} steps {words}", evidence, sightings=1

@@ -58,6 +58,6 @@ def symmetric_units(history: History, thresholds: Thresholds) -> Symptom | None:
         if zero.issuperset(alike)
         else f"all units of {len(alike)} layers get the same gradient: their weights began the "
         "same, or nothing that they are given or asked for tells them apart",
-        {"layers": len(alike)},
+        {"symmetric_layers": len(alike)},
         sightings=SIGHTINGS,
     )

@@ -9,6 +9,8 @@ from trainer.diagnosis.history import History
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.finding import Level
 
+FLOW = "flow_first_over_last"  # in the evidence; RULES.md says what its names mean
+IN_TIME = "gradient_first_over_last_steps"
 UNCONFIRMED = 1_000_000  # sightings: only what follows can make it a finding
 
 

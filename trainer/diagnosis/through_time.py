@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from trainer.diagnosis import standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.symptom import IN_TIME, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 
-IN_TIME = "gradient_first_over_last_steps"  # in the evidence
 UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
 OPENED = 1e3  # times the gradient at the first steps of the sequence that there was at the start
 
