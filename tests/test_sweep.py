@@ -18,7 +18,7 @@ from tensorboard_server import serve, session_groups
 from trainer.__main__ import main
 
 pytest.importorskip("optuna")
-WAIT_SECONDS = 120  # for what takes seconds on a machine that is not crowded
+WAIT_SECONDS = 300  # for what takes seconds on a machine that is not crowded
 GONE_SECONDS = 5.0  # less than a trial that goes on would take
 
 # The user's own data, which note in a file each run's start and that it came to its end.
