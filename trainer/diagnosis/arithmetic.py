@@ -38,11 +38,8 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
     bad_loss = is_told(record.loss) and not math.isfinite(record.loss)
     if not (bad_gradients or bad_weights.any() or bad_outputs or bad_loss):
         return None
-    skipped = (
-        bad_gradients
-        and not (bad_weights.any() or bad_outputs or bad_loss)
-        and bool(record.unchanged_fraction.size)
-        and bool((record.unchanged_fraction == 1).all())
+    skipped = not (bad_weights.any() or bad_outputs or bad_loss) and bool(
+        (record.unchanged_fraction == 1).all()
     )
     where, category, cause = _place(history, thresholds, bad_weights)
     return Symptom(

@@ -71,5 +71,5 @@ def signal_blow_up(history: History, thresholds: Thresholds) -> Symptom | None:
         + (f" and is sure and wrong: a loss of {nats:.1g} nats a sample" if nats else ""),
         {"forward_ratio": ratio, "activation_gain": found.activation_gain,
          "weight_gain": found.weight_gain},
-        sightings=1 if stays or sized or nats else 2 if hurts or idle else UNCONFIRMED,
+        sightings=1 if stays or sized or nats else 2 if hurts else UNCONFIRMED,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trainer.diagnosis import blame, overconfidence, recovery
+from trainer.diagnosis import blame, overconfidence
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.history import History
 from trainer.diagnosis.symptom import FLOW, IN_TIME, Symptom
@@ -30,7 +30,7 @@ class End(NamedTuple):
 
 def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symptom:
     """Of a classifier that guesses: an output that was too large, signal or gradient lost half way
-    through or at first, a branch or the start of a sequence that gets none, else no way or none
+    through, a branch or the start of a sequence that gets none, else no way or none
     that led anywhere."""
     if first.forward_ratio >= SCALE:
         return too_large(history, first, end, "the loss of a guess")
@@ -40,8 +40,6 @@ def why(history: History, first: View, end: End, thresholds: Thresholds) -> Symp
     # One of them is, or most of both; NaN is neither.
     if lost[0] <= 2 or lost[1] <= 1 or all(times <= 20 for times in lost):
         return faint(history, first, end, half)
-    if recovery.lost(first, thresholds):
-        return faint(history, first, end, history.trail.first)
     row = _unreached(history, first)
     if row is not None:
         return _out_of_reach(history, first, end, row)
@@ -157,7 +155,7 @@ def shut_out(history: History, first: View, end: End) -> Symptom:
 def grown(history: History, first: View, end: End) -> Symptom:
     """Of a gradient that grows over a sequence or over depth, in a network that explains little."""
     view, found = history.view or first, blame.amplification(first, history.record)
-    over_time = view.largest_time_ratio >= view.flow_ratio or first.recurrent is not None
+    over_time = first.recurrent is not None
     ratio = view.largest_time_ratio if over_time else view.flow_ratio
     what = "the gradient at the first steps of the sequence"
     what = what if over_time else "gradient times output at the first layers"

@@ -164,7 +164,7 @@ def _told(
 def _is_outweighed(history: History, first: View, thresholds: Thresholds) -> bool:
     """Whether a gated network has just learnt how often each class comes, beside which the rest of
     its output is small for a while: a language model begins with that."""
-    early = history.steps < 3 * PATIENCE_STEPS and not history.stays
+    early = history.steps < 3 * PATIENCE_STEPS
     answered = first.output_signal >= 10 * thresholds.lost_signal
     return early and answered and first.order.gated
 

@@ -133,7 +133,7 @@ def _is_mute(history: History, first: View, end: End, thresholds: Thresholds) ->
     lost = mark.flow_ratio <= 10 * thresholds.lost_gradient and not standstill.answers(history)
     faint = faint and lost
     arrived = end.loss <= standstill.ARRIVED * history.loss_at_start
-    if not faint or arrived or standstill.has_arrived(history):
+    if not faint or arrived:
         return False
     return end.loss >= LASTS * min(mark.loss, mark.batch_loss)
 

@@ -177,10 +177,8 @@ def _thrown_and_left(history: History, thresholds: Thresholds) -> Symptom | None
     if not THROWN <= largest < math.inf:
         return None
     found = blame.amplification(first, history.record)
-    recurrent = first.recurrent if first.largest_time_ratio >= thresholds.grown_gradient else None
-    where, category = recurrent or found.where, "recurrence" if recurrent else found.category
     return Symptom(
-        "exploding", "critical", where, category,
+        "exploding", "critical", found.where, found.category,
         f"an update has changed the weights of the first layers by {largest:.1g} times their size, "
         f"and since then {'they stand still' if still else 'the loss has not fallen'}",
         {"largest_update_ratio": largest, FLOW: first.flow_ratio},

@@ -64,7 +64,7 @@ def _reason(history: History, thresholds: Thresholds) -> Symptom | None:
     if first is None or view is None or steps < 3 * PATIENCE_STEPS or history.rate_is_rising:
         return None
     # Where batches differ the newest losses need not be those of the first, but are no tenth lower.
-    stands = history.stays or history.recent_loss >= standstill.STANDING * history.first_loss
+    stands = history.recent_loss >= standstill.STANDING * history.first_loss
     doubled = _doubled(history, view, stands)
     if history.path < thresholds.moved_path / (30 if doubled else 3):
         return None

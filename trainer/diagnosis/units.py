@@ -146,7 +146,7 @@ def saturated(history: History, thresholds: Thresholds) -> Symptom | None:
     if view.output_signal <= thresholds.lost_signal:  # constant at the limit is another verdict
         return None
     row = min(flat, key=lambda row: flat[row])
-    start = history.steps <= 2 or history.largest_update < thresholds.thrown_update
+    start = history.largest_update < thresholds.thrown_update
     if start and flat[row] > SHARP_SLOPE and _was_steep(history, view, row, thresholds):
         return None
     return Symptom(
