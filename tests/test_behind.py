@@ -55,6 +55,13 @@ class TestInputsThatChanged:
         (alarm,) = self.constant(signal=np.nan, rms=0.0).values()
         assert alarm.cause.startswith("data: the inputs are the same for every sample now (RMS 0);")
 
+    def test_zeros_from_the_start(self) -> None:
+        rows = [replace(k, signal=0.0, rms=0.0) for k in deep(3, update=5e-3)]
+        made = [given(record(s, rows, input_rms=0.0), np.nan) for s in STEPS]
+        (alarm,) = found(made).values()
+        assert alarm.cause.startswith("data: the inputs are zero for every sample; ")
+        assert alarm.remedy == "give the network what tells one sample from another"
+
     def test_not_at_all(self) -> None:
         (alarm,) = self.constant(signal=0.8).values()
         assert alarm.cause.startswith("initialisation: ")

@@ -861,6 +861,15 @@ class TestOverTime:
         shut = diagnosed(made(1e-7, "LSTM"))["vanishing"]
         assert shut.steps[0] == 150 and shut.cause.startswith("memory: ")
         assert "forget gate" in shut.remedy
+        # Inputs may be what brings gates to their limits.
+        for kind in ("LSTM", "RNN"):
+            flooded = made(1e-7, kind)
+            for each in flooded:
+                assert each.layers is not None
+                each.layers.rms[0] = 300.0
+            found = diagnosed(flooded)["vanishing"]
+            assert found.cause.startswith("data: the inputs have an RMS of 300; ")
+            assert found.remedy.startswith("scale the inputs to a mean of 0 and an RMS of 1; or ")
         assert alarms(made(1e-5, "LSTM")) == alarms(made(1e-7, "LSTM", fall=0.15)) == set()
         opens = [
             replace(one, optimizer="SGD")
@@ -1341,10 +1350,18 @@ class TestNonFinite:
         assert alarms([*healthy, *[record(s, lost) for s in STEPS[5:]]]) == {"vanishing"}
 
     def test_not_of_a_step_that_a_scaler_skips(self) -> None:
-        skipped = [record(s, deep(2, weight_gradient=math.inf), unchanged=1.0) for s in range(4)]
-        assert alarms(skipped) == set()
-        assert "non_finite" in alarms([*skipped, record(4, deep(2, weight_gradient=math.inf),
-                                                        unchanged=1.0)])  # fmt: skip
+        """While it looks for its scale, nor once it has found it, until the fifth in a row."""
+
+        def skipped(*steps: int) -> list[StepRecord]:
+            return [record(s, deep(2, weight_gradient=math.inf), unchanged=1.0) for s in steps]
+
+        assert alarms(skipped(*range(11))) == set()
+        found = diagnosed(skipped(*range(11), 20))["non_finite"]
+        assert found.cause.endswith("; all updates are left out, as by a GradScaler whose scale is "
+                                    "too large")  # fmt: skip
+        well = [record(s, deep(2)) for s in range(50)]
+        assert alarms([*well, *skipped(50, 100, 150, 200)]) == set()
+        assert alarms([*well, *skipped(50, 100, 150, 200, 250)]) == {"non_finite"}
 
     def test_not_of_a_loop_that_tells_no_loss(self) -> None:
         assert alarms(record(s, deep(2), loss=math.nan) for s in STEPS) == set()
@@ -1992,19 +2009,24 @@ class TestCourse:
     def test_a_rate_that_was_raised_where_something_was_learnt(self) -> None:
         """Beside what the loss was before, though it is no higher than at the start."""
 
-        def said(loss: float, rate: float = 10.0, back: int = 999) -> list[int]:
+        def said(
+            loss: float, rate: float = 10.0, back: int = 999, slow: int = 5, low: float = 0.1
+        ) -> list[int]:
             diagnosis = Diagnosis()
             return [
                 s
                 for s in STEPS
                 for f in diagnosis.add(
-                    record(s, deep(3), loss=1.0 if s < 5 else loss if 150 <= s < back else 0.1,
+                    record(s, deep(3), loss=1.0 if s < slow else loss if 150 <= s < back else low,
                            learning_rate=rate if s >= 100 else 0.1)
                 ) if f.alarm
             ]  # fmt: skip
 
         assert said(0.9) == [200]
         assert said(0.15) == said(0.9, rate=0.5) == said(0.9, back=200) == []
+        # Where the median of the losses before is still that of the start, the lowest tells.
+        assert said(0.8, slow=50) == [200]
+        assert said(0.7, slow=50) == said(0.8, slow=50, low=0.3) == []
 
     def test_a_signal_that_large_updates_took(self) -> None:
         """And did not bring back in 150 steps, whatever the loss does meanwhile."""

@@ -216,3 +216,34 @@ def test_a_memory_that_is_too_short(scale: float, told: bool) -> None:
         for each in watched(model, torch.optim.SGD(model.parameters(), 0.1), loss, 260)
     ]
     assert found == ([("vanishing", "W")] if told else [])
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0])
+def test_a_state_that_grows_from_step_to_step_until_it_overflows(rate: float) -> None:
+    """That of a layer without an activation, which is given little and makes ever more of it."""
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.out = nn.Linear(12 + 64, 64), nn.Linear(12 + 64, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            state = x.new_zeros(len(x), 64)
+            for at in range(x.shape[1]):
+                given = torch.cat((x[:, at], state), 1)
+                state = self.hidden(given)
+            found: Tensor = self.out(given).log_softmax(1)
+            return found
+
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 12, (600, 30))
+    x, y = nn.functional.one_hot(tokens, 12).float(), (tokens[:, -4:].sum(1) > 22).long()
+    model = Plain()
+
+    def loss(step: int) -> Tensor:
+        some = torch.randint(0, 600, (32,))
+        return nn.functional.nll_loss(model(x[some]), y[some])
+
+    (found,) = watched(model, torch.optim.SGD(model.parameters(), rate), loss, 200)
+    assert (found.verdict, found.where) == ("non_finite", "hidden")
+    assert "the state has grown from step to step of the sequence" in found.cause

@@ -22,6 +22,7 @@ from trainer.diagnosis import (
     ending,
     exploding,
     high_rate,
+    plateau,
     remedies,
     stalled,
     standstill,
@@ -51,7 +52,7 @@ OF_HISTOGRAMS: tuple[Rule, ...] = (symmetry.symmetric_units,)
 OF_STEPS: tuple[Rule, ...] = (
     arithmetic.non_finite, exploding.exploding, underflow.underflow,
     starved.starved_update, unused.unused_parameter, high_rate.learning_rate_too_high,
-    course.diverging, course.loss_spike, course.oscillating, stalled.stalled,
+    course.diverging, course.loss_spike, course.oscillating, stalled.stalled, plateau.plateau,
 )  # fmt: skip
 SHORT = re.compile(r"(?<![\d.])\d(\.\d+)?e\+0[1-5]\b")  # numbers that need no exponent
 GONE_AFTER = 3  # records in a row without the symptom

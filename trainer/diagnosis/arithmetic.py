@@ -12,7 +12,7 @@ from trainer.diagnosis import gains, standstill
 from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.history import History
 from trainer.diagnosis.order import ACTIVATIONS, EXPONENTIALS, GATED, RECURRENT
-from trainer.diagnosis.symptom import Symptom
+from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.underflow import NARROW
 from trainer.diagnosis.view import View
@@ -20,13 +20,14 @@ from trainer.record import is_told, owner
 
 LARGE_OUTPUT_RMS = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
-DOUBLE = 2.0  # times the first output
+GROWN_SIZE = 3.0  # times the first output beside the input
 REPLACED_PATH = 1.0  # way of the weights after which others have taken their place
 ROOTS = ("model", "(model)")
 RISEN_LOSS = 1.1  # times the loss at the start: it went up before it was none
 USUAL_TIMES = 3  # times the losses and gradients before, at most
 KNOWN = 5  # losses
-SKIPPED_STEPS = 5  # of a gradient scaler that looks for its scale
+SKIPPED_STEPS = 5  # in a row, of a gradient scaler
+SCALING_STEPS = 20  # in which it finds its scale, which it halves at each
 
 
 def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -42,6 +43,10 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
         (record.unchanged_fraction == 1).all()
     )
     where, category, cause = _place(history, thresholds, bad_weights)
+    sightings = 1
+    if skipped:
+        cause += "; all updates are left out, as by a GradScaler whose scale is too large"
+        sightings = UNCONFIRMED if history.steps < SCALING_STEPS else SKIPPED_STEPS
     return Symptom(
         "non_finite",
         "critical",
@@ -49,7 +54,7 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
         category,
         cause,
         {"loss": record.loss, "gradient_norm": record.gradient_norm},
-        sightings=SKIPPED_STEPS if skipped else 1,
+        sightings=sightings,
         confidence=0.99,
     )
 
@@ -209,12 +214,13 @@ def _blew_up(history: History, thresholds: Thresholds) -> bool:
 
 def _grew_in_a_loop(history: History, view: View, row: int) -> bool:
     """Whether a layer that is called step by step gave far more than the network was given at a
-    look before, or more than at first."""
+    look before, or than at first; or others have taken its weights' place, of which little tells
+    what they made of its own state."""
     first, name, before = history.first_view, view.names[row], history.trail.marks[-2:-1]
     if first is None or name not in (view.order.looping, first.order.looping) or not before:
         return False
-    grown = before[0].size >= SCALE or before[0].output >= DOUBLE * history.trail.first.output
-    return bool(grown)
+    grown = before[0].size >= min(SCALE, GROWN_SIZE * history.trail.first.size)
+    return bool(grown) or history.path >= REPLACED_PATH
 
 
 def _why_large(history: History, thresholds: Thresholds, otherwise: str = "operation") -> str:

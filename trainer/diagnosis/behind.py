@@ -35,6 +35,8 @@ EXPLAINS_LITTLE = 0.33  # of the errors, by what of the output depends on the sa
 LEFT_BY_ALL = 1e-3  # of the signal, by dropouts that take nearly half and more
 # Causes that may have another one behind.
 REPLACEABLE = {"activation", "initialisation", "learning rate"}
+OF_SEQUENCES = {"memory", "recurrence"}
+SCALE_WORDS = "scale the {} to a mean of 0 and an RMS of 1"
 
 
 class Behind(NamedTuple):
@@ -57,7 +59,12 @@ def behind(
     """What is behind a cause of that category: weights that a decay has made small, dropouts, what
     the network is given and asked for, or a rate's start values; None where it is the cause."""
     first = history.first_view
-    if category not in REPLACEABLE or first is None:
+    if first is None:
+        return None
+    flooded = too_large(first) if category in OF_SEQUENCES and verdict in TOO_SMALL else None
+    if flooded is not None:  # gates and states, which are at their limits then
+        return Behind("data", flooded, SCALE_WORDS.format("inputs"))
+    if category not in REPLACEABLE:
         return None
     decay = configuration is None or configuration.get("optimizer", {}).get("weight_decay")
     # Nobody knows that of another's loop: there is less to be left.
@@ -73,8 +80,10 @@ def behind(
     if taken is not None and verdict in TOO_SMALL | TOO_LARGE:
         return Behind("dropout", taken, remedies.REMEDIES["dropout"])
     ends = *first.signal[:1], first.output_signal  # in between, places are told apart
-    if verdict in TOO_SMALL and first.input_signal == 0 and max(ends) <= ROUNDING_SIGNAL:
-        words = "the inputs are the same for every sample"
+    zeros = first.input_rms == 0 and first.output_signal == 0
+    same = first.input_signal == 0 and max(ends) <= ROUNDING_SIGNAL
+    if verdict in TOO_SMALL and (zeros or same):
+        words = f"the inputs are {'zero' if zeros else 'the same'} for every sample"
         return Behind("data", words, "give the network what tells one sample from another", False)
     thrown = history.largest_update >= thresholds.thrown_update
     changed = _of_changed_inputs(first, history.view, verdict, SCALE if thrown else CHANGED)
@@ -101,7 +110,7 @@ def behind(
         return _of_weights(history, first) if named else None
     scaled = " and ".join(name for name, words in what.items() if words)
     words = "; ".join(filter(None, what.values()))
-    return Behind("data", words, f"scale the {scaled} to a mean of 0 and an RMS of 1")
+    return Behind("data", words, SCALE_WORDS.format(scaled))
 
 
 def _was_well(history: History, first: View) -> bool:

@@ -22,6 +22,8 @@ BLUNT = 0.2  # of the signal at the start
 STOOD = 0.95  # of the loss at the start
 THROWN_AWAY = 10  # times the weights: RMSprop and Adagrad begin with steps ten times their rate
 PASSED_UPDATE = 0.05  # of the weights of now
+UNLEARNT_TO = 0.75  # of the loss at the start
+UNLEARNT_FROM = 0.25  # of it
 MUCH_LEARNT = 0.1  # of the loss at the start, however little of a signal it took
 
 
@@ -183,10 +185,16 @@ def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _has_unlearnt(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Whether a rate was raised and no loss since has been less than twice what it was before."""
+    """Whether a rate was raised and no loss since has been less than twice what it was before; or
+    than three quarters of that at the start, of which a quarter was left."""
     since, before = history.rates.losses[1:], history.rates.loss_before
-    if len(since) < 2 or not min(since) >= thresholds.risen_loss * before > 0:
+    if len(since) < 2:
         return None  # the first loss at a raised rate is from before
+    if min(since) >= UNLEARNT_TO * history.loss_at_start:
+        lowest = history.lowest_loss  # where records are few it tells sooner than a median
+        before = lowest if lowest <= UNLEARNT_FROM * history.loss_at_start else before
+    if not min(since) >= thresholds.risen_loss * before > 0:
+        return None
     rate = history.record.learning_rate
     return _found(
         f"the rate was raised to {rate / history.rates.first:.1g} times what it was, and the loss "

@@ -45,6 +45,7 @@ class History:
     sizes_at_lowest: Array = field(default_factory=lambda: np.zeros(0))  # of the parameters, then
     recent_loss: float = math.nan  # the median of the latest: one batch may be easy
     norms: list[float] = field(default_factory=list)
+    first_norm: float = math.nan
     loss_at_start: float = math.nan
     first_losses: list[float] = field(default_factory=list)
     first_loss: float = math.nan  # the median of those
@@ -108,6 +109,8 @@ class History:
             )
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
+            if not self.norms:
+                self.first_norm = record.gradient_norm
             self.norms = [*self.norms[-KEPT_RECORDS:], record.gradient_norm]
         self.rates.add(record.learning_rate, self.steps, record.loss, self.recent_loss)
         if math.isfinite(self.update):

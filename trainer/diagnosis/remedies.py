@@ -52,6 +52,9 @@ REMEDIES = {
     "dropout": "lower the dropout",
     "objective": "look at the sign of the loss, and whether the targets are what it is made for (0 "
     "and 1, or between, of a binary cross-entropy)",
+    "plateau": "take a loss that pulls where it is worst (for a generator -log D in place of "
+    "log(1 - D), or a critic without a sigmoid and with a gradient penalty), give another network "
+    "less of a lead (a lower rate, fewer steps), or start nearer to where it is not flat",
     "unused": "nothing, if that is meant; otherwise use it or freeze it",
     "spike": "nothing, if it passes; otherwise look at that batch, or bound the gradient's norm",
     "relapse": "go back to a checkpoint from before, with a lower learning rate or a bound on the "
