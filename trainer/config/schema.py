@@ -100,10 +100,12 @@ class Checkpoint(Section):
 
 
 class Monitor(Section):
-    """Which steps are looked at, besides 0 to 10, 20, 30, 40, 50, 100 and 150: the beginning."""
+    """Which steps are looked at."""
 
     every_steps: Count = 50
-    """Statistics of the loss, of gradients and of updates are recorded at each multiple of this."""
+    """Statistics of the loss, of gradients and of updates are recorded at each multiple of this.
+    The beginning is looked at whatever this and the next two are: steps 0 to 10, 20, 30, 40, 50,
+    100 and 150."""
     histogram_every_steps: Count | None = 200
     """Gradient histograms are recorded at each multiple of this; null for never."""
     activation_every_steps: Count | None = 200
