@@ -30,7 +30,7 @@ ROWS = [
     ],
     ["plain", "tensor_file", "shards", "held", "programs", "random_numbers"],
     ["callables", "summary", "memory", "cadence", "reminders", "step_loss", "phase"],
-    ["branches", "last_activation", "last_words", "strangers"],
+    ["branches", "last_activation", "last_words", "others"],
     ["faults", "graph"],
     ["config", "diagnosis", "wire", "checkpoint_folder"],
     ["record", "finding"],

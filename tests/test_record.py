@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from trainer.record import BINS, MOMENTS, SIGNALS, LayerTable, StepRecord, TensorTable
 from trainer.wire import block as block_module
 from trainer.wire import decode, encode, reading, sheet
-from trainer.wire.layout import MAGIC, NUMBERS, OLD_MAGIC, layout_of
+from trainer.wire.layout import MAGIC, NUMBERS, layout_of
 
 texts = st.lists(st.text(max_size=8), max_size=4, unique=True).map(tuple)
 patterns = st.integers(0, 2**64 - 1)  # of a float64: every NaN, zero and denormal among them
@@ -154,16 +154,24 @@ def test_a_damaged_block_is_refused(data: st.DataObject) -> None:
         assert [bits(r) for r in read] == [bits(r) for r in some_records()]
 
 
-def test_a_block_of_before_is_read_without_its_newest_numbers() -> None:
+@pytest.mark.parametrize(
+    ("magic", "new"),
+    [
+        (b"GRAD\x03", ("opponents",)),
+        (b"GRAD\x02", ("loss_before", "strangers", "opponents")),
+    ],
+)
+def test_a_block_of_before_is_read_without_its_newest_numbers(
+    magic: bytes, new: tuple[str, ...]
+) -> None:
     records = some_records()
     plain = zlib.decompress(encode(records)[len(MAGIC) :])
     header, count = struct.unpack_from("<II", plain)
     start, width = 8 + header + 12 * count, sum(layout_of(records[0]).widths())
     shape = 8, width, count
     octets = np.frombuffer(plain, np.uint8, math.prod(shape), start).reshape(shape)
-    new = ("loss_before", "strangers")
     older = np.delete(octets, [*map(NUMBERS.index, new)], axis=1).tobytes()
-    block = OLD_MAGIC + zlib.compress(plain[:start] + older + plain[start + octets.size :])
+    block = magic + zlib.compress(plain[:start] + older + plain[start + octets.size :])
     unknown = dict.fromkeys(new, math.nan)
     assert [*map(bits, decode(block))] == [bits(replace(r, **unknown)) for r in records]
 

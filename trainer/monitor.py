@@ -183,7 +183,7 @@ class Monitor:
             again=again,
             loss=loss,
             loss_before=self._losses.before,
-            strangers=self._losses.strangers(),
+            others=self._losses.others(),
             optimizer=optimizer,
             before=left,
             histograms=due(self._section.histogram_every_steps, step),

@@ -18,6 +18,7 @@ from trainer import statistics
 from trainer.activations import Activations
 from trainer.leftover import Leftover
 from trainer.measured import Measured
+from trainer.others import Others
 from trainer.record import UNDEFINED, StepRecord, TensorTable, norm_of
 from trainer.shards import here
 from trainer.update import Update, clipped_to
@@ -66,7 +67,7 @@ class Observation(Unobserved):
         again: Measured | None,  # of passes made again, whose rows are more than what is measured
         loss: Tensor | float | None,
         loss_before: float | None,
-        strangers: float,
+        others: Others,
         optimizer: torch.optim.Optimizer | None,
         before: Leftover | None,
         histograms: bool,
@@ -80,7 +81,7 @@ class Observation(Unobserved):
         self._again = again
         self._layers: list[Measured] = []  # by how much they know of the outputs
         self._loss, self._loss_before = loss, loss_before
-        self._strangers = strangers
+        self._others = others
         self._optimizer = optimizer
         self._before = before  # None: the step before was not observed
         self._histograms = histograms
@@ -226,7 +227,8 @@ class Observation(Unobserved):
             layers=layers,
             # Kept only where weights are not finite: a resumed run does not know it, and has none.
             loss_before=math.nan if np.isfinite(rms).all() else _number(self._loss_before),
-            strangers=self._strangers,
+            strangers=self._others.strangers,
+            opponents=self._others.opponents,
         )
 
 

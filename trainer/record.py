@@ -177,7 +177,7 @@ class StepRecord:
     A number that does not apply is NaN: `loss` and `clip_coefficient` when the loop told of none,
     `step_ms` at the first record, `update_ratio` of a parameter that is all zeros,
     `carried_gradients` when the step before was not observed, `loss_before` where all weights are
-    finite or nobody waited for that loss, `strangers` after the first record.
+    finite or nobody waited for that loss, `strangers` and `opponents` after the first record.
     """
 
     step: int
@@ -201,6 +201,7 @@ class StepRecord:
     loss_before: float = math.nan  # of the step before, observed or not
     # Parameters that the loss hangs on and neither the model nor an optimizer has.
     strangers: float = math.nan
+    opponents: float = math.nan  # those that an optimizer has which has none of the model's
 
     def own_flows(self) -> list[float]:
         """‖weights‖·‖their gradient‖ of each matrix that has a gradient, in their order: blind to

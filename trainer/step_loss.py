@@ -10,7 +10,8 @@ from statistics import median
 import numpy as np
 from torch import Tensor, nn
 
-from trainer import strangers
+from trainer import others
+from trainer.others import UNKNOWN, Others
 
 LATEST = 5  # one batch may be easy
 
@@ -26,14 +27,14 @@ class Losses:
         self._newest_is_bad = False  # whether the newest number is not finite
         self.breaks = False  # whether it is, and the one before was not such a number
         self.is_first = True
-        self._strangers = math.nan  # as the first one tells
+        self._others = UNKNOWN  # as the first one tells
 
     def take(self, loss: Tensor | float | None) -> Tensor | float | None:
         """The next loss, as it was `told`."""
         if self.is_first and isinstance(loss, Tensor) and loss.numel() == 1:
             self.is_first = False
             with suppress(Exception):  # of what it is told there is all kinds
-                self._strangers = strangers.count(self._model, loss)
+                self._others = others.count(self._model, loss)
         loss, before = told(loss), self._newest
         self._newest = _copy(loss) if isinstance(loss, Tensor) else loss
         self._latest.append(self._newest)
@@ -49,9 +50,9 @@ class Losses:
             return median(float(loss) for loss in self._latest if loss is not None)
         return None
 
-    def strangers(self) -> float:
-        """How many the first one hangs on; told once, NaN from then on."""
-        count, self._strangers = self._strangers, math.nan
+    def others(self) -> Others:
+        """The parameters that the first one hangs on; told once, NaN from then on."""
+        count, self._others = self._others, UNKNOWN
         return count
 
 

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 
 from trainer.diagnosis import blame, standstill
+from trainer.diagnosis.behind import SCALE
 from trainer.diagnosis.gains import weight_gains
 from trainer.diagnosis.history import PATIENCE_STEPS, RECENT_LOSSES, History
 from trainer.diagnosis.symptom import FLOW, IN_TIME, UNCONFIRMED, Symptom
@@ -221,7 +222,8 @@ def _falls_without_end(history: History, thresholds: Thresholds) -> bool:
     first, view = history.first_view, history.view
     if first is None or view is None or not history.loss < 0:
         return False
-    grown = view.forward_ratio >= thresholds.grown_norm * first.forward_ratio
+    least = max(thresholds.grown_norm * first.forward_ratio, SCALE)  # small start values grow
+    grown = view.forward_ratio >= least
     size = max(map(abs, history.first_losses))
     return grown and -history.loss >= thresholds.grown_norm * size
 

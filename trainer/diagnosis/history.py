@@ -20,6 +20,8 @@ FIRST_LOSSES = 12  # that tell how losses differ from batch to batch before they
 RECENT_LOSSES = 5  # whose median is the loss of now
 PATIENCE_STEPS = 50  # that updates are given which follow what is left of a signal
 SURVIVED_STEPS = 20  # of large updates that adaptive optimizers begin with
+OPPOSED_RISE = 30.0  # times the loss at the start: -log D becomes no more than ten or twenty
+OPPOSED_UPDATE = 0.1  # of the weights: a difference begins at zero, and rises by any times that
 KEPT_RECORDS = 64  # records whose norms and losses are compared with the next
 
 
@@ -54,6 +56,7 @@ class History:
     first_update: float = math.nan  # the same, of the first update that did something
     rates: Rates = field(default_factory=Rates)
     strangers: float = math.nan  # of the first record
+    opponents: float = math.nan  # likewise
     moved_at: int = 0  # steps after the first record, of the latest update that did something
     raised: set[str] = field(default_factory=set)  # rules whose findings have not ended
     alike: list[str] | None = None  # matrices whose units were copies of each other all the time
@@ -66,7 +69,7 @@ class History:
         if self.before is None:
             self.first_step, self.first_sizes = record.step, record.parameter_rms
             self.first_parameters = record.parameters
-            self.strangers = record.strangers
+            self.strangers, self.opponents = record.strangers, record.opponents
         self.record = record
         self.way.add(record, self.before)
         self.known = [ratio for ratio in self.updates.tolist() if ratio == ratio]
@@ -166,9 +169,12 @@ class History:
 
     @property
     def loss_rise(self) -> float:
-        """The loss over that at the start; NaN where it is or was negative."""
+        """The loss over that at the start; NaN where it is or was negative, or may have risen for
+        what another network learns, through which it goes, as that of a generator does."""
         start = self.loss_at_start
-        return self.loss / start if start > 0 and self.loss > 0 else math.nan
+        rise = self.loss / start if start > 0 and self.loss > 0 else math.nan
+        own = rise >= OPPOSED_RISE and self.largest_update >= OPPOSED_UPDATE
+        return rise if own or not self.opponents > 0 else math.nan
 
     def _is_flat(self) -> bool:
         first, now = self.first_losses, self.recent_loss

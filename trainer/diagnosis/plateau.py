@@ -31,10 +31,11 @@ def plateau(history: History, thresholds: Thresholds) -> Symptom | None:
     if left > LEFT_GRADIENT:
         return None
     thrown = history.largest_update >= thresholds.thrown_update
+    flat = "another network that is sure" if history.opponents > 0 else "a sigmoid or a log"
     return Symptom(
         "vanishing", "warning", None, "learning rate" if thrown else "plateau",
         f"{left:.1g} of the first gradient is left where the loss is {history.recent_loss:.3g}, "
-        f"{first:.3g} at first and never lower: what comes after the output is flat there, as "
-        "another network that is sure, a sigmoid or a log",
+        f"{first:.3g} at first and never lower: what comes after the output is flat there "
+        f"({flat}?)",
         {"gradient_over_first": left, "loss": history.loss, "first_loss": first},
     )  # fmt: skip

@@ -16,15 +16,15 @@ from trainer.record import INPUT, MOMENTS, SIGNALS, StepRecord, TensorTable
 # many bins a row uses, the distance of each from the one before, the bytes of a count and the
 # counts. Numbers stand byte plane by byte plane, column by column, so that equal signs, exponents
 # and zeros are together.
-MAGIC = b"GRAD\x03"
-OLD_MAGIC = b"GRAD\x02"  # of blocks whose records lack the last NEW of the NUMBERS
+MAGIC = b"GRAD\x04"
+# How many of the last NUMBERS those of blocks of now and of before lack.
+LACK = {MAGIC: 0, b"GRAD\x03": 1, b"GRAD\x02": 3}
 MAX_BLOCK_BYTES = 1 << 30  # uncompressed, and of all histograms with their empty bins
 # The parts of a record's numbers in their order; the layers' where their outputs were observed.
 PARTS = (
     *("numbers", "moments", "parameter_rms", "update_ratio", "unchanged_fraction"),
     *("rms", "zero_fraction", "signal_fraction", "dead_fraction", "layer_moments"),
 )
-NEW = 2
 NUMBERS = [field.name for field in fields(StepRecord) if field.type == "float"]
 
 

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from trainer.record import BINS, MOMENTS
 from trainer.wire.layout import (
+    LACK,
     MAGIC,
     MAX_BLOCK_BYTES,
-    NEW,
     NUMBERS,
-    OLD_MAGIC,
     PARTS,
     Layout,
     unplanes,
@@ -106,9 +105,9 @@ def readable() -> Iterator[None]:
 
 
 def _sheets(block: bytes) -> list[Sheet]:
-    stream, is_old = zlib.decompressobj(), block.startswith(OLD_MAGIC)
+    stream, lack = zlib.decompressobj(), LACK.get(block[: len(MAGIC)])
     body, at = stream.decompress(block[len(MAGIC) :], MAX_BLOCK_BYTES), 0
-    if not (block.startswith((MAGIC, OLD_MAGIC)) and stream.eof and not stream.unused_data):
+    if lack is None or not stream.eof or stream.unused_data:
         raise ValueError("it starts as something else, is cut off, too large or goes on too long")
 
     def take(dtype: str, count: int) -> NDArray[Any]:
@@ -129,11 +128,11 @@ def _sheets(block: bytes) -> list[Sheet]:
     found = []
     for number, layout in enumerate(layouts):
         places = np.flatnonzero(which == number)
-        shape = 8, sum(layout.widths()) - (NEW if is_old else 0), len(places)
+        shape = 8, sum(layout.widths()) - lack, len(places)
         octets = take("u1", shape[0] * shape[1] * shape[2]).reshape(shape)
-        if is_old:
-            unknown = np.broadcast_to(NOT_A_NUMBER[:, None, None], (8, NEW, len(places)))
-            octets = np.insert(octets, [len(NUMBERS) - NEW] * NEW, unknown, axis=1)
+        if lack:
+            unknown = np.broadcast_to(NOT_A_NUMBER[:, None, None], (8, lack, len(places)))
+            octets = np.insert(octets, [len(NUMBERS) - lack] * lack, unknown, axis=1)
         tables = [bins(len(places) * len(names)) if has else None for names, has in layout.tables()]
         found.append(Sheet(layout, places, steps[places], octets, (tables[0], tables[1])))
     if at != len(body) or sum(len(s.places) for s in found) != len(which):

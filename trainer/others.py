@@ -1,0 +1,50 @@
+"""How many parameters does a loss hang on that are not the model's, and whose are they?"""
+
+from __future__ import annotations
+
+import gc
+import math
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer import graph
+
+
+class Others(NamedTuple):
+    """The numbers of parameters that are not the model's; NaN where nobody knows."""
+
+    strangers: float  # that no optimizer has
+    opponents: float  # that one has which has none of the model's, as a critic's
+
+
+UNKNOWN = Others(math.nan, math.nan)
+
+
+def count(model: nn.Module, loss: Tensor) -> Others:
+    """Of what the loss hangs on; unknown for one without a graph or with too large a one.
+
+    Strangers are also those of layers in a plain list, which no module knows, or that are made anew
+    in every forward pass.
+    """
+    if loss.grad_fn is None:
+        return UNKNOWN
+    own, found = {*map(id, model.parameters())}, set[int]()
+    try:
+        for node in graph.below(loss.grad_fn, set()):
+            leaf = getattr(node, "variable", None)  # of those that add up gradients
+            if isinstance(leaf, nn.Parameter) and id(leaf) not in own:
+                found.add(id(leaf))
+    except OverflowError:
+        return UNKNOWN
+    together, apart = set[int](), set[int]()
+    if found:  # a search through all objects, of which some do things when asked for their class
+        everything = gc.get_objects()
+        optimizers = [thing for thing in everything if issubclass(type(thing), Optimizer)]
+        for optimizer in optimizers:
+            groups = getattr(optimizer, "param_groups", ())  # some have failed to be made
+            held = {id(parameter) for group in groups for parameter in group["params"]}
+            (apart if own.isdisjoint(held) else together).update(held)
+    found -= together
+    return Others(float(len(found - apart)), float(len(found & apart)))
