@@ -61,6 +61,9 @@ class TestInputsThatChanged:
         (alarm,) = found(made).values()
         assert alarm.cause.startswith("data: the inputs are zero for every sample; ")
         assert alarm.remedy == "give the network what tells one sample from another"
+        rows[2] = replace(rows[2], signal=0.3, rms=1.0)  # others than the first layer's
+        made = [given(record(s, rows, input_rms=0.0), np.nan) for s in STEPS]
+        assert found(made)["constant_output"].cause.startswith("initialisation: ")
 
     def test_not_at_all(self) -> None:
         (alarm,) = self.constant(signal=0.8).values()

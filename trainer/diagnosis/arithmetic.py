@@ -20,7 +20,6 @@ from trainer.record import is_told, owner
 
 LARGE_OUTPUT_RMS = 1e4  # RMS of outputs before which an overflow was on its way
 SQUARED = 1e18  # RMS of outputs whose squares are at the end of float32
-GROWN_SIZE = 3.0  # times the first output beside the input
 REPLACED_PATH = 1.0  # way of the weights after which others have taken their place
 ROOTS = ("model", "(model)")
 RISEN_LOSS = 1.1  # times the loss at the start: it went up before it was none
@@ -45,7 +44,10 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
     where, category, cause = _place(history, thresholds, bad_weights)
     sightings = 1
     if skipped:
-        cause += "; all updates are left out, as by a GradScaler whose scale is too large"
+        before = history.before
+        if before and not np.array_equal(before.parameter_rms, record.parameter_rms):
+            return None  # others in between were made
+        cause += "; all updates are left out, as by a GradScaler"
         sightings = UNCONFIRMED if history.steps < SCALING_STEPS else SKIPPED_STEPS
     return Symptom(
         "non_finite",
@@ -106,6 +108,8 @@ def _place(
                 who = _who(view, row, record.parameters)
                 known = "" if math.isnan(size) else f" (RMS {size:.3g})"
                 what = f"{who} makes values that are not finite of finite ones{known}"
+                if view.names[row] == view.order.looping:
+                    what += ", be it of its own state, which may have grown from step to step"
                 before = view.names[: row + 1]
                 return view.names[row], *_unless_thrown(history, before, category, what)
             return (
@@ -214,13 +218,11 @@ def _blew_up(history: History, thresholds: Thresholds) -> bool:
 
 def _grew_in_a_loop(history: History, view: View, row: int) -> bool:
     """Whether a layer that is called step by step gave far more than the network was given at a
-    look before, or than at first; or others have taken its weights' place, of which little tells
-    what they made of its own state."""
+    look before."""
     first, name, before = history.first_view, view.names[row], history.trail.marks[-2:-1]
     if first is None or name not in (view.order.looping, first.order.looping) or not before:
         return False
-    grown = before[0].size >= min(SCALE, GROWN_SIZE * history.trail.first.size)
-    return bool(grown) or history.path >= REPLACED_PATH
+    return bool(before[0].size >= SCALE)
 
 
 def _why_large(history: History, thresholds: Thresholds, otherwise: str = "operation") -> str:

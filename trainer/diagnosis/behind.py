@@ -61,9 +61,11 @@ def behind(
     first = history.first_view
     if first is None:
         return None
-    flooded = too_large(first) if category in OF_SEQUENCES and verdict in TOO_SMALL else None
-    if flooded is not None:  # gates and states, which are at their limits then
-        return Behind("data", flooded, SCALE_WORDS.format("inputs"))
+    if category in OF_SEQUENCES:
+        # Gates and states are at their limits then.
+        takes_them = verdict in TOO_SMALL and [*first.names[:1]] == [first.recurrent]
+        flooded = too_large(first) if takes_them else None
+        return Behind("data", flooded, SCALE_WORDS.format("inputs")) if flooded else None
     if category not in REPLACEABLE:
         return None
     decay = configuration is None or configuration.get("optimizer", {}).get("weight_decay")
@@ -80,7 +82,8 @@ def behind(
     if taken is not None and verdict in TOO_SMALL | TOO_LARGE:
         return Behind("dropout", taken, remedies.REMEDIES["dropout"])
     ends = *first.signal[:1], first.output_signal  # in between, places are told apart
-    zeros = first.input_rms == 0 and first.output_signal == 0
+    # A layer that is called first may be given zeros beside the data.
+    zeros = first.input_rms == 0 and not (first.signal > 0).any()
     same = first.input_signal == 0 and max(ends) <= ROUNDING_SIGNAL
     if verdict in TOO_SMALL and (zeros or same):
         words = f"the inputs are {'zero' if zeros else 'the same'} for every sample"

@@ -185,21 +185,22 @@ def _has_blunted(history: History, thresholds: Thresholds) -> Symptom | None:
 
 
 def _has_unlearnt(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Whether a rate was raised and no loss since has been less than twice what it was before; or
-    than three quarters of that at the start, of which a quarter was left."""
-    since, before = history.rates.losses[1:], history.rates.loss_before
-    if len(since) < 2:
-        return None  # the first loss at a raised rate is from before
-    if min(since) >= UNLEARNT_TO * history.loss_at_start:
-        lowest = history.lowest_loss  # where records are few it tells sooner than a median
-        before = lowest if lowest <= UNLEARNT_FROM * history.loss_at_start else before
-    if not min(since) >= thresholds.risen_loss * before > 0:
+    """Whether a rate was raised and no loss since has been less than twice what it was before; or,
+    if it was raised at once, than three quarters of that at the start, of which a quarter was left.
+    """
+    rates, start = history.rates, history.loss_at_start
+    least, before = rates.least_since, rates.loss_before
+    if rates.raised_for < 3:
+        return None
+    if least >= UNLEARNT_TO * start and rates.lowest_before <= UNLEARNT_FROM * start:
+        before = rates.lowest_before  # where records are few it tells sooner than a median
+    if not math.inf > least >= thresholds.risen_loss * before > 0:
         return None
     rate = history.record.learning_rate
     return _found(
         f"the rate was raised to {rate / history.rates.first:.1g} times what it was, and the loss "
-        f"is {min(since) / before:.1g} times and more what it was",
-        {"loss_over_before": min(since) / before, "learning_rate": rate},
+        f"is {least / before:.1g} times and more what it was",
+        {"loss_over_before": least / before, "learning_rate": rate},
         sightings=1,
     )
 

@@ -44,10 +44,11 @@ class History:
     was_doubled: bool = False  # at the first look, a softmax by its loss
     losses: list[float] = field(default_factory=list)
     lowest_loss: float = math.inf  # of all
+    highest_loss: float = -math.inf
     sizes_at_lowest: Array = field(default_factory=lambda: np.zeros(0))  # of the parameters, then
     recent_loss: float = math.nan  # the median of the latest: one batch may be easy
     norms: list[float] = field(default_factory=list)
-    first_norm: float = math.nan
+    first_norm: float = math.nan  # of the record with the first loss
     loss_at_start: float = math.nan
     first_losses: list[float] = field(default_factory=list)
     first_loss: float = math.nan  # the median of those
@@ -82,7 +83,10 @@ class History:
             self.first_view, self.was_softened = self.view, softened(self.view, record)
             self.was_doubled = doubled(self.view, record) is not None
         if math.isfinite(record.loss):
+            if not self.losses:
+                self.first_norm = record.gradient_norm
             self.losses = [*self.losses[-KEPT_RECORDS:], record.loss]
+            self.highest_loss = max(self.highest_loss, record.loss)
             self.recent_loss = median(self.losses[-RECENT_LOSSES:])
             if record.loss < self.lowest_loss:
                 self.lowest_loss, self.sizes_at_lowest = record.loss, record.parameter_rms
@@ -112,8 +116,6 @@ class History:
             )
             self.guesses = [*self.guesses[1 - RECENT_LOSSES :], look(seen, record)]
         if math.isfinite(record.gradient_norm):
-            if not self.norms:
-                self.first_norm = record.gradient_norm
             self.norms = [*self.norms[-KEPT_RECORDS:], record.gradient_norm]
         self.rates.add(record.learning_rate, self.steps, record.loss, self.recent_loss)
         if math.isfinite(self.update):
