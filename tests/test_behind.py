@@ -55,6 +55,15 @@ class TestInputsThatChanged:
         (alarm,) = self.constant(signal=np.nan, rms=0.0).values()
         assert alarm.cause.startswith("data: the inputs are the same for every sample now (RMS 0);")
 
+    @pytest.mark.parametrize(("size", "weights"), [(1.0, False), (1.0, True), (300.0, False)])
+    def test_a_module_that_makes_less_of_them(self, size: float, weights: bool) -> None:
+        """Before the first weights, as one that divides by 255."""
+        rows = [replace(k, signal=0.0) for k in deep(3, update=5e-3)]
+        rows = [replace(rows[1], kind="Scale", rms=size, weight=0.1 if weights else None), *rows]
+        made = [given(record(s, rows, input_rms=300.0), 0.8) for s in STEPS]
+        cause = found(made)["constant_output"].cause
+        assert cause.startswith("initialisation: " if (size, weights) == (1.0, False) else "data: ")
+
     def test_zeros_from_the_start(self) -> None:
         rows = [replace(k, signal=0.0, rms=0.0) for k in deep(3, update=5e-3)]
         made = [given(record(s, rows, input_rms=0.0), np.nan) for s in STEPS]

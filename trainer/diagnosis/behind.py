@@ -15,6 +15,7 @@ from trainer.diagnosis.order import DROPOUTS
 from trainer.diagnosis.recovery import LITTLE_LEFT, lost
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
+from trainer.record import owner
 
 NEVER = 1e-5  # flow at the first layers / at the last ones: those get no gradient
 JUMP = 100.0  # times what a layer is given, or the network
@@ -209,8 +210,13 @@ def too_much_dropped(view: View) -> str | None:
 
 
 def too_large(view: View) -> str | None:
-    """How large the inputs are, if they are too large for start values and rates."""
-    return _of_size(view, 1) if view.input_rms >= SCALE else None
+    """How large the inputs are, if they are too large for start values and rates, and a module
+    without weights that takes them first does not make less of them."""
+    if not view.input_rms >= SCALE:
+        return None
+    made_less = (view.rms[:1] < SCALE).any()
+    has_weights = view.names[:1] and view.names[0] in map(owner, view.parameters)
+    return None if made_less and not has_weights else _of_size(view, 1)
 
 
 def too_small(view: View) -> str | None:
