@@ -29,8 +29,8 @@ def plateau(history: History, thresholds: Thresholds) -> Symptom | None:
     if first < 0 < history.highest_loss or history.path >= thresholds.moved_path:
         return None
     left = max(norms) / history.first_norm if norms and history.first_norm > 0 else 1.0
-    if left > LEFT_GRADIENT:
-        return None
+    if not 0 < left <= LEFT_GRADIENT:
+        return None  # of none at all others know more, or it is not this network's turn
     flat = "another network that is sure" if history.opponents > 0 else "a sigmoid or a log"
     return Symptom(
         "vanishing", "warning", None, "plateau",
