@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer import Monitor
 from trainer.finding import Finding
@@ -145,3 +146,34 @@ class TestNoise:
             return nn.functional.binary_cross_entropy_with_logits(model(x)[:, 0], y)
 
         assert not watched(model, torch.optim.Adam(model.parameters(), 1e-3), loss, 500)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "huber", "cross-entropy"])
+def test_small_start_values_beside_noise_that_is_most_of_the_loss(kind: str) -> None:
+    """The first update is as large as the weights, they grow many times, the loss hardly falls: and
+    what there is to learn is learnt."""
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)
+    )
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0.0, 0.005 if parameter.dim() > 1 else 0.0)
+    x = torch.randn(4096, 16)
+    clean = torch.tanh(x @ torch.randn(16, 1) / 4)
+    noisy = clean + 3 * torch.randn_like(clean)
+    if kind == "cross-entropy":
+        noisy = torch.bernoulli(clean.sigmoid())
+    of = {
+        "absolute": functional.l1_loss,
+        "huber": functional.smooth_l1_loss,
+        "cross-entropy": functional.binary_cross_entropy_with_logits,
+    }[kind]
+
+    def loss(step: int) -> Tensor:
+        some = torch.randint(0, 4096, (64,))
+        cost: Tensor = of(model(x[some]), noisy[some])
+        return cost
+
+    assert not watched(model, torch.optim.Adam(model.parameters(), 0.01), loss, 400)
+    told = torch.stack([model(x)[:, 0], clean[:, 0]])
+    assert torch.corrcoef(told)[0, 1] > 0.5

@@ -18,7 +18,6 @@ RISEN_AT_ONCE = 5  # times the loss at the start, which one look is enough for
 ABOVE = 1.25  # times the loss at the start, from where it is not on its way below that
 BACK_STEPS = 20  # steps after which a loss should be back at where it started
 OUTGROWN = 100  # times the weights at the start
-OUTGROWN_IN_VAIN = 5  # times them
 BLUNT = 0.2  # of the signal at the start
 STOOD = 0.95  # of the loss at the start
 THROWN_AWAY = 10  # times the weights: RMSprop and Adagrad begin with steps ten times their rate
@@ -33,9 +32,9 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
     have risen for it and do not come down, or a signal that is gone since."""
     return (
         _has_risen(history, thresholds)
-        or _has_blunted(history, thresholds)  # which one look is enough for
         or _has_outgrown(history, thresholds)
         or _has_replaced(history)
+        or _has_blunted(history, thresholds)
         or _has_unlearnt(history, thresholds)
     )
 
@@ -93,16 +92,14 @@ def _were_replaced(history: History) -> bool:
 
 
 def _has_outgrown(history: History, thresholds: Thresholds) -> Symptom | None:
-    """Whether large updates made the weights a hundred times what they were, for no lower loss;
-    after 150 steps five times, if one was as large as they were and nothing was learnt."""
+    """Whether large updates made the weights a hundred times what they were, for no lower loss."""
     thrown = history.largest_update >= thresholds.thrown_update
     late, start = history.steps >= 2 * BACK_STEPS, history.loss_at_start
     stands = min(history.loss, history.recent_loss) >= standstill.STANDING * start > 0
     if not (late and thrown and stands):
         return None
-    grown, replaced = history.size_over_start, history.largest_update >= 1
-    in_vain = history.steps >= 3 * PATIENCE_STEPS and not standstill.learns_some(history)
-    if not (OUTGROWN_IN_VAIN if replaced and in_vain else OUTGROWN) <= grown < math.inf:
+    grown = history.size_over_start
+    if not OUTGROWN <= grown < math.inf:
         return None
     found = _found(
         f"an update changed the weights by {history.largest_update:.1g} of their size, they are "
