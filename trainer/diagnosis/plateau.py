@@ -37,5 +37,5 @@ def plateau(history: History, thresholds: Thresholds) -> Symptom | None:
         f"{left:.1g} of the first gradient is left where the loss is {history.recent_loss:.3g}, "
         f"{first:.3g} at first and never lower: what comes after the output is flat there "
         f"({flat}?)",
-        {"gradient_over_first": left, "loss": history.loss, "first_loss": first},
+        {"gradient_over_first": left, "loss": history.loss, "loss_of_first_record": first},
     )  # fmt: skip
