@@ -41,12 +41,11 @@ def non_finite(history: History, thresholds: Thresholds) -> Symptom | None:
     skipped = not (bad_weights.any() or bad_outputs or bad_loss) and bool(
         (record.unchanged_fraction == 1).all()
     )
+    before, sightings = history.before, 1
+    if skipped and before and not np.array_equal(before.parameter_rms, record.parameter_rms):
+        return None  # some updates since the record before were made
     where, category, cause = _place(history, thresholds, bad_weights)
-    sightings = 1
     if skipped:
-        before = history.before
-        if before and not np.array_equal(before.parameter_rms, record.parameter_rms):
-            return None  # others in between were made
         cause += "; all updates are left out, as by a GradScaler"
         sightings = UNCONFIRMED if history.steps < SCALING_STEPS else SKIPPED_STEPS
     return Symptom(

@@ -214,9 +214,8 @@ def too_large(view: View) -> str | None:
     without weights that takes them first does not make less of them."""
     if not view.input_rms >= SCALE:
         return None
-    made_less = (view.rms[:1] < SCALE).any()
-    has_weights = view.names[:1] and view.names[0] in map(owner, view.parameters)
-    return None if made_less and not has_weights else _of_size(view, 1)
+    has_weights = {*view.names[:1]} <= {*map(owner, view.parameters)}
+    return _of_size(view, 1) if has_weights or view.rms[0] >= SCALE else None
 
 
 def too_small(view: View) -> str | None:
