@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from trainer import checkup, report
+from trainer import report
 from trainer.finding import Finding
+from trainer.monitor import checkup
 from trainer.record import StepRecord
 
 VANISHING = Finding(

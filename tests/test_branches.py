@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer import Monitor, graph
+from trainer import Monitor
 from trainer.diagnosis import Diagnosis
 from trainer.diagnosis.view import view
+from trainer.monitor import graph
 from trainer.record import LayerTable, StepRecord
 from trainer.wire import Block, decode
 

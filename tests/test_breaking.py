@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer.breaking import Breaking
+from trainer.monitor.breaking import Breaking
 
 
 class Part(nn.Module):

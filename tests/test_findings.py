@@ -20,7 +20,7 @@ from trainer import Monitor
 from trainer.__main__ import main
 from trainer.events import Events
 from trainer.finding import Finding
-from trainer.journal import Journal
+from trainer.monitor.journal import Journal
 from trainer.summary import markdown
 
 __all__ = ["tell"]
@@ -180,7 +180,7 @@ def test_a_diagnosis_that_fails_does_not_end_the_training(
         def add(self, record: object) -> list[Finding]:
             raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("trainer.checkup.Diagnosis", Broken)
+    monkeypatch.setattr("trainer.monitor.checkup.Diagnosis", Broken)
     model = nn.Linear(1, 1)
     train(Monitor(model), model)
     (record,) = caplog.records

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer import Monitor, last_activation
+from trainer import Monitor
+from trainer.monitor import last_activation
 from trainer.record import LayerTable, StepRecord
 
 MODULES: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module]] = {

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer import Monitor
 from trainer.finding import Finding
-from trainer.last_pass import MOST_LOOKS, MOST_PASSES
+from trainer.monitor.last_pass import MOST_LOOKS, MOST_PASSES
 from trainer.record import StepRecord
 
 BAD_STEP = 137  # at which no cadence looks

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import Monitor, leftover
+from trainer import Monitor
+from trainer.monitor import leftover
 from trainer.record import StepRecord
 
 Clear = Callable[[torch.optim.Optimizer], None]

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer import activations, models
+from trainer import models
 from trainer.config.model_sections import Model
 from trainer.data.table import Shape
+from trainer.monitor import activations
 
 ROWS = Shape((5,), 3, False, None, False)
 DIGITS = Shape((1, 8, 8), 10, True, None, False)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from trainer import Monitor, update
-from trainer.cadence import FIRST_STEPS
+from trainer import Monitor
+from trainer.monitor import update
+from trainer.monitor.cadence import FIRST_STEPS
 from trainer.record import StepRecord, is_told
 
 EVERYTHING = {"every_steps": 1, "histogram_every_steps": 1, "activation_every_steps": 1}

@@ -13,7 +13,8 @@ import torch
 from test_statistics_transfer import WAITING, Operations
 from torch import nn
 
-from trainer import Monitor, statistics, step_loss
+from trainer import Monitor, statistics
+from trainer.monitor import step_loss
 from trainer.record import StepRecord
 from trainer.statistics import kinds, operations
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
-from trainer import Monitor, autograd, measured, statistics
+from trainer import Monitor, autograd, statistics
+from trainer.monitor import measured
 from trainer.record import StepRecord, owner
 
 Loop = Callable[[nn.Module, torch.optim.Optimizer], Tensor]

@@ -14,8 +14,9 @@ from records_by_hand import deep, record
 from test_diagnosis import alarms
 from torch import Tensor, nn
 
-from trainer import Monitor, graph, step_loss
-from trainer.others import UNKNOWN, count
+from trainer import Monitor
+from trainer.monitor import graph, step_loss
+from trainer.monitor.others import UNKNOWN, count
 from trainer.record import StepRecord
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import Monitor
-from trainer.measured import Measured
+from trainer.monitor.measured import Measured
 from trainer.record import COUNT, NORM, TIME_STEPS, LayerTable, StepRecord
 
 STEPS = 20

@@ -21,11 +21,13 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer import checkpoint, checkpoint_folder, checkpoints, run_dir, step_loss
+from trainer import checkpoints, run_dir
 from trainer.__main__ import main
+from trainer.checkpoints import checkpoint, listing
 from trainer.diagnosis import Diagnosis
 from trainer.events import Events
 from trainer.events.reader import records
+from trainer.monitor import step_loss
 from trainer.programs import called
 from trainer.progress import Progress
 from trainer.record import StepRecord
@@ -84,7 +86,7 @@ def said(folder: str) -> dict[str, Any]:
     steps = [record.step for record in found]
     assert steps == sorted(set(steps)), "no step twice"
     diagnosis = Diagnosis()
-    last = checkpoint_folder.complete(Path(folder) / "checkpoints")[0]
+    last = listing.complete(Path(folder) / "checkpoints")[0]
     journal = Path(folder) / "findings.jsonl"
     for record in found:
         diagnosis.add(record)
@@ -134,7 +136,7 @@ def test_what_goes_on_is_what_never_stopped(text: str, at: int) -> None:
 
 CUT = """
 import os, sys
-from trainer import checkpoint
+from trainer.checkpoints import checkpoint
 from trainer.__main__ import main
 write, left = checkpoint.write, [int(sys.argv[1])]
 def killed(*given, **more):
@@ -360,7 +362,7 @@ def test_a_power_cut(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write", cut)
         assert trained("run", text) == 0
-    kept = [path.name for path in checkpoint_folder.complete(Path("run/checkpoints"))]
+    kept = [path.name for path in listing.complete(Path("run/checkpoints"))]
     assert kept == ["step-000000060"]
     whole = said("run")
     for step, from_ in zip((8, 16, 24), newest, strict=True):
@@ -378,8 +380,8 @@ def test_the_best_survives_a_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("cut/checkpoints")
     path, loss = checkpoints.best(folder)
     assert path is not None and math.isfinite(loss)
-    assert {p.name for p in checkpoint_folder.complete(folder)} >= {path.name, "step-000000060"}
-    assert checkpoint.read(path).step == checkpoint_folder.step_of(path)
+    assert {p.name for p in listing.complete(folder)} >= {path.name, "step-000000060"}
+    assert checkpoint.read(path).step == listing.step_of(path)
 
 
 OVERFIT = NETWORK.replace("checkpoint: {every_steps: 8}\n", "").replace("lr: 2e-3", "lr: 5e-2")
@@ -403,9 +405,7 @@ def test_the_lowest_validation_loss_is_kept_where_no_checkpoint_is_due(keep: int
     path, named = checkpoints.best(Path("run/checkpoints"))
     assert path is not None and checkpoint.read(path).step == step
     assert named == result["best_validation_loss"] == pytest.approx(loss, rel=1e-6)
-    kept = {
-        checkpoint_folder.step_of(p) for p in checkpoint_folder.complete(Path("run/checkpoints"))
-    }
+    kept = {listing.step_of(p) for p in listing.complete(Path("run/checkpoints"))}
     assert kept == {step, step + 50}
     assert trained("none", OVERFIT, "checkpoint.keep=0") == 0
     assert not Path("none/checkpoints").exists()
@@ -425,15 +425,13 @@ def test_the_disk_is_not_waited_for_at_each_best(monkeypatch: pytest.MonkeyPatch
     assert path is not None and loss < math.inf
     named = [each for each in flushed if "BEST" in each]
     assert 1 <= len(named) <= 3 and "BEST" in named[-1]
-    kept = [checkpoint_folder.step_of(each) for each in checkpoint_folder.complete(path.parent)]
-    assert len(kept) <= 3 and checkpoint_folder.step_of(path) in kept
+    kept = [listing.step_of(each) for each in listing.complete(path.parent)]
+    assert len(kept) <= 3 and listing.step_of(path) in kept
 
 
 def test_no_checkpoint_of_what_has_learnt_nothing() -> None:
     assert trained("run", OVERFIT, "stop={steps: 15}", "checkpoint.keep=9") == 0
-    kept = [
-        checkpoint_folder.step_of(p) for p in checkpoint_folder.complete(Path("run/checkpoints"))
-    ]
+    kept = [listing.step_of(p) for p in listing.complete(Path("run/checkpoints"))]
     assert kept == [15, 10]
 
 
@@ -518,9 +516,7 @@ def test_who_writes_a_small_checkpoint(
     first, last, all_steps = 8, 60, {*range(8, 60, 8), 60}
     assert writers.keys() == all_steps
     assert at_once == (set() if behind or not seconds else all_steps - {first, last})
-    assert all(
-        checkpoint.read(path) for path in checkpoint_folder.complete(Path("run/checkpoints"))
-    )
+    assert all(checkpoint.read(path) for path in listing.complete(Path("run/checkpoints")))
 
 
 def test_a_checkpoint_that_somebody_else_deleted(
@@ -537,10 +533,7 @@ def test_a_checkpoint_that_somebody_else_deleted(
     monkeypatch.setattr(checkpoint, "write", deleted)
     assert trained("run", text) == 0
     assert "cannot be deleted" not in capsys.readouterr().err
-    kept = [
-        checkpoint_folder.step_of(path)
-        for path in checkpoint_folder.complete(Path("run/checkpoints"))
-    ]
+    kept = [listing.step_of(path) for path in listing.complete(Path("run/checkpoints"))]
     assert kept[:2] == [60, 56] and not {16, 24, 32} & {*kept}
 
 
@@ -621,8 +614,8 @@ def test_a_signal_ends_a_run_in_good_order(number: signal.Signals) -> None:
     _, told = process.communicate()
     assert process.returncode == 128 + number, told
     assert "Traceback" not in told and f"to go on: {called('python')} -m trainer" in told
-    newest = checkpoint_folder.complete(Path("run/checkpoints"))[0]
-    steps = checkpoint_folder.step_of(newest)
+    newest = listing.complete(Path("run/checkpoints"))[0]
+    steps = listing.step_of(newest)
     assert Path("run/checkpoints/LAST").read_text() == f"{newest.name}\n"
     assert trained("run", text, "--resume", "auto", f"stop.steps={steps + 5}") == 0
     assert trained("whole", text, f"stop.steps={steps + 5}") == 0
@@ -721,7 +714,7 @@ def test_what_is_not_finite_is_skipped(bad: str, capsys: pytest.CaptureFixture[s
     assert "3 steps, not finite" in capsys.readouterr().err
     found = list(records(Path("run"), print))
     assert sum(not np.isfinite(record.loss) for record in found) == 3
-    (last,) = checkpoint_folder.complete(Path("run/checkpoints"))
+    (last,) = listing.complete(Path("run/checkpoints"))
     held = load_file(last / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in held.values())
 
@@ -740,7 +733,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_its_step(bad: str) -> None:
     assert trained("run", bad, "checkpoint.every_steps=1", "checkpoint.keep=30", *rows) == 3
     assert json.loads(Path("run/result.json").read_text())["steps"] == 17
     assert [record.step for record in records(Path("run"), print)] == [*range(11), 17]
-    assert checkpoint_folder.step_of(checkpoint_folder.complete(Path("run/checkpoints"))[0]) == 17
+    assert listing.step_of(listing.complete(Path("run/checkpoints"))[0]) == 17
 
 
 @pytest.mark.usefixtures("small_bytes")
@@ -750,10 +743,10 @@ def test_poisoned_weights_are_never_kept(
     monkeypatch.setattr(step_loss, "told", lambda loss: loss)  # as of a loss on a device
     rows = ["data.batch_size=1", "data.shuffle=false"]  # step 17 is bad, step 20 looked at
     assert trained("run", bad, "checkpoint.every_steps=1", "checkpoint.keep=30", *rows) == 3
-    newest = checkpoint_folder.complete(Path("run/checkpoints"))[0]
-    assert checkpoint_folder.step_of(newest) == 17
+    newest = listing.complete(Path("run/checkpoints"))[0]
+    assert listing.step_of(newest) == 17
     assert "weights are not finite any more" in capsys.readouterr().err
-    for path in checkpoint_folder.complete(Path("run/checkpoints")):
+    for path in listing.complete(Path("run/checkpoints")):
         held = load_file(path / "model.safetensors")
         assert all(torch.isfinite(tensor).all() for tensor in held.values())
 

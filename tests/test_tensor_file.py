@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from trainer.tensor_file import KINDS, NotFinite, TensorFile, checksum
+from trainer.checkpoints.tensor_file import KINDS, NotFinite, TensorFile, checksum
 
 ODD = {
     "scalar": torch.tensor(1.5),

@@ -18,7 +18,7 @@ from trainer.data.batches import Batches
 from trainer.evaluation import Evaluator
 from trainer.faults import attempt, fault
 from trainer.losses import LossFunction
-from trainer.patterns import Patterns
+from trainer.monitor.patterns import Patterns
 from trainer.schedules import Schedule
 
 

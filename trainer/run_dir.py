@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from trainer.checkpoint_folder import FOLDER, NAME, complete, step_of
+from trainer.checkpoints.listing import FOLDER, NAME, complete, step_of
 from trainer.config import Config, ConfigError, dump, resolved
 
 try:

@@ -9,18 +9,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from trainer import loop, outcome, resume, run_dir, statistics
-from trainer.checkpoint import Checkpoint
-from trainer.checkpoint_folder import name_of
-from trainer.checkpoints import Checkpoints, Rest
+from trainer import loop, outcome, run_dir, statistics
+from trainer.checkpoints import Checkpoints, Rest, resume
+from trainer.checkpoints.checkpoint import Checkpoint
+from trainer.checkpoints.listing import name_of
 from trainer.config import dump, resolved
 from trainer.console import Console
 from trainer.events import Events
 from trainer.events.reader import records
 from trainer.experiment import Experiment
 from trainer.finding import Finding
-from trainer.journal import Journal
 from trainer.monitor import Monitor
+from trainer.monitor.journal import Journal
 from trainer.outcome import STATUS
 from trainer.programs import called
 from trainer.progress import Progress

@@ -18,7 +18,7 @@ import google_crc32c
 import torch
 
 from torture_suites.runs import WORKLOADS, train
-from trainer import checkpoint, checkpoint_folder
+from trainer.checkpoints import checkpoint, listing
 
 MAX_SECONDS = 5.0  # to refuse one
 MAX_MB = 300.0  # checkpoint.json alone may be read up to 64 MiB
@@ -87,7 +87,7 @@ def damage(work: Path, ways: int, seed: int) -> int:
         WORKLOADS["mlp"].replace("steps: 80", "steps: 20").replace("T_max: 80", "T_max: 20")
     )
     assert os.waitpid(train(config, folder), 0)[1] == 0
-    path = checkpoint_folder.complete(folder / "checkpoints")[0]
+    path = listing.complete(folder / "checkpoints")[0]
     files = {p.name: p.read_bytes() for p in path.iterdir()}
     true, counts, slowest = checkpoint.read(path), Counter[str](), 0.0
     memory = peak_mb()

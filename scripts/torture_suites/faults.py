@@ -18,7 +18,7 @@ from torture_suites.disks import DISKS
 from torture_suites.kills import said
 from torture_suites.remains import half_written
 from torture_suites.runs import EVERY, WORKLOADS, ended, log_of, start, train, unbroken
-from trainer import checkpoint, checkpoint_folder
+from trainer.checkpoints import checkpoint, listing
 
 DAY, YEAR = 86400.0, 365 * 86400.0
 
@@ -51,7 +51,7 @@ def no_cache(case: Case) -> Iterator[str]:
                 yield f"status {status} with {keys}: {told}"
                 continue
             yield from case.is_the_unbroken_run()
-            newest = checkpoint_folder.complete(case.folder / "checkpoints")[0]
+            newest = listing.complete(case.folder / "checkpoints")[0]
             if not checkpoint.read(newest).tree["mark"]["kernel"]:
                 yield "the kernel was not in use"
         if kept := [each for each in case.work.rglob("*.nb?") if each.stat().st_size]:

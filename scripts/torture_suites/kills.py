@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torture_suites.runs import EVERY, WORKLOADS, train, unbroken
-from trainer import checkpoint_folder
+from trainer.checkpoints import listing
 from trainer.events.reader import records
 from trainer.record import StepRecord
 from trainer.wire import encode
@@ -29,7 +29,7 @@ def said(folder: Path) -> dict[str, Any]:
     warnings: list[str] = []
     found = list(records(folder, warnings.append))
     steps = [record.step for record in found]
-    last = checkpoint_folder.complete(folder / "checkpoints")[0]
+    last = listing.complete(folder / "checkpoints")[0]
     held = load_file(last / "model.safetensors") | load_file(last / "training.safetensors")
     journal = folder / "findings.jsonl"
     curves = EventAccumulator(str(folder), {"scalars": 0}).Reload()

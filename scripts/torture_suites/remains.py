@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer import checkpoint, checkpoint_folder
+from trainer.checkpoints import checkpoint, listing
 from trainer.events.reader import event_files
 
 
@@ -16,7 +16,7 @@ def half_written(folder: Path) -> Iterator[str]:
     names = "*.tmp", "*.gone", f"checkpoints/{checkpoint.NEXT}"
     for path in (path for name in names for path in folder.rglob(name)):
         yield f"{path} is left"
-    for path in checkpoint_folder.complete(folder / "checkpoints"):
+    for path in listing.complete(folder / "checkpoints"):
         try:
             checkpoint.read(path)
         except checkpoint.Damaged as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torture_suites.runs import train
-from trainer import checkpoint_folder
+from trainer.checkpoints import listing
 from trainer.signals import ENDING
 
 CONFIG = """
@@ -48,7 +48,7 @@ class Look:
         told = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
         fields = (place / "stat").read_text().rpartition(")")[2].split()
         return cls(
-            step=checkpoint_folder.step_of(folder / (folder / "LAST").read_text().strip()),
+            step=listing.step_of(folder / (folder / "LAST").read_text().strip()),
             memory_mb=int(told["VmRSS"].split()[0]) / 1024,
             files=len(os.listdir(place / "fd")),
             threads=int(told["Threads"]),

@@ -11,9 +11,9 @@ from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
 
 from trainer import statistics
-from trainer.layers import dtype_name
-from trainer.patterns import name_of
-from trainer.shards import here
+from trainer.monitor.layers import dtype_name
+from trainer.monitor.patterns import name_of
+from trainer.monitor.shards import here
 
 _GRADIENT, _TRAINED = attrgetter("grad"), attrgetter("requires_grad")
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer import graph
+from trainer.monitor import graph
 
 
 class Others(NamedTuple):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from trainer import last_activation, time_steps
-from trainer.layers import first_tensor, is_in_memory, kind, layers, of_none
-from trainer.measured import Measured
-from trainer.phase import in_backward, is_traced, is_training
+from trainer.monitor import last_activation, time_steps
+from trainer.monitor.layers import first_tensor, is_in_memory, kind, layers, of_none
+from trainer.monitor.measured import Measured
+from trainer.monitor.phase import in_backward, is_traced, is_training
+from trainer.monitor.time_steps import ENDS
 from trainer.record import TIME_STEPS
-from trainer.time_steps import ENDS
 
 logger = logging.getLogger("trainer")
 _FAILED = "looking at the layers failed and is off from here on; training goes on"

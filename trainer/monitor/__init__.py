@@ -15,23 +15,23 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer import step_loss
-from trainer.activations import Activations
-from trainer.cadence import due
-from trainer.checkup import Checkup, Found
 from trainer.config.arguments import section
 from trainer.config.problem import shown
 from trainer.config.schema import Monitor as Section
 from trainer.events import Events
 from trainer.finding import Finding
-from trainer.journal import Journal, log
-from trainer.last_pass import LastPass
-from trainer.leftover import Leftover
-from trainer.observation import UNOBSERVED, Observation, Unobserved
-from trainer.patterns import Patterns
+from trainer.monitor import step_loss
+from trainer.monitor.activations import Activations
+from trainer.monitor.cadence import due
+from trainer.monitor.checkup import Checkup, Found
+from trainer.monitor.journal import Journal, log
+from trainer.monitor.last_pass import LastPass
+from trainer.monitor.leftover import Leftover
+from trainer.monitor.observation import UNOBSERVED, Observation, Unobserved
+from trainer.monitor.patterns import Patterns
+from trainer.monitor.reminders import NOT_ENTERED, RESTARTED, Reminders
+from trainer.monitor.structure import Structure
 from trainer.record import StepRecord
-from trainer.reminders import NOT_ENTERED, RESTARTED, Reminders
-from trainer.structure import Structure
 
 _MARKS = "_trainer_monitors"  # on an exception
 

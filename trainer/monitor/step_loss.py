@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 from torch import Tensor, nn
 
-from trainer import others
-from trainer.others import UNKNOWN, Others
+from trainer.monitor import others
+from trainer.monitor.others import UNKNOWN, Others
 
 LATEST = 5  # one batch may be easy
 

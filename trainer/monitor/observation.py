@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from trainer import statistics
-from trainer.activations import Activations
-from trainer.leftover import Leftover
-from trainer.measured import Measured
-from trainer.others import Others
+from trainer.monitor.activations import Activations
+from trainer.monitor.leftover import Leftover
+from trainer.monitor.measured import Measured
+from trainer.monitor.others import Others
+from trainer.monitor.shards import here
+from trainer.monitor.update import Update, clipped_to
+from trainer.monitor.watched import Watched
 from trainer.record import UNDEFINED, StepRecord, TensorTable, norm_of
-from trainer.shards import here
-from trainer.update import Update, clipped_to
-from trainer.watched import Watched
 
 logger = logging.getLogger("trainer")
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from trainer.leftover import Leftover, leftover
+from trainer.monitor.leftover import Leftover, leftover
+from trainer.monitor.shards import here
+from trainer.monitor.watched import Watched
 from trainer.record import norm_of
-from trainer.shards import here
-from trainer.watched import Watched
 
 UNCHANGED = -1.0  # in the place of a norm
 ROUNDED_UP = 1.001  # times a norm, of the same norm in other arithmetic

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from torch.autograd.graph import Node
 
-from trainer import graph
+from trainer.monitor import graph
 
 
 def ends(made_by: Mapping[str, Sequence[Node]], seen: set[Node]) -> dict[str, str]:

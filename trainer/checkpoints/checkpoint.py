@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.checkpoint_folder import name_of, step_of
-from trainer.plain import joined, packed, pairs, unpacked
-from trainer.tensor_file import NotFinite, TensorFile, checksum, overwrite
+from trainer.checkpoints.listing import name_of, step_of
+from trainer.checkpoints.plain import joined, packed, pairs, unpacked
+from trainer.checkpoints.tensor_file import NotFinite, TensorFile, checksum, overwrite
 
 FORMAT = 2
 DESCRIPTION, WEIGHTS, TENSORS = "checkpoint.json", "model.safetensors", "training.safetensors"

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from trainer import branches, recurrence, statistics
-from trainer.held import Held
-from trainer.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
-from trainer.layers import dtype_name, is_in_memory
+from trainer import statistics
+from trainer.monitor import branches, recurrence
+from trainer.monitor.held import Held
+from trainer.monitor.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
+from trainer.monitor.layers import dtype_name, is_in_memory
+from trainer.monitor.time_steps import ENDS
 from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
-from trainer.time_steps import ENDS
 
 _INPUT = ""  # where layers have their names: no module inside another has this one
 MOST_OUTPUTS = 1 << 17  # of one step

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from trainer import random_numbers
-from trainer.activations import Activations
-from trainer.breaking import Breaking
-from trainer.layers import is_compiled, is_in_memory, tensors
-from trainer.measured import Measured
-from trainer.phase import in_backward, is_training
+from trainer.monitor.activations import Activations
+from trainer.monitor.breaking import Breaking
+from trainer.monitor.layers import is_compiled, is_in_memory, tensors
+from trainer.monitor.measured import Measured
+from trainer.monitor.phase import in_backward, is_training
 
 logger = logging.getLogger("trainer")
 

@@ -7,7 +7,7 @@ from operator import is_
 
 from torch import nn
 
-from trainer.watched import Watched, watched
+from trainer.monitor.watched import Watched, watched
 
 Places = Sequence[Mapping[str, object]]
 

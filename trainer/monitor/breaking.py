@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from trainer.layers import first_tensor, is_in_memory, kind, layers, root_name, tensors
+from trainer.monitor.layers import first_tensor, is_in_memory, kind, layers, root_name, tensors
 from trainer.record import INPUT
 
 Noted = Callable[[str, str, Tensor], object]  # name, kind and output of a module

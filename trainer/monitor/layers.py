@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
+from trainer.monitor.shards import is_stand_in
 from trainer.record import owner
-from trainer.shards import is_stand_in
 
 Named = list[tuple[str, nn.Module]]
 

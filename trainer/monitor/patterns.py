@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from trainer.config.schema import Monitor as Section
-from trainer.layers import layers
+from trainer.monitor.layers import layers
 
 SHOWN = 3  # names of a model's parameters in a message
 

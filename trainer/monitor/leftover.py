@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.shards import here
+from trainer.monitor.shards import here
 
 Hook = Callable[[Tensor], None]
 

@@ -10,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint, state
-from trainer.checkpoint_folder import BEST, FOLDER, NAME, complete, name_of, step_of
+from trainer.checkpoints import checkpoint, state
+from trainer.checkpoints.listing import BEST, FOLDER, NAME, complete, name_of, step_of
+from trainer.checkpoints.plain import packed, pairs
 from trainer.config.schema import Checkpoint as Section
 from trainer.experiment import Experiment
-from trainer.plain import packed, pairs
 from trainer.progress import Keeper, Progress
 from trainer.signals import Signals
 

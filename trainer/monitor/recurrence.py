@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from trainer.time_steps import SHORTEST
+from trainer.monitor.time_steps import SHORTEST
 
 # What gives the same values in another shape or type.
 VIEWS = frozenset(

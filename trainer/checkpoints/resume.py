@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer import checkpoint, state
-from trainer.checkpoint import Checkpoint, Damaged
-from trainer.checkpoint_folder import FOLDER, NAME, complete
-from trainer.checkpoints import CUT_SHORT
+from trainer.checkpoints import CUT_SHORT, checkpoint, state
+from trainer.checkpoints.checkpoint import Checkpoint, Damaged
+from trainer.checkpoints.listing import FOLDER, NAME, complete
 from trainer.config import Config, ConfigError, resolved
 from trainer.config.problem import MAX_SHOWN, shown
 from trainer.config.scalars import inline
