@@ -134,6 +134,32 @@ def test_a_loss_that_another_network_raises() -> None:
     assert {"learning_rate_too_high", "diverging"} <= said(500.0, 6.0)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_critic_that_is_made_to_guess(own: bool) -> None:
+    """Which is what domains that are made alike (Ganin et al. 2016, arXiv:1505.07818) are to do;
+    of a classifier with nobody on the other side it is a fault."""
+    torch.manual_seed(0)
+    features = nn.Linear(8, 16)
+    critic = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+    adam = torch.optim.Adam(critic.parameters(), 1e-3)
+    other = torch.optim.Adam(features.parameters(), 1e-4)
+    with Monitor(critic) as monitor:
+        for step in range(300):
+            y = (torch.rand(64, 1) < 0.5).float()
+            made = features(torch.randn(64, 8))
+            told = critic(made if own else made.detach())
+            loss = nn.functional.binary_cross_entropy_with_logits(told, y)
+            adam.zero_grad()
+            other.zero_grad()
+            loss.backward()
+            with monitor.step(step, loss):
+                adam.step()
+            if own:
+                other.step()
+    told = {found.verdict for found in monitor.findings if found.alarm}
+    assert told == (set() if own else {"stalled"})
+
+
 @pytest.mark.parametrize("is_critic", [False, True])
 @pytest.mark.parametrize("loss", ["cross-entropy", "distance"])
 def test_two_networks_that_contend(loss: str, is_critic: bool) -> None:

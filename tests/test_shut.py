@@ -89,6 +89,31 @@ def test_rectifiers_that_are_shut(dead: Callable[[], nn.Module], where: str) -> 
     assert found[0].level == "critical" and found[0].cause.startswith("initialisation: ")
 
 
+class Fed(nn.Module):
+    """A recurrent network that is fed with what a function leaves of a layer's output."""
+
+    def __init__(self, kind: type[nn.RNNBase], bias: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.rnn = nn.Linear(4, 8), kind(8, 16, batch_first=True)
+        self.out = nn.Linear(16, 4)
+        with torch.no_grad():
+            self.first.bias.fill_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.out(self.rnn(functional.relu(self.first(x)))[0][:, -1])
+        return made
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_a_rectifier_before_a_sequence(kind: type[nn.RNNBase]) -> None:
+    """A state that biases make is no sign of a gate that is shut."""
+    found = [each for each in trained(Fed(kind, -9.0), last, steps=20) if each.alarm]
+    assert [(each.verdict, each.where) for each in found] == [("dead_units", "first")]
+    assert "nothing gets from first to rnn" in found[0].cause
+    assert said(trained(Fed(kind, 0.1), last)) == set()
+
+
 def test_one_that_is_open() -> None:
     assert said(trained(Recurrent(kind="relu"), last)) == set()
 
@@ -160,3 +185,37 @@ def test_a_network_of_zeros_that_waits_for_its_rate() -> None:
         for parameter in model.rnn.parameters():
             parameter.zero_()
     assert "dead_units" not in " ".join(said(trained(model, last, steps=20, lr=0.0)))
+
+
+class Copying(nn.Module):
+    """Says the first token of a long sequence, of which all others are the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.rnn = nn.Embedding(6, 16), nn.RNN(16, 32, batch_first=True)
+        self.out = nn.Linear(32, 8)
+        for parameter in self.out.parameters():
+            nn.init.normal_(parameter, 0.0, 0.01)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        made: Tensor = self.out(self.rnn(self.table(tokens))[0][:, -1])
+        return made
+
+
+@pytest.mark.parametrize("blanks, told", [(90, True), (3, False)])
+def test_a_beginning_that_is_forgotten_in_a_short_run(blanks: int, told: bool) -> None:
+    """Its loss fell to that of the classes there are, which is not to have learnt."""
+    torch.manual_seed(0)
+    model, drawn = Copying(), torch.Generator().manual_seed(0)
+    adam = torch.optim.Adam(model.parameters(), 1e-3)
+    with Monitor(model) as monitor:
+        for step in range(120):
+            y = torch.randint(0, 6, (32,), generator=drawn)
+            x = torch.cat([y[:, None], torch.zeros(32, blanks, dtype=torch.long)], 1)
+            loss = functional.cross_entropy(model(x), y)
+            adam.zero_grad()
+            loss.backward()
+            with monitor.step(step, loss):
+                adam.step()
+    assert said(monitor.findings) == ({"vanishing, recurrence"} if told else set())

@@ -9,7 +9,7 @@ from trainer.diagnosis.behind import SCALE, TALL
 from trainer.diagnosis.conclusion import End
 from trainer.diagnosis.gains import weight_gains
 from trainer.diagnosis.history import History
-from trainer.diagnosis.overconfidence import LARGE_OUTPUT
+from trainer.diagnosis.overconfidence import LARGE_OUTPUT, MOSTLY_MEAN
 from trainer.diagnosis.symptom import Symptom
 from trainer.diagnosis.view import View
 
@@ -74,6 +74,8 @@ def _is_output(history: History, first: View, end: End) -> bool:
         return False
     if not first.rms[first.order.last_with_parameters] >= LARGE_OUTPUT:
         return False  # biases beside small inputs
+    if not first.forward_ratio * first.output_signal >= LARGE_OUTPUT / MOSTLY_MEAN:
+        return False  # biases at the targets' mean
     if target.is_squared(history):
         return not standstill.has_learnt(history)
     nats = overconfidence.nats_worse_than_a_guess(history, end.loss, LITTLE_BETTER)

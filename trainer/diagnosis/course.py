@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean, median
 
 from trainer.diagnosis import behind, recovery, standstill
 from trainer.diagnosis.history import PATIENCE_STEPS, History
-from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
+from trainer.diagnosis.symptom import IN_TIME, UNCONFIRMED, Symptom
 from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 
@@ -98,7 +99,7 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     category = "learning rate" if thrown else "initialisation"
     if thrown and first.largest_time_ratio >= GROWN_TIMES:
         category = "recurrence"  # which is why updates were that large
-    return Symptom(
+    found = Symptom(
         "constant_output",
         "info" if recovery.is_awaited(history, view, thresholds) and not inputs else "warning",
         view.names[-1],
@@ -106,6 +107,18 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         f"{view.output_signal:.1g} of the output depends on the sample",
         {"output_signal_fraction": view.output_signal, "path": history.path},
         sightings=1 if certain or mute and stays else 2 if stays or mute else 3,
+    )
+    forgets = max(first.time_ratio, view.time_ratio) <= thresholds.lost_in_time
+    if view.recurrent is None or thrown or not forgets:
+        return found
+    return replace(  # what differs is at the beginning of the sequences
+        found,
+        verdict="vanishing",
+        where=view.recurrent,
+        category="memory" if view.order.gated else "recurrence",
+        cause=f"the gradient at the first steps of the sequence is {view.time_ratio:.1g} of that at"
+        f" the last ones and {found.cause}",
+        evidence={**found.evidence, IN_TIME: view.time_ratio},
     )
 
 

@@ -46,8 +46,12 @@ def first(view: View) -> int | None:
 
 def is_unfed(view: View, row: int) -> bool:
     """Whether a layer is given zeros for all samples: its weights, which are not zero, get no
-    gradient, although one arrives at its output or that is zero as well."""
-    if view.names[row] not in view.idle or view.kinds[row] in RECURRENT:
+    gradient, although one arrives at its output or that is zero as well. Of a recurrent one those
+    that its state goes through may, if its biases make one."""
+    idle = view.names[row] in view.idle
+    if view.kinds[row] in RECURRENT:
+        return view.names[row] in view.without_sequence and (idle or view.rms[row] > 0)
+    if not idle:
         return False
     return not view.gradient_lost[row] or view.dead[row] == 1.0
 
@@ -56,7 +60,7 @@ def _beside(view: View, barrier: int | None) -> int | None:
     """The same of functions that no module tells of, where nothing of the output depends on the
     sample: a gradient arrives at a layer, none at the one before. In a layer that is called step by
     step it may be a gate that is shut."""
-    if barrier is None or view.order.looping is not None or view.output_signal != 0:
+    if barrier is None or _loops(view) or view.output_signal != 0:
         return None
     if barrier == 0:
         zeros = view.table.has_input and view.table.rms[0] == 0
@@ -79,7 +83,7 @@ def _beside(view: View, barrier: int | None) -> int | None:
 def _before_unfed(view: View) -> int | None:
     """The layer after whose output nothing comes through, as the next one's weights tell, where a
     gradient arrives elsewhere as well: at a code that is asked for, or at what is called again."""
-    if not view.idle or view.order.looping is not None:
+    if not (view.idle or view.without_sequence) or _loops(view):
         return None
     owners, lost = {*map(owner, view.parameters)}, view.gradient_lost
     own = [row for row, name in enumerate(view.names) if name in owners]
@@ -91,6 +95,15 @@ def _before_unfed(view: View) -> int | None:
             shuts = view.rms[shut] > 0 and all(map(_may_shut, view.kinds[shut + 1 : row]))
             return shut if sure and shuts else None
     return None
+
+
+def _loops(view: View) -> bool:
+    """Whether a layer is called step by step that is not given zeros at all of them."""
+    looping = view.order.looping
+    if looping not in view.names:
+        return looping is not None
+    row = view.names.index(looping)
+    return view.kinds[row] not in RECURRENT or not is_unfed(view, row)
 
 
 def _is_alone(view: View, row: int) -> bool:

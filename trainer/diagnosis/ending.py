@@ -11,7 +11,7 @@ from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.order import SATURATING
 from trainer.diagnosis.symptom import FLOW, IN_TIME, Symptom
 from trainer.diagnosis.thresholds import Thresholds
-from trainer.diagnosis.through_time import UNGATED
+from trainer.diagnosis.through_time import UNGATED, forgets, never_began
 from trainer.diagnosis.view import View
 from trainer.finding import END
 from trainer.record import owner
@@ -34,7 +34,7 @@ STOOD_SINCE = 0.92  # of what it was then is left
 WEAK_SIGNAL = 0.15  # of the output, at all looks
 SAME_LOSS = 1e-3  # of a loss
 STEADY = 1.5  # times, of an output
-GROWN_SIGNAL = 3.0  # times, of what of an output depends on the sample
+GROWN = 3.0  # times, of what of an output depends on the sample
 MOST_LOOKS = 3  # of the latest five
 
 
@@ -52,6 +52,7 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
     if first is None or history.rate_is_rising or end.steps < 2 * PATIENCE_STEPS:
         return None
     nats = overconfidence.nats_worse_than_a_guess(history, end.loss)
+    stands = end.loss >= LASTS * history.first_loss > 0
     if nats is not None:
         found = conclusion.blown_up(history, first, end, nats)
     elif _is_mute(history, first, end, thresholds):
@@ -66,10 +67,14 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
             return None
         if standstill.tells_some(history) and not certain:
             return None
+        if found.verdict == "stalled" and history.opponents > 0:
+            return None  # to guess is what an opponent makes a critic do
     elif _guesses_again(history, end):
         found = conclusion.lost(history, first)
     elif end.steps < 3 * PATIENCE_STEPS:
-        return None
+        if not (stands and never_began(history)):
+            return None
+        found = conclusion.forgetful(history, first, end)
     elif (scales := behind.scales(history, first)) is not None:
         found = conclusion.badly_scaled(history, end, scales)
     elif _was_never_heard(history, end):
@@ -84,7 +89,7 @@ def in_vain(history: History, end: End, thresholds: Thresholds) -> Symptom | Non
         found = conclusion.shut_out(history, first, end)
     elif _still_grows(history, first, thresholds):
         found = conclusion.grown(history, first, end)
-    elif _forgets(history, first, end, thresholds):
+    elif forgets(history, first, stands, thresholds):
         found = conclusion.forgetful(history, first, end)
     elif (large := began_large.why(history, first, end)) is not None:
         found = large
@@ -146,6 +151,8 @@ def _was_never_heard(history: History, end: End) -> bool:
     began, mark = history.first_loss, history.trail.now
     if standstill.fits_some(history) or standstill.answers(history):
         return False
+    if standstill.tells_more(history):
+        return False
     faint = [each.signal <= FAINT_SIGNAL for each in history.trail.marks]
     if mark.signal <= FAINT_SIGNAL and sum(faint) >= MOSTLY * len(faint):
         heard = mark.output * mark.signal > SILENT_SIGNAL * target.distance(mark)
@@ -158,7 +165,7 @@ def _was_never_heard(history: History, end: End) -> bool:
         return False
     # Beside noise little is all there is; of what has grown more may come.
     first = history.trail.first
-    return mark.output * mark.signal <= GROWN_SIGNAL * first.output * first.signal
+    return mark.output * mark.signal <= GROWN * first.output * first.signal
 
 
 def _was_never_reached(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
@@ -223,15 +230,6 @@ def _still_grows(history: History, first: View, thresholds: Thresholds) -> bool:
     looks = first, history.view or first
     over_time = all(each.largest_time_ratio >= thresholds.grown_gradient for each in looks)
     return over_time or all(each.flow_ratio >= thresholds.grown_gradient for each in looks)
-
-
-def _forgets(history: History, first: View, end: End, thresholds: Thresholds) -> bool:
-    """Whether a recurrent network got no gradient at the first steps of its sequences at any look,
-    and its loss is about the first; not where that is noise beside what it has learnt."""
-    most = thresholds.lost_in_time * (1 if first.order.gated else UNGATED)
-    lost = all(mark.time_ratio <= most for mark in history.trail.marks)
-    stands = end.loss >= LASTS * history.first_loss > 0
-    return lost and stands and not standstill.learns_some(history)
 
 
 def _stands_still(history: History, end: End) -> bool:

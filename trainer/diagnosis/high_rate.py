@@ -64,18 +64,18 @@ def _has_risen(history: History, thresholds: Thresholds) -> Symptom | None:
         return None
     if min(latest) < history.first_losses[0]:
         return None  # it fits some batches better than untouched weights did one
-    rate = history.record.learning_rate
+    rate, rise = history.record.learning_rate, history.loss / history.loss_at_start
     what = f"an update changed the weights by {history.largest_update:.1g} of their size"
     if times:
         what = f"the rate was raised to {rate / history.rates.first:.1g} times what it was"
     found = _found(
-        f"{what} and the loss is {history.loss_rise:.1g} times that at the start",
+        f"{what} and the loss is {rise:.1g} times that at the start",
         {
             "largest_update_ratio": history.largest_update,
-            "loss_over_start": history.loss_rise,
+            "loss_over_start": rise,
             "learning_rate": rate,
         },
-        sightings=1 if replaced or times and history.loss_rise >= RISEN_AT_ONCE else 2,
+        sightings=1 if replaced or times and rise >= RISEN_AT_ONCE else 2,
     )
     return _unless_minute(history, found)
 

@@ -16,6 +16,7 @@ PAIR = 0.9  # the most of them of two classes, where the slopes of absolute erro
 SAME_SLOPE = 1.1  # at most so many times another one, the largest derivative is what it was
 LEAST_INPUT = 1e-3  # of the input, as little as which may be all that depends on the sample
 SOON = 6  # times half of the steps
+MOSTLY_MEAN = 10  # times what of an output depends on the sample
 GUESSES = 3  # times the loss of a guess
 
 
@@ -77,6 +78,8 @@ def _sure_and_wrong(view: View, record: StepRecord, large: float) -> tuple[float
     row, classes = view.order.last_with_parameters, chance.classes(view, record)
     if row is None or not classes or not _output_size(view) >= large:
         return None
+    if not _output_size(view) * view.output_signal >= large / MOSTLY_MEAN:
+        return None  # a bias, as that of a regression which begins at its targets' mean
     values = min(classes, 2)  # of each sample that is wrong
     count, norm, absolute, largest = view.moments[row, :4].tolist()
     if not (absolute > 0 and largest > 0):

@@ -20,6 +20,8 @@ ANSWERED_WAY = 0.3  # of it
 FITS = 0.7  # times what of the output depends on the sample: errors of what has been learnt
 SOME = 0.1  # of the errors, beside which noise there may be little to learn
 CLEAR = 0.15  # of logits, which shows in the loss
+GROWN_SIGNAL = 1.5  # times, of what of an output depends on the sample
+SHOWS = 0.1  # of logits and of logarithms, at one look
 
 
 def guesses(history: History) -> bool:
@@ -108,6 +110,16 @@ def tells_some(history: History) -> bool:
 def learns_some(history: History) -> bool:
     """Whether it has, beside noise that is most of the loss."""
     return fits_some(history) or bool(history.guesses) and tells_some(history)
+
+
+def tells_more(history: History) -> bool:
+    """Whether half as much again of the output depends on the sample as at first, and so much that
+    a loss of logits or of logarithms shows it: of no use it would not have become more. Squared
+    errors tell what it is beside them."""
+    first, mark = history.trail.first, history.trail.now
+    varies = mark.output * mark.signal
+    grown = varies >= max(SHOWS, GROWN_SIGNAL * first.output * first.signal)
+    return grown and not target.is_squared(history)
 
 
 def had_learnt(history: History) -> bool:

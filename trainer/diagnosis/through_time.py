@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from trainer.diagnosis import standstill
+from trainer.diagnosis import standstill, target
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.symptom import IN_TIME, Symptom
 from trainer.diagnosis.thresholds import Thresholds
+from trainer.diagnosis.view import View
 
+FALLEN_SOME = 0.95  # of the first losses
+NONE_IN_TIME = 1e-15  # of the gradient at the last steps: rounding
 UNGATED = 1e3  # times the gradient that is lost in time: gates begin with less and open
 OPENED = 1e3  # times the gradient at the first steps of the sequence that there was at the start
 
@@ -48,7 +51,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     if view.order.gated and history.largest_update >= 1:  # updates that have shut them
         category = "learning rate"
     learnt = not history.stuck and standstill.has_learnt(history)
-    learnt = learnt or standstill.learns_some(history)
+    learnt = learnt or learns_some(history)
     return Symptom(
         "vanishing",
         "info" if learnt and not idle else "warning",
@@ -60,3 +63,28 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
         sightings=1,
         confidence=0.8,
     )
+
+
+def forgets(history: History, first: View, stands: bool, thresholds: Thresholds) -> bool:
+    """Whether a recurrent network got no gradient at the first steps of its sequences at any look,
+    and its loss `stands` where it began, or squared errors are those of the targets' mean; not
+    where that is noise beside what it has learnt."""
+    most = thresholds.lost_in_time * (1 if first.order.gated else UNGATED)
+    lost = all(mark.time_ratio <= most for mark in history.trail.marks)
+    return lost and (stands or target.is_squared(history)) and not learns_some(history)
+
+
+def never_began(history: History) -> bool:
+    """Whether nothing at all came to the first steps of its sequences at any look, and its output
+    depends on the sample no more than it did: which tells after fewer steps."""
+    first, mark = history.trail.first, history.trail.now
+    none = all(each.time_ratio <= NONE_IN_TIME for each in history.trail.marks)
+    grown = mark.output * mark.signal > standstill.GROWN_SIGNAL * first.output * first.signal
+    return none and not grown
+
+
+def learns_some(history: History) -> bool:
+    """Whether something is learnt of the latest steps, which may be all that a target hangs on:
+    then the first ones get no gradient, however long that is waited for."""
+    fallen = history.recent_loss <= FALLEN_SOME * history.first_loss
+    return standstill.learns_some(history) or fallen and standstill.tells_more(history)

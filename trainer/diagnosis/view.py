@@ -18,6 +18,7 @@ from trainer.record import (
     MOMENTS,
     NANS,
     NORM,
+    TIME_STEPS,
     ZEROS,
     LayerTable,
     StepRecord,
@@ -144,6 +145,14 @@ class View:
         """The first recurrent layer, or the first that is called step by step."""
         pairs = zip(self.names, self.kinds, strict=True)
         return next((name for name, kind in pairs if kind in RECURRENT), self.order.looping)
+
+    @cached_property
+    def without_sequence(self) -> frozenset[str]:
+        """The recurrent layers that are given zeros at the first and at the last steps."""
+        names, kinds, sizes = self.table.names, self.table.kinds, self.table.rms.tolist()
+        rows = zip(names, kinds, sizes, strict=True)
+        ends = [(name.rpartition(".")[0], size) for name, kind, size in rows if kind == TIME_STEPS]
+        return frozenset(layer for layer, _ in ends) - {layer for layer, size in ends if size != 0}
 
     @cached_property
     def output_signal(self) -> float:
