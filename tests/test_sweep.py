@@ -172,6 +172,26 @@ def test_a_failing_trial_stops_no_other_and_two_sweeps_share_them(workplace: Pat
     assert rows[1][5].startswith("failed (status ") and "this one breaks" in rows[1][5]
 
 
+def test_a_trial_that_a_finding_ended_has_not_diverged(workplace: Path) -> None:
+    (workplace / "tally.yaml").write_text(CONFIG.replace("steps: 10", "steps: 200"))
+    given = ("stop_on=warning", "optimizer.lr=1e-9,2e-9", "monitor.every_steps=10")
+    out, err = sweep(workplace, *given).communicate(timeout=WAIT_SECONDS)
+    rows = out.splitlines()[1:]
+    assert len(rows) == 2, err
+    for row in rows:
+        assert "warning finding: " in row and "diverged" not in row
+        assert float(row.split()[2]) > 0
+
+
+def test_nobody_reads_what_a_sweep_says(workplace: Path) -> None:
+    first = sweep(workplace, "optimizer.lr=1e-3,1e-2")
+    assert first.stderr is not None and first.stdout is not None
+    first.stderr.close()
+    out = first.stdout.read()
+    assert first.wait(timeout=WAIT_SECONDS) == 0
+    assert len(results(workplace)) == 2 and len(out.splitlines()) == 3
+
+
 def test_a_signal_ends_the_trials_too(workplace: Path) -> None:
     process = sweep(workplace, "optimizer.lr=1e-9,2e-9", "stop.steps=1000000000")
     wait_for(lambda: noted(workplace, "start") == ["None"], process)

@@ -35,6 +35,7 @@ def test_axes_and_what_all_trials_share() -> None:
     assert fixed == ["stop.steps=5", "d=[1,2]"]
     assert axes == [Axis("a", ("1", "2")), Axis("b", Range("log", 1e-4, 1e-1)),
                     Axis("c", Range("int", 2, 8))]  # fmt: skip
+    assert parse(["a=1,1", "b=1,2"])[0] == ["a=1"], "what is listed twice is one value"
     listed = [Axis("a", ("1", "2")), Axis("b", ("x", "y", "z"))]
     pairs = [(c["a"], c["b"]) for c in combinations(listed)]
     assert pairs == list(itertools.product("12", "xyz"))

@@ -21,12 +21,12 @@ from trainer.sweep.storage import Claim, Storage  # noqa: E402
 TWO = [Axis("lr", ("1", "2"))]
 
 
-def complete(storage: Storage, claim: Claim, cost: float, status: int = 0) -> None:
+def complete(storage: Storage, claim: Claim, cost: float, reason: str = "steps") -> None:
     """As if the trial's run had come to its end."""
     folder = storage.run_folder(claim.index)
     folder.mkdir()
-    (folder / "result.json").write_text(json.dumps({"cost": cost, "status": status}))
-    storage.finish(claim, status)
+    (folder / "result.json").write_text(json.dumps({"cost": cost, "reason": reason}))
+    storage.finish(claim, 0 if reason == "steps" else 3)
 
 
 # Workers that share a storage and are killed wherever they are. A run notes its end only after its
@@ -50,7 +50,7 @@ def work():
         run = storage.run_folder(claim.index)
         run.mkdir()
         time.sleep(random.uniform(0, 0.03))
-        (run / "draft").write_text(json.dumps({"cost": 0.0, "status": 0}))
+        (run / "draft").write_text(json.dumps({"cost": 0.0, "reason": "steps"}))
         (run / "draft").replace(run / "result.json")
         with (folder / "ends").open("a") as file:
             print(claim.index, file=file)
@@ -110,7 +110,7 @@ def test_a_trial_whose_process_is_gone_waits_again(tmp_path: Path) -> None:
     again = other.claim()
     assert again is not None and (again.index, again.values) == (first.index, first.values)
     mine.run_folder(second.index).mkdir()
-    result = {"cost": 1.0, "status": 0}
+    result = {"cost": 1.0, "reason": "steps"}
     (mine.run_folder(second.index) / "result.json").write_text(json.dumps(result))
     second.log.close()  # gone too, but its run came to its end
     assert other.claim() is None
@@ -191,7 +191,7 @@ def test_tpe_learns_from_what_was_found(tmp_path: Path) -> None:
     while claim := storage.claim():
         lrs.append(lr := float(claim.values["lr"]))
         cost = abs(math.log10(lr) + 3) + (claim.values["norm"] == "none")
-        complete(storage, claim, cost, status=3 if lr > 0.1 else 0)
+        complete(storage, claim, cost, reason="not finite" if lr > 0.1 else "steps")
     assert len(lrs) == 40
 
     def far(part: list[float]) -> float:

@@ -49,6 +49,11 @@ class Stderr:
         return getattr(sys.stderr, name)
 
 
+def aside(line: str) -> None:
+    """Prints a line on stderr, for whoever reads it."""
+    print(line, file=cast(IO[str], Stderr()), flush=True)
+
+
 class Console:
     """Messages and progress on stderr; a bar on a terminal, else a plain line every few seconds."""
 

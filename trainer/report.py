@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.config import ConfigError
 from trainer.config.file import read
+from trainer.console import aside
 from trainer.diagnosis import Diagnosis
 from trainer.events.reader import event_files, records
 from trainer.last_words import with_last_words
@@ -67,7 +68,7 @@ def logged(run: Path) -> Iterator[StepRecord]:
         example = f", such as {below[-1].parent}" if below else ""
         raise ConfigError([f"{run}: holds no event file; {WANTED}{example}"])
     number = 0
-    for record in records(run, lambda message: print(message, file=sys.stderr)):
+    for record in records(run, aside):
         number += 1
         yield record
     if not number:

@@ -93,6 +93,7 @@ def _run(asked: Plan, jobs: int) -> int:
         import optuna  # noqa: F401
     except ImportError:
         raise ConfigError([NO_OPTUNA]) from None
+    from trainer.console import aside
     from trainer.sweep import ranking, workers
     from trainer.sweep.storage import Storage
 
@@ -107,7 +108,7 @@ def _run(asked: Plan, jobs: int) -> int:
         raise ConfigError([f"{folder}: cannot make the folder: {error.strerror}"]) from None
     storage = Storage(folder, asked.axes, asked.sampler, asked.trials)
     watch = shlex.join([called("tensorboard"), "--logdir", str(folder)])
-    print(f"{asked.trials} trials in {folder}; watch with: {watch}", file=sys.stderr)
+    aside(f"{asked.trials} trials in {folder}; watch with: {watch}")
     signal = workers.run(storage, jobs)
     if signal is not None:
         return 128 + signal

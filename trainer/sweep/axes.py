@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], list[Axis]]:
         if isinstance(values, Range) or len(values) > 1:
             axes.append(Axis(key, values))
         else:
-            fixed.append(text)
+            fixed.append(f"{key}={values[0]}")
     if problems:
         raise ConfigError(problems)
     return fixed, axes

@@ -24,7 +24,7 @@ from trainer.sweep.axes import Axis, Range, combinations
 from trainer.sweep.lock import Lock, hold
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-DIVERGED = 3  # exit status
+DIVERGED = "not finite"  # the reason of an end
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def objective(result: dict[str, Any]) -> float:
     """What a sweep minimises: the best validation loss, else the final cost; inf if it diverged."""
     value = result.get("best_validation_loss")
     value = result.get("cost") if value is None else value
-    if result.get("status") == DIVERGED or value is None or not math.isfinite(value):
+    if result.get("reason") == DIVERGED or value is None or not math.isfinite(value):
         return math.inf
     return float(value)
 

@@ -9,6 +9,7 @@ import sys
 import time
 from types import FrameType
 
+from trainer.console import aside
 from trainer.sweep.axes import written
 from trainer.sweep.storage import Claim, Storage
 
@@ -45,7 +46,7 @@ def run(storage: Storage, jobs: int) -> int | None:
                 if not running and storage.finished():
                     return None
                 if not running and not waits:
-                    print("waiting for trials of other processes", file=sys.stderr)
+                    aside("waiting for trials of other processes")
                     waits = True
                 look = time.monotonic() + SHARED_SECONDS
             time.sleep(POLL_SECONDS)
@@ -57,7 +58,7 @@ def run(storage: Storage, jobs: int) -> int | None:
 
 def _start(storage: Storage, claim: Claim, jobs: int) -> subprocess.Popen[bytes]:
     values, folder = written(claim.values), storage.run_folder(claim.index)
-    print(f"{folder.name}  {'  '.join(values)}", file=sys.stderr)
+    aside(f"{folder.name}  {'  '.join(values)}")
     threads = str(max(1, (os.cpu_count() or 1) // jobs))  # trials do not crowd each other out
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", "--config", str(storage.folder / "config.yaml"),
