@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def test_either_of_what_a_run_has_written_is_warned_of(tmp_path: Path, left: str
 
 
 def test_event_files_of_others_are_not_warned_of(tmp_path: Path) -> None:
-    with SummaryWriter(str(tmp_path)) as writer:
+    with SummaryWriter(str(tmp_path)) as writer, warnings.catch_warnings():
+        warnings.simplefilter("error")
         writer.add_scalar("mine", 1.0, 0)
         Monitor(nn.Linear(1, 1), tmp_path).close()
 

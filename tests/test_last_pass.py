@@ -151,7 +151,8 @@ def test_a_layer_that_has_no_weights_yet() -> None:
     """Of which nobody knows how large a copy is: nothing is looked at, and training goes on."""
     net = nn.Linear(2, 1)
     net.later = nn.LazyLinear(1)
-    with Monitor(net, sinks=[lambda record: None]) as monitor:
+    records: list[StepRecord] = []
+    with Monitor(net, sinks=[records.append]) as monitor:
         for step in range(30):
             loss = net(torch.randn(4, 2)).mean()
             if step == 25:
@@ -159,6 +160,8 @@ def test_a_layer_that_has_no_weights_yet() -> None:
             loss.backward()
             with monitor.step(step, loss):
                 pass
+    (broken,) = (record for record in records if record.step == 25)
+    assert math.isnan(broken.loss) and broken.layers is None
 
 
 def test_data_that_are_not_finite() -> None:
@@ -195,7 +198,7 @@ def test_no_argument_stops_a_pass() -> None:
     with Monitor(net, found=lambda finding: None) as monitor, torch.inference_mode():
         unknown = torch.randn(8, 6)
         with torch.inference_mode(False), torch.enable_grad():
-            monitor._last_pass(net, (unknown,), {})
+            monitor._last_pass._begin(net, (unknown,), {})
         assert not monitor._last_pass._given
 
 
@@ -416,16 +419,20 @@ def test_under_checkpointing() -> None:
     assert bad[0] == "inner"
 
 
-def test_a_copy_and_a_file_of_the_model_know_nothing_of_it() -> None:
+@pytest.mark.parametrize("step", [17, 20])  # at which layers are not looked at, and are
+def test_a_copy_and_a_file_of_the_model_know_nothing_of_it(step: int) -> None:
     net = Net()
     with Monitor(net, found=lambda finding: None) as monitor:
-        monitor.watch(17)  # at which the layers are not looked at
+        monitor.watch(step)
         twin = copy.deepcopy(net)
         kept = io.BytesIO()
         torch.save(net, kept)
     twin(torch.randn(8, 6))
-    (hook,) = twin._forward_pre_hooks.values()
-    assert isinstance(hook.__self__, contextlib.nullcontext)  # type: ignore[attr-defined]
+    hooks = [h for m in twin.modules() for h in (*m._forward_pre_hooks.values(),
+                                                 *m._forward_hooks.values())]  # fmt: skip
+    assert len(hooks) == 1 if step == 17 else len(hooks) > 5
+    for hook in hooks:
+        assert isinstance(hook.__self__, contextlib.nullcontext)  # type: ignore[attr-defined]
     assert b"trainer" not in kept.getvalue()
 
 

@@ -14,6 +14,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from trainer.monitor import last_activation, time_steps
+from trainer.monitor.hook import Hook
 from trainer.monitor.layers import first_tensor, is_in_memory, kind, layers, of_none
 from trainer.monitor.measured import Measured
 from trainer.monitor.phase import in_backward, is_traced, is_training
@@ -57,10 +58,6 @@ class Activations:
         self._weights = of_none(self._model, self._all, self._wanted)
         self._holders = [(n, m, self._wanted(n)) for n, m in holders]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """What hooks belong to in a copy of the model, or in a file of it: nobody looks there."""
-        return Activations, (nn.Identity(), str.isspace)
-
     def watch(self, histograms: bool) -> None:
         """Attaches the hooks; `histograms` adds those of the gradients."""
         if not (self._layers or self._holders):
@@ -98,7 +95,7 @@ class Activations:
 
     def _attach(self) -> None:
         def add(register: Callable[..., RemovableHandle], hook: Callable[..., Any]) -> None:
-            self._hooks.append(register(partial(self._guarded, hook), with_kwargs=True))
+            self._hooks.append(register(Hook(self._guarded, hook), with_kwargs=True))
 
         add(self._model.register_forward_pre_hook, self._model_called)
         add(self._model.register_forward_hook, self._model_left)

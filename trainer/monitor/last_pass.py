@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from trainer import random_numbers
 from trainer.monitor.activations import Activations
 from trainer.monitor.breaking import Breaking
+from trainer.monitor.hook import Hook, is_stand_in
 from trainer.monitor.layers import is_compiled, is_in_memory, tensors
 from trainer.monitor.measured import Measured
 from trainer.monitor.phase import in_backward, is_training
@@ -40,7 +41,7 @@ class _Given(NamedTuple):
 
 
 class LastPass:
-    """Is the hook, on a model, that keeps what it was given in the passes of a step; no copies.
+    """Keeps what a model was given in the passes of a step, by a hook on it; no copies.
 
     Nothing is kept of passes without a graph, of those whose arguments belong to another's graph,
     or where there are too many; then no pass of the step is made again.
@@ -53,14 +54,10 @@ class LastPass:
         self._looks = 0
         self._hook: RemovableHandle | None = None
         if wanted and not is_compiled(model):
-            self._hook = model.register_forward_pre_hook(self, prepend=True, with_kwargs=True)
+            add = model.register_forward_pre_hook
+            self._hook = add(Hook(self._begin), prepend=True, with_kwargs=True)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """What stands for it in a copy of the model, or in a file of it: does nothing, and can be
-        loaded where this package is not."""
-        return getattr, (nullcontext(), "__exit__")
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Takes down a pass that begins."""
         if not is_training() or in_backward():
             return
@@ -180,14 +177,8 @@ def _drop_those_of_others(hooks: dict[int, Any]) -> int:
         owner = getattr(hook, "__module__", None) or type(hook).__module__
         if not owner.startswith("torch."):
             del hooks[key]
-            dropped += not _is_ours(hook)
+            dropped += not is_stand_in(hook)
     return dropped
-
-
-def _is_ours(hook: Any) -> bool:
-    """Whether it is what stands for this package's hooks in a copy of a model."""
-    hook = getattr(hook, "func", hook)  # of a partial
-    return isinstance(getattr(hook, "__self__", None), nullcontext | Activations)
 
 
 def _bytes(model: nn.Module) -> int:

@@ -28,7 +28,7 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
     """
     found: Named = []
     holders: Named = []
-    root = root_name(model)
+    root, seen = root_name(model), {model}
 
     def visit(name: str, module: nn.Module) -> None:
         if is_compiled(module):
@@ -40,7 +40,8 @@ def layers(model: nn.Module) -> tuple[Named, Named]:
             if not any(map(is_compiled, module.modules())):
                 holders.append((name or root, module))
         for child_name, child in children:
-            if all(child is not other for _, other in (*found, *holders)):  # under two names
+            if child not in seen:  # under another name
+                seen.add(child)
                 visit(f"{name}.{child_name}" if name else child_name, child)
 
     visit("", model)

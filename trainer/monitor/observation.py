@@ -30,7 +30,7 @@ _FAILED = "the monitor failed at step %d and is off from here on; training goes 
 
 
 class Unobserved:
-    """The context of a step that nobody looks at: does nothing, costs nothing."""
+    """The context of a step that nobody looks at: does nothing."""
 
     record: StepRecord | None = None
 
