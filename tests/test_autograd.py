@@ -422,6 +422,12 @@ def test_per_sample_gradients_are_a_loop_over_the_samples(outputs, samples):
     assert found[-1] is None
 
 
+def test_per_sample_gradients_of_no_samples():
+    model, other = torch.nn.Linear(3, 2), leaf(1.0)
+    found = per_sample_gradients(model(torch.ones(0, 3)).sum(1), [*model.parameters(), other])
+    assert [None if each is None else each.shape for each in found] == [(0, 2, 3), (0, 2), None]
+
+
 # What must not change
 
 

@@ -54,6 +54,15 @@ def test_an_interrupt_amid_a_callback_is_not_lost(monkeypatch: pytest.MonkeyPatc
     assert sys.unraisablehook is before
 
 
+def test_the_second_interrupt_raises_whatever_came_between() -> None:
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 def _ignores(process: int, number: int) -> bool:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     (mask,) = (line.split()[1] for line in lines if line.startswith("SigIgn"))

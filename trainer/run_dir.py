@@ -145,6 +145,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     _write(path, json.dumps(plain(content), indent=2) + "\n")

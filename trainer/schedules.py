@@ -145,6 +145,11 @@ class Schedule:
         if made is not None:
             made.load_state_dict(state["inner"])
 
+    @property
+    def has_own_rates(self) -> bool:
+        """Whether its rates come from arguments of its own, whatever the optimizer's is."""
+        return isinstance(self._scheduler, lr_scheduler.OneCycleLR | lr_scheduler.CyclicLR)
+
     def scale(self, rate: float, before: float) -> None:
         """Takes `rate` for what was `before`: the rate now, and all that comes of it."""
 

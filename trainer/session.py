@@ -48,7 +48,7 @@ def run(
     with ExitStack() as held:
         if folder is not None:
             held.enter_context(run_dir.claim(folder))
-            found = resume.find(folder, going_on, config, console.say)
+            found = resume.find(folder, wanted, going_on, config, console.say)
         if folder is not None and found is not None:
             resume.apply(experiment, progress, found, console.say)
             if resume.is_over(found, config):

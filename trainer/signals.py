@@ -44,6 +44,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._interrupted = False  # by SIGINT, whatever else was received since
         self._before: dict[int, Any] = {}
         self._hook = sys.unraisablehook
 
@@ -82,8 +83,10 @@ class Signals:
         self._before = {}
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         if number in ENDING or self.received is None:
             self.received = number
 

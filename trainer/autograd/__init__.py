@@ -193,6 +193,9 @@ def per_sample_gradients(
             f"not a {'scalar' if isinstance(losses, Tensor) else type(losses).__name__}"
         )
     samples = len(losses)
+    if samples == 0:  # a product with no rows, which autograd does not batch
+        none = gradients(losses, xs, create_graph=create_graph, retain_graph=retain_graph)
+        return [None if each is None else each.new_zeros((0, *each.shape)) for each in none]
     each = torch.eye(samples, dtype=losses.dtype, device=losses.device)
     each = each.reshape(samples, samples, *[1] * (losses.dim() - 1)).expand(-1, *losses.shape)
     return gradients(

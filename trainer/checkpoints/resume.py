@@ -48,11 +48,13 @@ def run_folder(config: Config, wanted: Path | None, resume: str) -> Path | None:
     return folder
 
 
-def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | None:
+def find(
+    folder: Path, wanted: Path | None, resume: str, config: Config, say: Say
+) -> Checkpoint | None:
     """The newest checkpoint of a run that is whole and that it can go on from, or the one named.
 
     Where there is none, `auto` gives None, with a message, for a new run; ConfigError where a
-    folder was named, or where the run is of another experiment.
+    folder was named or `wanted`, or where the run is of another experiment.
     """
     path = Path(resume)
     if NAME.fullmatch(path.name):
@@ -75,6 +77,8 @@ def find(folder: Path, resume: str, config: Config, say: Say) -> Checkpoint | No
         )
     if resume != "auto":
         raise ConfigError([f"--resume {folder}: {why}"])
+    if wanted is not None:  # and what is left of its checkpoints is not for us to delete
+        raise ConfigError([f"--run-dir {folder}: {why}; name a new folder"])
     say(f"{folder}: {why}; starting a new run")
     return None
 
@@ -111,6 +115,8 @@ def apply(experiment: Experiment, progress: Progress, found: Checkpoint, say: Sa
     if same_rows and len(tree["rows"]) > 1:  # known by their content
         changes.pop("data.file", None)
     _refuse(found, changes)
+    if "optimizer.lr" in changes and experiment.schedule.has_own_rates:
+        _refuse(found, {"optimizer.lr": "changes nothing: the schedule has rates of its own"})
     if not same_rows:
         _refuse(found, {"data": "the rows are not those that it was trained on"})
     for key, change in changes.items():

@@ -15,6 +15,10 @@ from trainer.data.table import Table
 from trainer.experiment import Experiment
 from trainer.progress import Progress
 
+# What torch's optimizers keep of each value of a parameter.
+PER_VALUE = ("exp_avg", "exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "acc_delta",
+             "sum", "ax", "prev", "step_size")  # fmt: skip
+
 
 def capture(experiment: Experiment, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of the model's `state_dict`, and what else a run needs to go on between two steps
@@ -79,7 +83,8 @@ def _check_sizes(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     known = [p for group in state["param_groups"] for p in group["params"]]
     for key, parameter in zip(known, parameters, strict=True):
-        held = state["state"].get(key, {}).get("exp_avg")
-        if isinstance(held, Tensor) and held.shape != parameter.shape:
-            raise ValueError(f"the optimizer's state has shape {tuple(held.shape)} where the "
-                             f"parameter has {tuple(parameter.shape)}")  # fmt: skip
+        held = state["state"].get(key, {})
+        for name in PER_VALUE:
+            if isinstance(held.get(name), Tensor) and held[name].shape != parameter.shape:
+                raise ValueError(f"the optimizer's state has shape {tuple(held[name].shape)} where "
+                                 f"the parameter has {tuple(parameter.shape)}")  # fmt: skip
