@@ -137,6 +137,50 @@ def test_workers_give_the_batches_that_memory_gives(thing: str, workers: int) ->
     assert read.state_dict() == {"drawn": 9}
 
 
+class Pairs(Rows):
+    """Of two classes."""
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return np.array([index / 10], dtype=np.float32), index % 2
+
+
+class Drawn(Rows):
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return torch.rand(1), torch.zeros(1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_workers_draw_follows_from_the_seed(workers: int) -> None:
+    def first(seed: int) -> list[float]:
+        torch.manual_seed(seed)
+        (x, _, _), *_ = Stream.of(Drawn(), 10, workers, seed).parts([torch.arange(4)])
+        return x.flatten().tolist()
+
+    assert first(0) == first(0)
+    assert first(0) != first(1)
+
+
+@pytest.mark.parametrize("workers", ["null", "0"])
+def test_two_classes_are_numbers_for_a_loss_of_one_output(workers: str) -> None:
+    keys = [f"data={{name: '{__name__}:Pairs', workers: {workers}, batch_size: 4}}",
+            "model={name: linear}", "loss.name=bce_with_logits", "metrics=[accuracy]"]  # fmt: skip
+    made = build(*load(ROOT / "configs" / "linear.yaml", keys, [check]))
+    assert made.rows.shape == Shape((1,), 1, False, None, False)
+    batch = next(made.batches)
+    assert batch.y.shape == (4, 1) and batch.y.dtype == torch.float32
+    assert made.loss(made.model(batch.x), batch.y).shape == (4, 1)
+    assert made.training is not None and made.training(made.model) is not None
+
+
+def test_a_stream_is_not_read_to_its_end_for_the_cost_alone() -> None:
+    keys = [f"data={{name: '{__name__}:Pairs', workers: 0, batch_size: 4}}", "model={name: linear}",
+            "loss.name=bce_with_logits"]  # fmt: skip
+    made = build(*load(ROOT / "configs" / "linear.yaml", keys, [check]))
+    assert made.training is not None, "nothing else tells how good it is"
+    keys = ["validation.fraction=0.2", *keys]
+    assert build(*load(ROOT / "configs" / "linear.yaml", keys, [check])).training is None
+
+
 def test_a_dataset_that_names_its_classes_is_not_read_for_them() -> None:
     stream = data.read(section("Labelled", workers=0, batch_size=2), 0)
     assert stream.shape == Shape((2,), 5, True, None, False)
@@ -203,7 +247,7 @@ class Rows(torch.utils.data.Dataset):
 seen = []
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: seen.append((os.getpid(), number)))
-batches = Batches(Stream.of(Rows(), 30, 2), 3, False, "sum", 0)
+batches = Batches(Stream.of(Rows(), 30, 2, 0), 3, False, "sum", 0)
 rows = [row for _ in range(2) for row in next(batches).x.flatten().tolist()]  # both are at work
 os.killpg(0, signal.SIGINT)
 os.killpg(0, signal.SIGTERM)

@@ -23,10 +23,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trainer import checkpoints, run_dir
 from trainer.__main__ import main
-from trainer.checkpoints import checkpoint, listing
+from trainer.checkpoints import checkpoint, listing, state
+from trainer.config import load
+from trainer.data import Table
 from trainer.diagnosis import Diagnosis
+from trainer.evaluation import Evaluation, Evaluator
 from trainer.events import Events
 from trainer.events.reader import records
+from trainer.experiment import build, check
 from trainer.monitor import step_loss
 from trainer.programs import called
 from trainer.progress import Progress
@@ -276,6 +280,104 @@ def test_a_named_run_without_a_whole_checkpoint(capsys: pytest.CaptureFixture[st
     assert main(["--config", config(NETWORK), "--resume", "run"]) == 2
     assert "--resume run: holds no whole checkpoint" in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_a_wanted_folder_without_a_whole_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained("run", NETWORK, "stop.steps=7") == 0
+    (Path("run/checkpoints/step-000000007") / "checkpoint.json").write_text("{")
+    capsys.readouterr()
+    assert trained("run", NETWORK, "--resume", "auto") == 2
+    told = capsys.readouterr().err
+    assert "--run-dir run: holds no whole checkpoint; name a new folder" in told
+    assert "starting a new run" not in told
+    assert Path("run/result.json").exists(), "what is there stays"
+
+
+@pytest.mark.parametrize("kept", ["validation={fraction: 0}", "validation={fraction: 0.2}"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_end_is_evaluated(
+    number: signal.Signals, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training is over, but who waits for the process waits no longer for what follows."""
+    given = (kept, "stop.steps=20", "data.batch_size=16", "checkpoint.every_steps=null")
+    assert trained("whole", NETWORK, *given) == 0
+    ended, parts, read = checkpoints.Checkpoints.ended, [], Table.parts
+
+    def signalled(kept: checkpoints.Checkpoints, progress: Progress, reason: str) -> None:
+        ended(kept, progress, reason)
+        signal.raise_signal(number)
+        patch.setattr(Table, "parts", counted)
+
+    def counted(rows: Table, order: Any) -> Any:
+        for part in read(rows, order):
+            parts.append(part)
+            yield part
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "ended", signalled)
+        assert trained("broken", NETWORK, *given) == 128 + number
+        assert len(parts) == 1, "no model is called any more"
+        assert not Path("broken/result.json").exists()
+    assert trained("broken", NETWORK, *given, "--resume", "auto") == 0
+    whole, broken = said("whole"), said("broken")
+    for part in whole:
+        assert whole[part] == broken[part], part
+
+
+def test_a_signal_while_a_validation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("stop.steps=20", "checkpoint.every_steps=null")
+    assert trained("whole", NETWORK, *given) == 0
+    evaluate = Evaluator._evaluated
+
+    def signalled(*given: Any) -> Evaluation | None:
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "_evaluated", signalled)
+        assert trained("broken", NETWORK, "stop.steps=20") == 143
+    assert trained("broken", NETWORK, *given, "--resume", "auto") == 0
+    whole, broken = said("whole"), said("broken")
+    for part in whole:
+        assert whole[part] == broken[part], part
+
+
+@pytest.mark.parametrize(
+    ("schedule", "refused"),
+    [
+        ("{name: onecyclelr, max_lr: 0.1, total_steps: 60}", True),
+        ("{name: cycliclr, base_lr: 1.0e-3, max_lr: 0.1, cycle_momentum: false}", True),
+        ("{name: steplr, step_size: 5}", False),
+    ],
+)
+def test_a_rate_that_would_change_nothing_is_refused(
+    schedule: str, refused: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (f"schedule={schedule}", "stop.steps=8")
+    assert trained("run", NETWORK, *given) == 0
+    again = ("optimizer.lr=1e-3", "stop.steps=9", "--resume", "auto")
+    assert trained("run", NETWORK, *given, *again) == (2 if refused else 0)
+    told = "optimizer.lr: changes nothing: the schedule has rates of its own"
+    assert (told in capsys.readouterr().err) == refused
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    ["sgd, momentum: 0.9", "rmsprop", "adagrad", "adadelta", "adamax", "asgd", "rprop", "adam"],
+)
+def test_the_state_of_another_parameter_is_refused(
+    optimizer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where the user's own model has its parameters in another order."""
+    text = NETWORK.replace("adam,", f"{optimizer},")
+    assert trained("run", text, "stop.steps=8") == 0
+    made = build(*load(Path(config(text)), [], [check]))
+    found = checkpoint.read(listing.complete(Path("run/checkpoints"))[0])
+    state.restore(made, Progress(), found.weights, found.tree)
+    of_parameter = found.tree["optimizer"]["state"]
+    of_parameter[0], of_parameter[1] = of_parameter[1], of_parameter[0]
+    with pytest.raises(ValueError, match="the optimizer's state has shape"):
+        state.restore(made, Progress(), found.weights, found.tree)
 
 
 def test_damaged_checkpoints_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from trainer import experiment, loop, losses
+from trainer.clipping import clip
 from trainer.config import Config, ConfigError, load
 from trainer.config.schema import Schedule as ScheduleSection
 from trainer.console import Console
-from trainer.data.batches import weighting
+from trainer.data.batches import Batches, weighting
 from trainer.data.stream import Stream
 from trainer.data.table import Table
 from trainer.evaluation import Evaluator
 from trainer.monitor import Monitor
 from trainer.schedules import Schedule
+from trainer.training import Training
 
 DIGITS = """
 name: test
@@ -82,6 +84,76 @@ def test_losses_of_every_position() -> None:
     values = losses.make("cross_entropy", {})(predictions, classes)
     expected = nn.functional.cross_entropy(predictions.transpose(1, 2), classes, reduction="none")
     torch.testing.assert_close(values, expected)
+
+
+OF_CLASSES = [
+    {"weight": [1.0, 2.0, 0.5, 3.0]},
+    {"ignore_index": 1},
+    {"weight": [1.0, 2.0, 0.5, 3.0], "ignore_index": 2, "label_smoothing": 0.1},
+    {"weight": [1.0, 2.0, 0.5, 3.0], "label_smoothing": 0.3},
+    {"weight": [1.0, 2.0, 0.5, 3.0], "ignore_index": 250},
+]
+
+
+@pytest.mark.parametrize("arguments", OF_CLASSES, ids=repr)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("positions", [False, True])
+def test_classes_that_count_more_or_less(
+    arguments: dict[str, Any], reduction: str, positions: bool
+) -> None:
+    """A mean divides by what they weigh, as torch's does: in training, in parts of a step, and
+    where the model is evaluated."""
+    torch.manual_seed(0)
+    shape = (30, 5) if positions else (30,)
+    x, y = torch.randn(*shape, 4), torch.randint(4, shape)
+    if arguments.get("ignore_index") == 250:
+        y[::3] = 250
+    given = {k: torch.tensor(v) if k == "weight" else v for k, v in arguments.items()}
+    torchs = nn.CrossEntropyLoss(**given, reduction=reduction)
+    expected = torchs(x.flatten(0, -2), y.flatten())
+    loss, counts = (make("cross_entropy", arguments) for make in (losses.make, losses.counts))
+    batch = next(Batches(Table(x, y), None, False, reduction, 0, counts))
+    values = loss(x, y)
+    weights = batch.grad_losses(values)
+    cost = values.sum() if weights is None else (values * weights).sum()
+    torch.testing.assert_close(cost, expected)
+    evaluator = Evaluator(Table(x, y), loss, reduction, counts=counts, rows_at_once=7)
+    found = evaluator(nn.Identity())
+    assert found is not None and found.cost == pytest.approx(float(expected), rel=1e-6)
+    if reduction == "mean":
+        parts = Batches(Table(x, y), 11, False, reduction, 0, counts)
+        each = [next(parts) for _ in range(3)]
+        total = sum(part.weight for part in each)
+        sums = [(loss(p.x, p.y) * p.grad_losses(loss(p.x, p.y))).sum() * p.weight for p in each]
+        torch.testing.assert_close(sum(sums) / total, expected)
+
+
+def test_probabilities_as_targets_count_as_torch_has_it() -> None:
+    counts = losses.counts("cross_entropy", {"weight": [1.0, 2.0]})
+    assert counts is not None and counts(torch.rand(3, 2)) is None
+    assert losses.counts("cross_entropy", {"label_smoothing": 0.1}) is None
+    assert losses.counts("multi_margin", {"weight": [1.0, 2.0]}) is None
+
+
+class Widest(nn.Module):
+    """Takes down how many rows it was given at once."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.linear, self.most = nn.Linear(64, 10), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.most = max(self.most, len(x))
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize("size", ["16", "null"])
+def test_no_more_rows_are_evaluated_at_once_than_are_learnt_from(tmp_path: Path, size: str) -> None:
+    given = (f"model={{name: '{__name__}:Widest'}}", f"data.batch_size={size}", "stop.steps=1")
+    _, made = built(tmp_path, DIGITS, *given)
+    train(made)
+    rows = len(made.rows)
+    assert isinstance(made.model, Widest) and made.model.most == (16 if size == "16" else rows)
 
 
 def test_class_weights() -> None:
@@ -193,7 +265,7 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path: Path) -> None:
     _, whole = built(tmp_path, DIGITS, "dtype=float64", "data.batch_size=null")
     assert len(parts.rows) == 1438
     for made in (parts, whole):
-        training = loop.Training(made)
+        training = Training(made)
         training.differentiate()
         made.model.cost = training.cost()  # kept for the comparison
     torch.testing.assert_close(parts.model.cost, whole.model.cost)
@@ -250,7 +322,7 @@ def test_accumulated_samples_weigh_what_they_do_in_one_batch(
     found = []
     for more in (parts_of, ("data.batch_size=7",)):
         _, made = built(tmp_path, ACCUMULATED, *map(str.lower, keys), *more)
-        training = loop.Training(made)
+        training = Training(made)
         training.differentiate()
         found.append([training.cost(), *(p.grad for p in made.model.parameters())])
     torch.testing.assert_close(found[0], found[1])
@@ -263,7 +335,7 @@ def test_accumulated_samples_of_no_weight_count_nothing(
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     keys = ("data.positions=false", "data.whole=true", "data.batch_size=1", "accumulate_steps=3")
     _, made = built(tmp_path, ACCUMULATED, *keys)
-    training = loop.Training(made)
+    training = Training(made)
     training.differentiate()
     assert float(training.cost()) == 0
     assert all(not bool(p.grad.any()) for p in made.model.parameters())
@@ -281,14 +353,14 @@ def test_clipping_is_torchs(norm: float | None, value: float | None) -> None:
         nn.utils.clip_grad_value_(theirs, value)
     if norm is not None:
         nn.utils.clip_grad_norm_(theirs, norm)
-    coefficient = loop.clipped(ours, norm, value)
+    coefficient = clip(ours, norm, value)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad)
     after = nn.utils.get_total_norm([p.grad for p in theirs])
     assert float(coefficient) == pytest.approx(float(after / before), rel=1e-5)
     for one in ours:
         one.grad = torch.zeros_like(one)
-    assert float(loop.clipped(ours, norm, value)) == 1  # of which nothing is to be cut
+    assert float(clip(ours, norm, value)) == 1  # of which nothing is to be cut
 
 
 class Lookup(nn.Module):

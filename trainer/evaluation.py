@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from trainer.data.batches import Counts, counted
 from trainer.data.stream import Stream
 from trainer.data.table import Table
 from trainer.losses import LossFunction
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 1024  # where the model learns from all of them at once
 
 
 @dataclass(frozen=True)
@@ -34,41 +35,52 @@ class Evaluator:
     reduction: str  # as of a configuration's loss: sum or mean
     metrics: Sequence[str] = ()
     threshold: float | None = None  # from what prediction on a single output means class 1
+    counts: Counts | None = None  # of targets, in a mean; None for ones
+    rows_at_once: int = ROWS_AT_ONCE  # of a model, which may have memory for no more
 
-    def __call__(self, model: nn.Module) -> Evaluation:
-        """The cost (the weighted sum or mean of the losses) and the metrics of the model."""
+    def __call__(
+        self, model: nn.Module, given_up: Callable[[], bool] = lambda: False
+    ) -> Evaluation | None:
+        """The cost (the weighted sum or mean of the losses) and the metrics of the model; None
+        where it was `given_up` meanwhile."""
         was_training = model.training
         model.eval()
+        try:
+            return self._evaluated(model, given_up)
+        finally:
+            model.train(was_training)
+
+    def _evaluated(self, model: nn.Module, given_up: Callable[[], bool]) -> Evaluation | None:
         cost = weight = standardized = 0.0
         metrics = {name: METRICS[name](self.threshold) for name in self.metrics}
         scale = self.rows.y_scale if isinstance(self.rows, Table) else None
         device = self.rows.x.device if isinstance(self.rows, Table) else self.rows.device
         numbers = torch.arange(len(self.rows), device=device)
         with torch.no_grad():
-            for x, y, weights in self.rows.parts(torch.split(numbers, ROWS_AT_ONCE)):
+            for x, y, weights in self.rows.parts(torch.split(numbers, self.rows_at_once)):
+                if given_up():
+                    return None
                 prediction = model(x)
+                counts = None if self.counts is None else self.counts(y)
                 if scale is not None:
-                    standardized += _sums(self.loss(prediction, y), weights)[0]
+                    standardized += _sums(self.loss(prediction, y), weights, counts)[0]
                     prediction, y = scale.undo(prediction), scale.undo(y)
-                of_part, weight_of_part = _sums(self.loss(prediction, y), weights)
+                of_part, weight_of_part = _sums(self.loss(prediction, y), weights, counts)
                 cost, weight = cost + of_part, weight + weight_of_part
                 for metric in metrics.values():
                     metric.add(prediction, y)
-        model.train(was_training)
         if self.reduction == "mean":
             cost, standardized = ((s / weight if weight else 0.0) for s in (cost, standardized))
         found = {name: metric.value() for name, metric in metrics.items()}
         return Evaluation(cost, found, None if scale is None else standardized)
 
 
-def _sums(losses: Tensor, weights: Tensor | None) -> tuple[float, float]:
-    """The sum of losses, each times the weight of its row, and that of the weights."""
-    each = torch.ones_like(losses)
-    if weights is not None:
-        each *= weights.reshape(-1, *[1] * (losses.dim() - 1))
+def _sums(losses: Tensor, weights: Tensor | None, counts: Tensor | None) -> tuple[float, float]:
+    """The sum of losses, each times the weight of its row, and what a mean is divided by."""
+    divisor = counted(weights, torch.ones_like(losses) if counts is None else counts)
     return (
-        (losses * each).sum(dtype=torch.float64).item(),
-        each.sum(dtype=torch.float64).item(),
+        counted(weights, losses).sum(dtype=torch.float64).item(),
+        divisor.sum(dtype=torch.float64).item(),
     )
 
 

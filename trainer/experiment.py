@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from trainer.config import Config, Problem, located, schema
 from trainer.config.source import Document
 from trainer.data import Rows
 from trainer.data.batches import Batches
-from trainer.evaluation import Evaluator
+from trainer.evaluation import ROWS_AT_ONCE, Evaluator
 from trainer.faults import attempt, fault
 from trainer.losses import LossFunction
 from trainer.monitor.patterns import Patterns
@@ -34,7 +35,7 @@ class Experiment:
     loss: LossFunction
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    training: Evaluator  # on the rows that are trained on
+    training: Evaluator | None  # on the rows that are trained on, unless that takes too long
     validation: Evaluator | None  # on those kept apart
 
 
@@ -113,10 +114,20 @@ def build(config: Config, document: Document) -> Experiment:
         lambda: schedules.build(config.schedule, optimizer, config.stop.steps),
     )
     reduction, section = config.loss.reduction, config.data
-    batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed)
-    threshold = losses.threshold(config.loss.name)
-    on_rows = Evaluator(rows, loss, reduction, config.metrics, threshold)
-    on_kept = None if kept is None else Evaluator(kept, loss, reduction, config.metrics, threshold)
+    counts = losses.counts(config.loss.name, config.loss.arguments)
+    batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed, counts)
+    evaluator = partial(
+        Evaluator,
+        loss=loss,
+        reduction=reduction,
+        metrics=config.metrics,
+        threshold=losses.threshold(config.loss.name),
+        counts=counts,
+        rows_at_once=section.batch_size or ROWS_AT_ONCE,
+    )
+    on_kept = None if kept is None else evaluator(kept)
+    # A Dataset that is read anew may be as large as it likes.
+    on_rows = None if isinstance(rows, data.Stream) and kept is not None else evaluator(rows)
     return Experiment(
         config, device, rows, batches, model, loss, optimizer, schedule, on_rows, on_kept
     )
@@ -164,10 +175,13 @@ def _rows(config: Config, document: Document) -> tuple[Rows, Rows | None]:
 
 def _as_loss_wants(rows: Rows, config: Config) -> Rows:
     """Two classes as one column of 0 and 1 for a loss of single values, such as bce_with_logits."""
-    two = isinstance(rows, data.Table) and rows.classes == 2 and rows.y.dim() == 1
-    if two and isinstance(rows, data.Table) and losses.threshold(config.loss.name) is not None:
-        return replace(rows, y=rows.y[:, None].to(getattr(torch, config.dtype)), classes=None)
-    return rows
+    shape = rows.shape
+    two = shape.classes and shape.outputs == 2 and not shape.per_position
+    if not two or losses.threshold(config.loss.name) is None:
+        return rows
+    if isinstance(rows, data.Stream):
+        return replace(rows, as_numbers=True, shape=replace(shape, outputs=1, classes=False))
+    return replace(rows, y=rows.y[:, None].to(getattr(torch, config.dtype)), classes=None)
 
 
 def _on_device(loss: LossFunction, device: torch.device, dtype: torch.dtype) -> LossFunction:

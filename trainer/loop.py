@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
-from trainer import optimizers, random_numbers
-from trainer.autograd import gradients
+from trainer import random_numbers
 from trainer.console import Console
-from trainer.data.batches import Batch
 from trainer.evaluation import Evaluation
 from trainer.experiment import Experiment
 from trainer.finding import Finding, Level
 from trainer.monitor import Monitor
 from trainer.progress import Keeper, Progress
 from trainer.record import StepRecord
+from trainer.training import Training
 
 Logged = Callable[[int, dict[str, float]], None]  # a step and the values of tags
-Probes = Callable[[], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,93 +27,12 @@ class Result:
 
     reason: str  # "cost", "steps", "patience", "not finite", "finding" or "interrupted"
     steps: int  # at which it ended
-    training: Evaluation  # on the rows that were trained on; interrupted, the cost last looked at
+    training: Evaluation  # on the rows that were trained on, or the cost last looked at
     validation: Evaluation | None  # on those kept apart
     best_validation_loss: float | None = None
     finding: Finding | None = None  # that ended it
     skipped: int = 0  # steps without an update
-    looked_at: int | None = None  # of an interrupted run, the step that the cost is of
-
-
-class Training:
-    """One experiment in training: differentiates the losses of its batches and steps."""
-
-    def __init__(self, experiment: Experiment, probes: Probes = list) -> None:
-        self._probes = probes
-        self.model, self.loss = experiment.model, experiment.loss
-        self.optimizer, self.schedule = experiment.optimizer, experiment.schedule
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.clip = experiment.config.clip
-        self._accumulates = experiment.config.accumulate_steps
-        self._means = experiment.config.loss.reduction == "mean"
-        self._step = optimizers.step_function(self.optimizer)
-        self._closure = optimizers.needs_closure(self.optimizer)
-        self._batches = experiment.batches
-        self._current: list[Batch] = []
-        self._losses: list[tuple[Tensor, Tensor | None]] = []
-
-    def differentiate(self) -> None:
-        """Draws the batches of a step and leaves the gradients of their cost in every `.grad`."""
-        batches = self._batches
-        self._current = [next(batches) for _ in range(self._accumulates)]
-        self._differentiate()
-
-    def _differentiate(self) -> None:
-        self._losses = []
-        shared = self._means and self._accumulates > 1
-        total = sum(batch.weight for batch in self._current) if shared else 1
-        for number, batch in enumerate(self._current):
-            losses = self.loss(self.model(batch.x), batch.y)  # (B,) or (B, outputs) or (B, time)
-            weights = batch.grad_losses(losses)
-            if shared and weights is not None:
-                # The mean over all batches together: the last of a pass may be smaller, and the
-                # samples of one may weigh more.
-                weights = weights * batch.weight / total
-            # What is only looked at is differentiated by the same call.
-            found = gradients(losses, [*self.parameters, *self._probes()], weights)
-            for parameter, gradient in zip(self.parameters, found, strict=False):
-                if number == 0:
-                    parameter.grad = gradient
-                elif gradient is not None:
-                    before = parameter.grad
-                    parameter.grad = gradient if before is None else before + gradient
-            self._losses.append((losses.detach(), weights))
-
-    def cost(self) -> Tensor:
-        """The cost of the step: the sum of its losses, each times its weight."""
-        parts = [
-            losses.sum() if weights is None else torch.sum(losses * weights)
-            for losses, weights in self._losses
-        ]
-        return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
-
-    def finite(self, cost: Tensor | float | None) -> bool:
-        """Whether cost and gradients are; reads one number back to the host."""
-        present = [p.grad for p in self.parameters if p.grad is not None]
-        dense = [g.coalesce().values() if g.is_sparse else g for g in present]
-        filled = [g for g in dense if g.numel()]
-        largest = list(torch._foreach_norm(filled, math.inf)) if filled else []
-        if isinstance(cost, Tensor):
-            largest.append(cost.detach())
-        elif cost is not None and not math.isfinite(cost):
-            return False
-        return not largest or bool(torch.isfinite(torch.stack(largest)).all())
-
-    def update(self) -> Tensor | float:
-        """Clips and steps; the clip coefficient, NaN without clipping."""
-        coefficient = clipped(self.parameters, self.clip.max_grad_norm, self.clip.max_grad_value)
-        if self._closure:
-            optimizers.closure_step(self.optimizer, self._again)
-        else:
-            self._step()
-        if not self.schedule.constant:
-            self.schedule.step()
-        return coefficient
-
-    @torch.enable_grad()
-    def _again(self) -> Tensor:
-        self._differentiate()
-        return self.cost()
+    looked_at: int | None = None  # the step whose cost that is
 
 
 def run(
@@ -151,7 +67,10 @@ def run(
             break
         if validates is not None and step % config.validation.every_steps == 0:
             with random_numbers.same(experiment.device):
-                evaluation = validates(experiment.model)
+                evaluation = validates(experiment.model, keeper.is_ending)
+            if evaluation is None:  # whoever goes on from here validates again
+                reason = keeper.pause(progress) or "interrupted"
+                break
             keeper.validated(progress, evaluation.cost)
             experiment.schedule.validated(evaluation.cost)
             validated_at = step
@@ -194,21 +113,49 @@ def run(
     if reason not in ("interrupted", "not finite"):
         monitor.end()  # before the last checkpoint, which knows what was found
     keeper.ended(progress, reason)
-    steps, final = progress.step, None
-    best = patience.best if validates is not None else None
-    ended_by = found if reason == "finding" else None
+    cost, at = (latest.loss, latest.step) if latest is not None else (math.nan, None)
+    result = Result(
+        reason,
+        progress.step,
+        training=Evaluation(cost),
+        validation=None,
+        best_validation_loss=patience.best if validates is not None else None,
+        finding=found if reason == "finding" else None,
+        skipped=progress.skipped,
+        looked_at=at,
+    )
     if reason == "interrupted":
-        cost, at = (latest.loss, latest.step) if latest is not None else (math.nan, None)
-        return Result(reason, steps, Evaluation(cost), None, best, None, progress.skipped, at)
-    if validates is not None:
-        final = validates(experiment.model)
-        if reason != "not finite":  # whose last update is not in a checkpoint of that step
+        return result
+    return _evaluated(result, experiment, progress, keeper, log, validated_at)
+
+
+def _evaluated(
+    result: Result,
+    experiment: Experiment,
+    progress: Progress,
+    keeper: Keeper,
+    log: Logged | None,
+    validated_at: int | None,
+) -> Result:
+    """A result with what the model does at the end of training; interrupted where a signal comes
+    meanwhile: whoever goes on has that to do, and nothing else."""
+    interrupted = replace(result, reason="interrupted", finding=None)
+    if experiment.validation is not None:
+        final = experiment.validation(experiment.model, keeper.is_ending)
+        if final is None:
+            return interrupted
+        if result.reason != "not finite":  # whose last update is not in a checkpoint of that step
             keeper.validated(progress, final.cost)
-        if log is not None and steps != validated_at:
-            log(steps, tagged(final))
-        best = min(patience.best, final.cost)
-    on_rows = experiment.training(experiment.model)
-    return Result(reason, steps, on_rows, final, best, ended_by, progress.skipped)
+        if log is not None and result.steps != validated_at:
+            log(result.steps, tagged(final))
+        best = min(progress.patience.best, final.cost)
+        result = replace(result, validation=final, best_validation_loss=best)
+    if experiment.training is not None:
+        on_rows = experiment.training(experiment.model, keeper.is_ending)
+        if on_rows is None:
+            return interrupted
+        result = replace(result, training=on_rows, looked_at=None)
+    return result
 
 
 def fatal(findings: Iterable[Finding], level: Level | None) -> Finding | None:
@@ -224,27 +171,3 @@ def tagged(evaluation: Evaluation) -> dict[str, float]:
     standardized = evaluation.standardized
     cost = evaluation.cost if standardized is None else standardized
     return {"loss/validation": cost, **metrics}
-
-
-def clipped(
-    parameters: list[torch.nn.Parameter], max_norm: float | None, max_value: float | None
-) -> Tensor | float:
-    """Cuts single values of the gradients, then scales all so that their L2 norm is bounded.
-
-    The result is what the norm was multiplied by, NaN where nothing is bounded. Computed as
-    torch.nn.utils.clip_grad_norm_ does, which reads nothing back to the host.
-    """
-    present = [p.grad for p in parameters if p.grad is not None]
-    if not present or max_norm is None and max_value is None:
-        return math.nan
-    norm = before = torch.nn.utils.get_total_norm(present)
-    if max_value is not None:
-        torch.nn.utils.clip_grad_value_(parameters, max_value)
-        norm = torch.nn.utils.get_total_norm(present)
-    coefficient = torch.ones_like(norm)
-    if max_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-        coefficient = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-    if max_value is not None:  # gradients of zero are left as they are
-        coefficient = coefficient * torch.where(before > 0, norm / before, 1.0)
-    return coefficient

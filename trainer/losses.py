@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainer import callables
 from trainer.config.problem import Problem
 from trainer.config.schema import Loss as Section
+from trainer.data.batches import Counts
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,6 +45,8 @@ _TORCH: dict[str, type[nn.Module]] = {
 _OWN = "half_squared_error"
 BINARY = {"bce": 0.5, "bcewithlogits": 0.0}  # the prediction from which on the class is 1
 ELEMENTWISE = {"mse", "l1", "smoothl1", "huber", "softmargin", *BINARY}
+OF_CLASSES = {"crossentropy", "nll"}
+IGNORED = -100  # the class that torch ignores where none is named
 LARGEST = {"poissonnll": math.inf, **dict.fromkeys(BINARY, 1.0)}  # targets; the smallest is 0
 
 
@@ -117,6 +120,30 @@ def make(name: str, arguments: dict[str, Any]) -> LossFunction:
             return found.view(target.shape)
         found = loss(prediction, target)
         return found
+
+    return of
+
+
+def counts(name: str, arguments: dict[str, Any]) -> Counts | None:
+    """How much each of the classes (B,) or (B, time) that are targets counts in a mean, of the same
+    shape: what torch divides by where classes weigh differently or one of them is ignored.
+
+    None where all count 1, and of targets that are probabilities.
+    """
+    weight = arguments.get("weight")
+    if _plain(name) not in OF_CLASSES or (weight is None and "ignore_index" not in arguments):
+        return None
+    ignored = arguments.get("ignore_index", IGNORED)
+    of_class = None if weight is None else torch.tensor(weight)
+
+    def of(target: Tensor) -> Tensor | None:
+        if target.is_floating_point():
+            return None
+        kept: Tensor = target != ignored
+        if of_class is None:
+            return kept.to(torch.get_default_dtype())
+        found = of_class.to(target.device)[target.where(kept, 0)]
+        return found * kept
 
     return of
 

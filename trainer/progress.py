@@ -50,6 +50,10 @@ class Keeper:
         """Called between two steps; why training has to end here, if it has to."""
         return None
 
+    def is_ending(self) -> bool:
+        """Whether `pause` will end training, so that nothing long is to be begun or finished."""
+        return False
+
     def validated(self, progress: Progress, loss: float) -> None:
         """Called with the validation loss of the weights before a step, and before anything follows
         from it: a run that goes on from here validates again."""

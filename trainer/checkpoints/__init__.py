@@ -85,6 +85,10 @@ class Checkpoints(Keeper):
         self._signals.taken()
         return "interrupted" if ends else None
 
+    def is_ending(self) -> bool:
+        """Whether a signal ends the run."""
+        return self._signals.ends
+
     def validated(self, progress: Progress, loss: float) -> None:
         """Has `BEST` name the checkpoint of this step, written now where there is none, if no other
         had a loss so low; not of step 0, before which nothing was learnt."""

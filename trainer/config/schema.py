@@ -32,7 +32,8 @@ class Loss(OpenSection):
     sample (or finer); further keys are its arguments."""
     reduction: Literal["sum", "mean"] = "mean"
     """What weighs the loss values (the `grad_outputs` of the derivative): `sum`: the sample weights
-    (ones without them); `mean`: the same divided by their sum."""
+    (ones without them); `mean`: the same divided by their sum, in which a class counts as its
+    `weight` says and one that is ignored (name its `ignore_index`) nothing, as in torch."""
 
 
 class Optimizer(OpenSection):

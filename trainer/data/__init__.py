@@ -49,4 +49,4 @@ def _read(section: sections.Data, seed: int) -> Rows:
         case sections.TextFile():
             return text.read(section)
         case sections.CustomData():
-            return custom.read(section)
+            return custom.read(section, seed)

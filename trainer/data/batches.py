@@ -15,6 +15,7 @@ from trainer.data.stream import Stream
 from trainer.data.table import Part, Table
 
 Weighting = Callable[[Tensor], Tensor | None]
+Counts = Callable[[Tensor], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class Batch:
     x: Tensor  # (B, *inputs)
     y: Tensor  # (B, outputs), or class indices (B,) or (B, time)
     grad_losses: Weighting  # loss values → their weights; None for ones
-    weights: Tensor | None  # (B,) of the samples; None where all count the same
+    weights: Tensor | None  # (B,) of the samples; None where all weigh the same
+    counts: Tensor | None = None  # of the targets, in the shape of their losses; None for ones
 
     @property
     def weight(self) -> Tensor | int:
-        """What its samples weigh together; their number where all count the same."""
+        """What a mean over it is divided by; the number of its samples where all are alike."""
+        if self.counts is not None:
+            return _above_zero(counted(self.weights, self.counts).sum())
         return len(self.x) if self.weights is None else _above_zero(self.weights.sum())
 
 
@@ -36,17 +40,25 @@ class Batches:
     """An endless iterator of batches; the order of each pass is drawn from the seed.
 
     The last batch of a pass holds the rows that are left. Batch number n depends on the rows, the
-    seed and n alone, so that the position of a run is one number.
+    seed and n alone, so that the position of a run is one number. `counts` says what targets count
+    in a mean; None for the same.
     """
 
     def __init__(
-        self, rows: Table | Stream, batch_size: int | None, shuffle: bool, reduction: str, seed: int
+        self,
+        rows: Table | Stream,
+        batch_size: int | None,
+        shuffle: bool,
+        reduction: str,
+        seed: int,
+        counts: Counts | None = None,
     ) -> None:
         self.rows = rows
         self.batch_size = min(batch_size or len(rows), len(rows))
         self.reduction = reduction
         self.seed = seed if shuffle else None
         self.drawn = 0
+        self._counts = counts
         self._unweighted = weighting(None, reduction)
         self._whole: Batch | None = None
         if isinstance(rows, Table) and self.batch_size == len(rows):
@@ -77,8 +89,10 @@ class Batches:
 
     def _batch(self, part: Part) -> Batch:
         x, y, weights = part
-        grad_losses = self._unweighted if weights is None else weighting(weights, self.reduction)
-        return Batch(x, y, grad_losses, weights)
+        counts = None if self._counts is None else self._counts(y)
+        if weights is None and counts is None:
+            return Batch(x, y, self._unweighted, None)
+        return Batch(x, y, weighting(weights, self.reduction, counts), weights, counts)
 
 
 def row_numbers(
@@ -101,11 +115,17 @@ def row_numbers(
         skipped = 0
 
 
-def weighting(weights: Tensor | None, reduction: str) -> Weighting:
+def counted(weights: Tensor | None, values: Tensor) -> Tensor:
+    """Values (B, …), each times the weight of its sample."""
+    return values if weights is None else values * weights.reshape(-1, *[1] * (values.dim() - 1))
+
+
+def weighting(weights: Tensor | None, reduction: str, counts: Tensor | None = None) -> Weighting:
     """What weighs each loss value, for losses of shape (B,) or (B, outputs); made once per shape.
 
     `sum`: the sample weights, or None (ones) without them; `mean`: the same divided by their sum
-    over all loss values, so that the cost is their weighted mean.
+    over all loss values, so that the cost is their weighted mean. There a value counts as much as
+    `counts`, of the losses' shape, says.
     """
     made: dict[torch.Size, Tensor] = {}
 
@@ -113,11 +133,9 @@ def weighting(weights: Tensor | None, reduction: str) -> Weighting:
         if weights is None and reduction == "sum":
             return None
         if losses.shape not in made:
-            values = torch.ones_like(losses)
-            if weights is not None:
-                values *= weights.reshape(-1, *[1] * (losses.dim() - 1))
+            values = counted(weights, torch.ones_like(losses))
             if reduction == "mean":
-                values /= _above_zero(values.sum())
+                values = values / _above_zero((values if counts is None else values * counts).sum())
             made[losses.shape] = values
         return made[losses.shape]
 

@@ -13,8 +13,11 @@ from trainer.data.stream import Stream, arranged, collated, count, is_tokens
 from trainer.data.table import Table
 
 
-def read(section: CustomData) -> Table | Stream:
-    """The rows that the named thing gives; ValueError or TypeError where they are no such rows."""
+def read(section: CustomData, seed: int) -> Table | Stream:
+    """The rows that the named thing gives, with numbers of the seed where workers draw them.
+
+    ValueError or TypeError where they are no such rows.
+    """
     made = callables.load(section.name)(**section.arguments)
     if isinstance(made, tuple | list):
         if len(made) not in (2, 3):
@@ -29,7 +32,7 @@ def read(section: CustomData) -> Table | Stream:
     if len(made) == 0:
         raise ValueError(f"its Dataset {type(made).__name__} is empty")
     if section.workers is not None:
-        return Stream.of(made, len(made), section.workers)
+        return Stream.of(made, len(made), section.workers, seed)
     _check_memory(made)
     return _table([p for p in collated([made[i] for i in range(len(made))]) if p is not None])
 

@@ -18,7 +18,8 @@ from trainer.data.table import Part, Shape, Table, empty_split, split_rows
 class Stream:
     """The samples of a torch Dataset, read by `workers` processes (0: by this one) when asked for.
 
-    Of two runs with the same seed both get the same batches, and the same ones as from a Table.
+    Of two runs with the same seed both get the same batches. A Table's are the same as long as no
+    rows are kept apart for validation, which it chooses by class.
     """
 
     dataset: Dataset[Any]  # samples (x, y) or (x, y, weight), by number
@@ -27,12 +28,14 @@ class Stream:
     shape: Shape
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype | None = None  # of floating-point values; None for their own
+    seed: int = 0  # of the random numbers that workers draw
+    as_numbers: bool = False  # whether classes are one column of numbers
 
     @classmethod
-    def of(cls, dataset: Dataset[Any], samples: int, workers: int) -> Stream:
+    def of(cls, dataset: Dataset[Any], samples: int, workers: int, seed: int) -> Stream:
         """The stream of a Dataset; the classes and tokens are counted in one pass if need be."""
         x, y, _ = arranged(*collated([dataset[0]]))
-        bare = cls(dataset, samples, workers, Shape.of(x, y, None, None))
+        bare = cls(dataset, samples, workers, Shape.of(x, y, None, None), seed=seed)
         classes = None if y.is_floating_point() else len(getattr(dataset, "classes", ()))
         vocabulary = 0 if is_tokens(x) else None
         if classes == 0 or vocabulary is not None:
@@ -60,12 +63,13 @@ class Stream:
             worker_init_fn=workers.outlive_signals,
             collate_fn=collated,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator().manual_seed(0),  # leaves the global numbers alone
+            generator=torch.Generator().manual_seed(self.seed),  # leaves the global numbers alone
         )
         with workers.Started():
             samples = iter(loader)
         for x, y, weights in samples:
             x, y, weights = arranged(x, y, weights)
+            y = y[:, None].to(self.dtype) if self.as_numbers else y
             yield self._moved(x), self._moved(y), None if weights is None else self._moved(weights)
 
     def split(self, fraction: float, seed: int) -> tuple[Stream, Stream]:
