@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.record import MOMENTS, StepRecord, TensorTable
+from trainer.record import COUNT, INFINITIES, MOMENTS, NANS, StepRecord, TensorTable
 
-# A number of the whole step → whether NaN means "does not apply" and is left out.
+# The field of a record, and whether NaN means "does not apply" and is left out.
 STEP_TAGS = {
     "loss/train": ("loss", True),
     "gradient_norm/global": ("gradient_norm", False),
@@ -92,5 +92,5 @@ def _moments(tables: list[TensorTable]) -> tuple[NDArray[np.float64], ...]:
     stacked = np.stack([table.moments for table in tables])
     rows = TensorTable(tables[0].names, stacked.reshape(-1, MOMENTS))
     shape = stacked.shape[:2]
-    count, nonfinite = stacked[..., 0], stacked[..., 5] + stacked[..., 6]
-    return rows.norms().reshape(shape), nonfinite, count
+    nonfinite = stacked[..., NANS] + stacked[..., INFINITIES]
+    return rows.norms().reshape(shape), nonfinite, stacked[..., COUNT]

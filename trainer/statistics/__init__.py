@@ -33,10 +33,10 @@ def summarize(tensors: Sequence[Tensor], histograms: bool) -> tuple[Tensor, Tens
     """Moments (N, 7) float64 of the tensors and, if asked for, log histograms (N, 1024) int64.
 
     Columns, of which those from the norm to the maximum are over finite values, and bins are those
-    of `trainer.record`; zeros and values that
-    are not finite have no bin. Any shape, stride, layout and dtype, on any device: a complex number
-    counts as two values, and what a sparse tensor leaves out as zeros. Values never raise. The
-    results are on the device of the first tensor, in float32 where it has no float64.
+    of `trainer.record`; zeros and values that are not finite have no bin. Any shape, stride, layout
+    and dtype, on any device: a complex number counts as two values, and what a sparse tensor leaves
+    out as zeros. Values never raise. The results are on the device of the first tensor, in float32
+    where it has no float64.
     """
     if not tensors:
         none = torch.zeros(0, BINS, dtype=torch.int64)

@@ -8,7 +8,17 @@ import math
 import numpy as np
 from numba import carray, njit
 
-from trainer.record import BINS, MOMENTS
+from trainer.record import (
+    BINS,
+    COUNT,
+    INFINITIES,
+    MAX_ABS,
+    MOMENTS,
+    NANS,
+    NORM,
+    SUM_ABS,
+    ZEROS,
+)
 from trainer.statistics.addresses import address_as, address_of, fetch_add, words_at
 from trainer.statistics.bits import (
     as_float64,
@@ -60,11 +70,12 @@ def block_moments(x, row):
             v = value(line[i])
             squares += v * v
             absolute += abs(v)
-    row[0] = x.size
-    row[4] = x.size - nonzero
-    row[5] = row[6] = 0.0
+    row[COUNT] = x.size
+    row[ZEROS] = x.size - nonzero
+    row[NANS] = row[INFINITIES] = 0.0
     if is_plain(largest) or largest == none:
-        row[1], row[2], row[3] = math.sqrt(squares), absolute, as_float64(largest)
+        row[NORM], row[SUM_ABS] = math.sqrt(squares), absolute
+        row[MAX_ABS] = as_float64(largest)
     else:
         careful_moments(x, row)
     return largest
@@ -90,8 +101,8 @@ def careful_moments(x, row):
             squares += v * v
             absolute += v
     unit = power_of_two(-shift)
-    row[1], row[2], row[3] = math.sqrt(squares) * unit, absolute * unit, as_float64(largest)
-    row[5], row[6] = nans, infinities
+    row[NORM], row[SUM_ABS] = math.sqrt(squares) * unit, absolute * unit
+    row[MAX_ABS], row[NANS], row[INFINITIES] = as_float64(largest), nans, infinities
 
 
 @njit(nogil=True)
@@ -122,9 +133,9 @@ def fold_moments(first, rows, moments):
         whole = moments[at]
         whole[:] = rows[first[at]]
         for row in rows[first[at] + 1 : first[at + 1]]:
-            norm, largest = math.hypot(whole[1], row[1]), max(whole[3], row[3])
+            norm, largest = math.hypot(whole[NORM], row[NORM]), max(whole[MAX_ABS], row[MAX_ABS])
             whole += row
-            whole[1], whole[3] = norm, largest
+            whole[NORM], whole[MAX_ABS] = norm, largest
 
 
 @njit(nogil=True)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numba import carray, njit
 
-from trainer.record import MOMENTS, SIGNALS
+from trainer.record import INFINITIES, MAX_ABS, MOMENTS, NANS, NORM, SIGNALS
 from trainer.statistics.addresses import address_as, address_of, fetch_add, words_at
 from trainer.statistics.bits import (
     count_nonzero,
@@ -121,8 +121,10 @@ def overflow(job, address, size, whole):
         return
     values, row = carray(address_as(job, address), (size,)), np.empty(MOMENTS)
     careful_moments(values, row)
-    if row[5] == row[6] == 0:
-        whole[0] = min(row[1] / math.sqrt(size), row[3])  # the norm may be beyond float64, too
+    if row[NANS] == row[INFINITIES] == 0:
+        whole[0] = min(
+            row[NORM] / math.sqrt(size), row[MAX_ABS]
+        )  # the norm may be beyond float64, too
 
 
 @njit(nogil=True, fastmath=EXACT)
