@@ -357,7 +357,7 @@ def test_a_rate_that_would_change_nothing_is_refused(
     assert trained("run", NETWORK, *given) == 0
     again = ("optimizer.lr=1e-3", "stop.steps=9", "--resume", "auto")
     assert trained("run", NETWORK, *given, *again) == (2 if refused else 0)
-    told = "optimizer.lr: changes nothing: the schedule has rates of its own"
+    told = "schedule: has rates of its own; another optimizer.lr changes none"
     assert (told in capsys.readouterr().err) == refused
 
 

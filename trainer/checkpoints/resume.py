@@ -116,7 +116,7 @@ def apply(experiment: Experiment, progress: Progress, found: Checkpoint, say: Sa
         changes.pop("data.file", None)
     _refuse(found, changes)
     if "optimizer.lr" in changes and experiment.schedule.has_own_rates:
-        _refuse(found, {"optimizer.lr": "changes nothing: the schedule has rates of its own"})
+        _refuse(found, {"schedule": "has rates of its own; another optimizer.lr changes none"})
     if not same_rows:
         _refuse(found, {"data": "the rows are not those that it was trained on"})
     for key, change in changes.items():
