@@ -184,11 +184,11 @@ def test_a_trial_that_a_finding_ended_has_not_diverged(workplace: Path) -> None:
 
 
 def test_nobody_reads_what_a_sweep_says(workplace: Path) -> None:
-    first = sweep(workplace, "optimizer.lr=1e-3,1e-2")
-    assert first.stderr is not None and first.stdout is not None
-    first.stderr.close()
-    out = first.stdout.read()
-    assert first.wait(timeout=WAIT_SECONDS) == 0
+    with sweep(workplace, "optimizer.lr=1e-3,1e-2") as process:
+        assert process.stderr is not None and process.stdout is not None
+        process.stderr.close()
+        out = process.stdout.read()
+    assert process.returncode == 0
     assert len(results(workplace)) == 2 and len(out.splitlines()) == 3
 
 

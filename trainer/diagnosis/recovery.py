@@ -229,8 +229,7 @@ def shrinks(history: History, first: View, view: View) -> bool:
     """Whether most of the weights are gone, and of an output that was of the size of the input nine
     tenths with them, which few losses ask of a network that learns, as for small targets of large
     inputs: not where half of the loss is gone and something learnt; or, after twice as many steps,
-    with the loss that there was half of the steps ago, and little learnt. Not of a single matrix,
-    of which any loss may ask to be smaller than it happened to begin."""
+    with the loss of half of the steps ago, and little learnt. A single matrix may have to."""
     if history.steps < 2 * PATIENCE_STEPS or len(history.known) < 2:
         return False
     began, now = first.forward_ratio, view.forward_ratio
