@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -324,18 +325,33 @@ def test_a_signal_while_the_end_is_evaluated(
         assert whole[part] == broken[part], part
 
 
-def test_a_signal_while_a_validation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ("stop.steps=20", "checkpoint.every_steps=null")
+@pytest.mark.parametrize("every_steps", ["null", "5"])
+def test_a_signal_while_a_validation_goes_on(
+    every_steps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a checkpoint of the step is there, which nobody had waited for the disk with."""
+    given = ("stop.steps=20", f"checkpoint.every_steps={every_steps}")
     assert trained("whole", NETWORK, *given) == 0
-    evaluate = Evaluator._evaluated
+    evaluate, sync, synced = Evaluator._evaluated, checkpoint.sync, list[Path]()
+    validations = itertools.count()
 
     def signalled(*given: Any) -> Evaluation | None:
-        signal.raise_signal(signal.SIGTERM)
+        if next(validations) == 1:
+            signal.raise_signal(signal.SIGTERM)
         return evaluate(*given)
+
+    def waited(path: Path) -> None:
+        synced.append(path)
+        sync(path)
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "_evaluated", signalled)
-        assert trained("broken", NETWORK, "stop.steps=20") == 143
+        patch.setattr(checkpoint, "sync", waited)
+        patch.setattr(checkpoints, "DURABLE_SECONDS", math.inf)  # after the first one
+        assert trained("broken", NETWORK, *given) == 143
+    at = listing.complete(Path("broken/checkpoints"))[0]
+    assert at.name == "step-000000010" and next(validations) == 2
+    assert [path.name for path in synced] == ([] if every_steps == "null" else [at.name])
     assert trained("broken", NETWORK, *given, "--resume", "auto") == 0
     whole, broken = said("whole"), said("broken")
     for part in whole:

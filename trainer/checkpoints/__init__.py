@@ -80,6 +80,10 @@ class Checkpoints(Keeper):
         self._durable_at = -math.inf
         self.save(progress)
         self.wait()
+        path = self.folder / name_of(progress.step)
+        if self.saved == progress.step and path != self._durable:  # written before the signal came
+            self._leave(self._outlast, path, self._mark(True))
+            self.wait()
         if self.saved == progress.step and not ends:
             self._say(f"checkpoint at step {progress.step}; training goes on")
         self._signals.taken()
@@ -152,12 +156,7 @@ class Checkpoints(Keeper):
     def _leave(self, task: Callable[..., None], *given: Any) -> None:
         self._writing.append(self._thread.submit(task, *given))
 
-    def _write(
-        self,
-        snapshot: checkpoint.Snapshot,
-        ended: str | None,
-        rest: Rest,
-    ) -> None:
+    def _write(self, snapshot: checkpoint.Snapshot, ended: str | None, rest: Rest) -> None:
         try:
             snapshot.write(self.folder)
             if not snapshot.is_finite:
@@ -178,6 +177,16 @@ class Checkpoints(Keeper):
         if snapshot.durable:
             self._durable, self._durable_at = path, time.monotonic()
         self._prune(path)
+
+    def _outlast(self, path: Path, rest: Rest) -> None:
+        """Has a checkpoint that is written, and what goes with it, survive a power cut."""
+        try:
+            rest(True)
+            checkpoint.sync(path)
+        except OSError as error:
+            self._say(f"{path}: may not survive a power cut: {error.strerror}")
+        else:
+            self._durable, self._durable_at = path, time.monotonic()
 
     def _missed(self, step: int, ended: str | None, error: Exception) -> None:
         if self._told:
