@@ -31,7 +31,6 @@ from trainer import experiment, loop
 from trainer.autograd import gradients
 from trainer.config import load
 from trainer.console import Console
-from trainer.evaluation import Evaluation
 from trainer.experiment import Experiment
 from trainer.monitor import Monitor
 
@@ -69,7 +68,7 @@ def made(name: str) -> tuple[Experiment, int]:
     path = CONFIGS / f"{config_name}.yaml"
     config, document = load(path, [*overrides, f"stop.steps={steps}"], [experiment.check])
     built = experiment.build(config, document)
-    return replace(built, training=lambda model: Evaluation(0.0)), steps  # type: ignore[arg-type]
+    return replace(built, training=None), steps
 
 
 def by_loop(built: Experiment) -> None:
