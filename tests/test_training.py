@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,35 @@ def test_classes_that_count_more_or_less(
         total = sum(part.weight for part in each)
         sums = [(loss(p.x, p.y) * p.grad_losses(loss(p.x, p.y))).sum() * p.weight for p in each]
         torch.testing.assert_close(sum(sums) / total, expected)
+
+
+def test_classes_count_in_the_type_that_is_computed_in(tmp_path: Path) -> None:
+    weight = [0.1 * (1 + each) for each in range(10)]
+    loss = f"loss={{name: cross_entropy, weight: {json.dumps(weight)}}}"
+    _, made = built(tmp_path, DIGITS, loss, "dtype=float64", "data.batch_size=null")
+    step = Training(made)
+    step.differentiate()
+    batch = next(made.batches)
+    torchs = nn.CrossEntropyLoss(weight=torch.tensor(weight, dtype=torch.float64))
+    torch.testing.assert_close(
+        step.cost(), torchs(made.model(batch.x), batch.y), rtol=1e-14, atol=0
+    )
+    _, summed = built(tmp_path, DIGITS, loss, "loss.reduction=sum")
+    assert next(summed.batches).counts is None, "nothing is divided by it"
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ("[a, b]", "loss.weight: expected a list of numbers | None for this argument of"),
+        ("3", "loss.weight: expected a list of numbers | None for this argument of"),
+        ("[1, 2, 3]", "weight tensor should be defined either for all 10 classes"),
+    ],
+)
+def test_class_weights_that_are_none(tmp_path: Path, weight: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        built(tmp_path, DIGITS, f"loss={{name: cross_entropy, weight: {weight}}}")
+    assert message in str(caught.value)
 
 
 def test_probabilities_as_targets_count_as_torch_has_it() -> None:

@@ -70,6 +70,7 @@ def argument_problems(
             annotation = known[key].annotation
             if annotation is not inspect.Parameter.empty and not _fits(value, annotation):
                 wanted = inspect.formatannotation(annotation).replace(" | torch.Tensor", "")
+                wanted = wanted.replace("torch.Tensor", "a list of numbers")
                 message = f"expected {wanted} for this argument of {name}, got {shown(value)}"
                 problems.append(Problem((*path, key), message))
         elif not takes_any:
@@ -89,7 +90,8 @@ def _parameters(thing: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value from YAML is of an annotated type; True where that cannot be told."""
+    """Whether a value from YAML, or a tensor made of it, is of an annotated type; True where that
+    cannot be told."""
     kind, inner = get_origin(annotation) or annotation, get_args(annotation)
     if kind in (Union, UnionType):
         return any(_fits(value, member) for member in inner)
@@ -106,4 +108,4 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind in (bool, int, str, dict, None, NoneType):
         return value is None if kind in (None, NoneType) else type(value) is kind
-    return kind is not torch.Tensor
+    return isinstance(value, torch.Tensor) if kind is torch.Tensor else True

@@ -91,6 +91,9 @@ def build(config: Config, document: Document) -> Experiment:
         loss = attempt(
             document, "loss", lambda: losses.make(config.loss.name, config.loss.arguments)
         )
+        counts = None  # which only a mean is divided by
+        if config.loss.reduction == "mean":
+            counts = losses.counts(config.loss.name, config.loss.arguments)
     finally:
         torch.set_default_dtype(default)
     loss = _on_device(loss, device, dtype)
@@ -114,7 +117,6 @@ def build(config: Config, document: Document) -> Experiment:
         lambda: schedules.build(config.schedule, optimizer, config.stop.steps),
     )
     reduction, section = config.loss.reduction, config.data
-    counts = losses.counts(config.loss.name, config.loss.arguments)
     batches = Batches(rows, section.batch_size, section.shuffle, reduction, config.seed, counts)
     evaluator = partial(
         Evaluator,

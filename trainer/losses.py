@@ -64,7 +64,8 @@ def check(tree: dict[str, Any]) -> list[Problem]:
             thing = _named(name)
         except ValueError as error:
             return [Problem(("loss", "name"), str(error))]
-    problems = callables.argument_problems(thing, arguments, ("loss",), given=_GIVEN)
+    taken = arguments if ":" in name else _with_tensors(arguments)
+    problems = callables.argument_problems(thing, taken, ("loss",), given=_GIVEN)
     if (
         ":" in name
         and len(problems) == 2
@@ -111,8 +112,7 @@ def make(name: str, arguments: dict[str, Any]) -> LossFunction:
         if not callable(made):
             raise TypeError(f"it made a {type(made).__name__}, which cannot be called")
         return made  # type: ignore[no-any-return]
-    values = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in arguments.items()}
-    loss = _named(name)(**values, reduction="none")
+    loss = _named(name)(**_with_tensors(arguments), reduction="none")
 
     def of(prediction: Tensor, target: Tensor) -> Tensor:
         if prediction.dim() == 3 and target.dim() == 2 and not target.is_floating_point():
@@ -124,24 +124,37 @@ def make(name: str, arguments: dict[str, Any]) -> LossFunction:
     return of
 
 
+def _with_tensors(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Lists of numbers as torch's losses take them, in its default type."""
+    return {
+        key: torch.tensor(value, dtype=torch.get_default_dtype()) if _are_numbers(value) else value
+        for key, value in arguments.items()
+    }
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(type(each) in (int, float) for each in value)
+
+
 def counts(name: str, arguments: dict[str, Any]) -> Counts | None:
     """How much each of the classes (B,) or (B, time) that are targets counts in a mean, of the same
-    shape: what torch divides by where classes weigh differently or one of them is ignored.
+    shape and in torch's default type: what torch divides by where classes weigh differently or one
+    of them is ignored.
 
     None where all count 1, and of targets that are probabilities.
     """
     weight = arguments.get("weight")
     if _plain(name) not in OF_CLASSES or (weight is None and "ignore_index" not in arguments):
         return None
-    ignored = arguments.get("ignore_index", IGNORED)
-    of_class = None if weight is None else torch.tensor(weight)
+    ignored, dtype = arguments.get("ignore_index", IGNORED), torch.get_default_dtype()
+    of_class = None if weight is None else torch.tensor(weight, dtype=dtype)
 
     def of(target: Tensor) -> Tensor | None:
         if target.is_floating_point():
             return None
         kept: Tensor = target != ignored
         if of_class is None:
-            return kept.to(torch.get_default_dtype())
+            return kept.to(dtype)
         found = of_class.to(target.device)[target.where(kept, 0)]
         return found * kept
 
