@@ -221,8 +221,8 @@ class CustomData(OpenSection, Encodable):
     """`package.module:Thing`; calling it gives (x, y) or (x, y, weights), as tensors or arrays with
     one row per sample, or a torch Dataset of such samples. Integers in y are classes."""
     workers: Annotated[Integer, Field(ge=0, le=1024)] | None = None
-    """For a Dataset: null to hold it in memory; a number to read it anew in each pass, by so many
-    processes (0: by the trainer). Needs `batch_size`; the last cost, if validated, is a step's."""
+    """For a Dataset: null to read it once and hold it in memory; a number to read it anew in each
+    pass, by so many processes (0: by the trainer itself). Needs `batch_size`."""
 
     @model_validator(mode="after")
     def _workers_fit(self) -> CustomData:

@@ -70,7 +70,9 @@ class Validation(Section):
     """Rows that are kept apart to see how well the model does on what it was not fitted to."""
 
     fraction: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Share of the rows, drawn from `seed` (of text: its end); 0 for none."""
+    """Share of the rows, drawn from `seed` (of text: its end); 0 for none. With some, rows that
+    `data.workers` read are not gone through again at the end for their cost: that of the last step
+    looked at is told."""
     every_steps: Count = 100
     """The validation loss and the metrics are computed at each multiple of this, and at the end."""
 

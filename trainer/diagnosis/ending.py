@@ -147,11 +147,11 @@ def _was_never_heard(history: History, end: End) -> bool:
     """Whether hardly any of the output has depended on the sample at any look, and the loss is
     about the first, or that is next to nothing beside the errors of a squared loss, whatever it has
     learnt of the targets' mean; or it is minute beside them, as it was at first, and the loss is
-    about the first."""
+    about the first. Not where that is what there is to learn, and is learnt."""
     began, mark = history.first_loss, history.trail.now
-    if standstill.fits_some(history) or standstill.answers(history):
-        return False
-    if standstill.tells_more(history):
+    if any(
+        has(history) for has in (standstill.fits_some, standstill.answers, standstill.tells_more)
+    ):
         return False
     faint = [each.signal <= FAINT_SIGNAL for each in history.trail.marks]
     if mark.signal <= FAINT_SIGNAL and sum(faint) >= MOSTLY * len(faint):

@@ -51,7 +51,7 @@ def vanishing_over_time(history: History, thresholds: Thresholds) -> Symptom | N
     if view.order.gated and history.largest_update >= 1:  # updates that have shut them
         category = "learning rate"
     learnt = not history.stuck and standstill.has_learnt(history)
-    learnt = learnt or learns_some(history)
+    learnt = learnt or learns_of_the_latest(history)
     return Symptom(
         "vanishing",
         "info" if learnt and not idle else "warning",
@@ -71,7 +71,7 @@ def forgets(history: History, first: View, stands: bool, thresholds: Thresholds)
     where that is noise beside what it has learnt."""
     most = thresholds.lost_in_time * (1 if first.order.gated else UNGATED)
     lost = all(mark.time_ratio <= most for mark in history.trail.marks)
-    return lost and (stands or target.is_squared(history)) and not learns_some(history)
+    return lost and (stands or target.is_squared(history)) and not learns_of_the_latest(history)
 
 
 def never_began(history: History) -> bool:
@@ -83,7 +83,7 @@ def never_began(history: History) -> bool:
     return none and not grown
 
 
-def learns_some(history: History) -> bool:
+def learns_of_the_latest(history: History) -> bool:
     """Whether something is learnt of the latest steps, which may be all that a target hangs on:
     then the first ones get no gradient, however long that is waited for."""
     fallen = history.recent_loss <= FALLEN_SOME * history.first_loss

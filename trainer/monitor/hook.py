@@ -15,6 +15,6 @@ class Hook(partial[Any]):
         return getattr, (nullcontext(), "__exit__")
 
 
-def is_stand_in(hook: object) -> bool:
+def is_blank(hook: object) -> bool:
     """Whether it is what stands for one in a copy."""
     return isinstance(getattr(hook, "__self__", None), nullcontext)

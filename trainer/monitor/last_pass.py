@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from trainer import random_numbers
 from trainer.monitor.activations import Activations
 from trainer.monitor.breaking import Breaking
-from trainer.monitor.hook import Hook, is_stand_in
+from trainer.monitor.hook import Hook, is_blank
 from trainer.monitor.layers import is_compiled, is_in_memory, tensors
 from trainer.monitor.measured import Measured
 from trainer.monitor.phase import in_backward, is_training
@@ -177,7 +177,7 @@ def _drop_those_of_others(hooks: dict[int, Any]) -> int:
         owner = getattr(hook, "__module__", None) or type(hook).__module__
         if not owner.startswith("torch."):
             del hooks[key]
-            dropped += not is_stand_in(hook)
+            dropped += not is_blank(hook)
     return dropped
 
 
