@@ -389,6 +389,21 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+LOADED = """
+import sys
+from trainer.__main__ import main
+assert main(sys.argv[1:]) == 0
+print(sorted({"sympy", "torch._dynamo", "numba"} & sys.modules.keys()))
+"""
+
+
+def test_a_small_run_loads_nothing_that_takes_a_second(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOADED, "--config", str(LINEAR), "stop.steps=3"]
+    environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parent)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "[]\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["schema"], ["--config", str(LINEAR), "--print-config"], ["--config", str(LINEAR), "--check"]],

@@ -159,6 +159,22 @@ def test_dead_units_are_zero_in_every_sample(shape):
     assert statistics.signals([output, output])[:, 3].tolist() == [2 / units] * 2
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "equal", "few", "any"])
+def test_the_median_of_any_number_of_units(order):
+    generator = torch.Generator().manual_seed(2)
+    for units in [*range(1, 34), 1000]:
+        spread = {
+            "rising": torch.arange(units) / units,
+            "falling": 1 - torch.arange(units) / units,
+            "equal": torch.full((units,), 0.25),
+            "few": torch.randint(3, (units,), generator=generator) / 3,
+            "any": torch.rand(units, generator=generator),
+        }[order].double()
+        output = torch.stack([1 + spread, 1 - spread])  # std / RMS = spread / sqrt(1 + spread^2)
+        expected = sorted((spread / (1 + spread * spread).sqrt()).tolist())[(units - 1) // 2]
+        assert statistics.signal(output)[2] == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(64, 33), (4, 5, 30, 30), (300, 300)])
 def test_the_rms_is_finite_exactly_if_all_values_are(shape, dtype):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -203,8 +204,9 @@ def crossed(prediction: Tensor, target: Tensor, values: Tensor) -> str | None:
     Any loss may broadcast (B,) against (B, 1) to (B, B): every sample against all others.
     """
     try:
-        shape = torch.broadcast_shapes(prediction.shape, target.shape)  # type: ignore[no-untyped-call]
-    except RuntimeError:
+        # torch.broadcast_shapes would load all of sympy, a second, for the same answer.
+        shape = np.broadcast_shapes(prediction.shape, target.shape)
+    except ValueError:
         return None
     if values.shape == shape and values.numel() > max(prediction.numel(), target.numel()):
         return _shapes(prediction, target)

@@ -129,22 +129,25 @@ def is_last(header, first):
 @njit(nogil=True)
 def fold_moments(first, rows, moments):
     """The moments of each tensor from those of its blocks."""
+    fold_sums(first, rows, moments)
     for at in range(moments.shape[0]):
-        whole = moments[at]
-        whole[:] = rows[first[at]]
-        for row in rows[first[at] + 1 : first[at + 1]]:
-            norm, largest = math.hypot(whole[NORM], row[NORM]), max(whole[MAX_ABS], row[MAX_ABS])
-            whole += row
-            whole[NORM], whole[MAX_ABS] = norm, largest
+        norm, largest = 0.0, 0.0
+        for block in range(first[at], first[at + 1]):
+            norm = math.hypot(norm, rows[block, NORM])
+            largest = max(largest, rows[block, MAX_ABS])
+        moments[at, NORM], moments[at, MAX_ABS] = norm, largest
 
 
 @njit(nogil=True)
 def fold_sums(first, rows, sums):
     """The sums of each tensor from those of its blocks."""
+    # Loops, since numba takes seconds to compile an operation on a slice.
     for at in range(sums.shape[0]):
-        sums[at] = rows[first[at]]
-        for row in rows[first[at] + 1 : first[at + 1]]:
-            sums[at] += row
+        for column in range(sums.shape[1]):
+            total = 0.0
+            for block in range(first[at], first[at + 1]):
+                total += rows[block, column]
+            sums[at, column] = total
 
 
 def summarize_blocks(job):
