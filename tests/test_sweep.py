@@ -84,26 +84,27 @@ def results(folder: Path) -> dict[str, tuple[int, int]]:
     return {p.parent.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in found}
 
 
-RATES = ("1e-3", "3e-3", "1e-2", "3e-2", "0.1", "1e9")
+RATES = ("1e-3", "1e-2", "1e9")
 NOTES = ("a", "b")
+TRIALS = len(RATES) * len(NOTES)
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which a sweep of 12 trials was killed in the middle, and its table at the end."""
+    """A folder in which a sweep was killed in the middle, and its table at the end."""
     folder = furnished(tmp_path_factory.mktemp("killed"))
     arguments = [f"optimizer.lr={','.join(RATES)}", f"data.note={','.join(NOTES)}", "--jobs=2"]
     first = sweep(folder, *arguments)
-    wait_for(lambda: len(noted(folder, "start")) > max(4, len(noted(folder, "end"))), first)
+    wait_for(lambda: len(noted(folder, "start")) > max(3, len(noted(folder, "end"))), first)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     before = results(folder)
-    assert 2 <= len(before) < 12
+    assert 2 <= len(before) < TRIALS
     second = sweep(folder, *arguments)
     out, err = second.communicate(timeout=WAIT_SECONDS)
     assert second.returncode == 0, err
     after = results(folder)
-    assert len(after) == 12
+    assert len(after) == TRIALS
     assert {name: after[name] for name in before} == before, "a finished trial was run again"
     return folder, out
 
@@ -111,14 +112,14 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_a_killed_sweep_goes_on(killed: tuple[Path, str]) -> None:
     folder, out = killed
     # One end may be missing: of a run that was killed between its result and its last word.
-    assert len(noted(folder, "start")) > 12 and 11 <= len(noted(folder, "end")) <= 12
+    assert len(noted(folder, "start")) > TRIALS >= len(noted(folder, "end")) >= TRIALS - 1
     header, *rows = [line.split() for line in out.replace("best validation", "best").splitlines()]
     results = ["best", "loss", "r2", "steps", "ended", "alarms"]
     assert header == ["trial", "optimizer.lr", "data.note", *results]
-    assert sorted(row[0] for row in rows) == [f"{i:04d}" for i in range(12)]
+    assert sorted(row[0] for row in rows) == [f"{i:04d}" for i in range(TRIALS)]
     assert {(row[1], row[2]) for row in rows} == set(itertools.product(RATES, NOTES))
     losses = [float(row[3]) for row in rows[:-2]]
-    assert losses == sorted(losses) and len(set(losses)) == 5  # the notes change nothing
+    assert losses == sorted(losses) and len(set(losses)) == 2  # the notes change nothing
     for row in rows[-2:]:
         assert row[1] == "1e9" and row[3] == "–" and row[6] == "diverged"
         assert row[-1] == "non_finite"
@@ -136,7 +137,7 @@ def test_its_trials_are_in_the_hparams_tab(killed: tuple[Path, str]) -> None:
     tags = ("loss/train", "loss/validation", "r2/validation")
     with serve(folder / "runs", "--load_fast=false") as server:
         asked = "plugin/hparams/session_groups", session_groups(*tags)
-        answer = server.until(lambda a: len(a["sessionGroups"]) == 12, *asked)
+        answer = server.until(lambda a: len(a["sessionGroups"]) == TRIALS, *asked)
         experiment = server.get("plugin/hparams/experiment", {"experimentName": ""})
     names = [info["name"] for info in experiment["hparamInfos"]]
     assert names[:2] == ["data.note", "optimizer.lr"], "what is varied stands in the first columns"
