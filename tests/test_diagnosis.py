@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -1392,11 +1392,11 @@ class TestNonFinite:
 
 
 class TestUnits:
-    def dead(self, at: int) -> list[Layer]:
+    def dead(self, at: int, signal: float = 0.03) -> list[Layer]:
         return [
             replace(k, gradient=0.0, **({"dead": 1.0, "rms": 0.0} if n == at else {}))
             if n <= at else replace(k, signal=0.0) if n == at + 1 else k
-            for n, k in enumerate(deep(4))
+            for n, k in enumerate(deep(4, signal=signal))
         ]  # fmt: skip
 
     def test_a_dead_layer_is_named_at_the_second_batch(self) -> None:
@@ -1405,6 +1405,14 @@ class TestUnits:
         found = diagnosed(run(layers)[:2])["dead_units"]
         assert (found.where, found.steps, found.level) == ("3", (0, 1), "critical")
         assert found.cause.startswith("initialisation: ") and "from the start" in found.cause
+
+    def test_a_layer_that_is_nearly_shut_has_ten_batches_to_let_something_through(self) -> None:
+        layers = self.dead(3, signal=0.3)
+        layers[3] = replace(layers[3], gradient=1.0)
+        assert "dead_units" not in alarms(run(layers)[:9])
+        assert diagnosed(run(layers)[:10])["dead_units"].steps == (0, 9)
+        killed = [record(s, deep(4) if s < 4 else layers) for s in range(6)]
+        assert diagnosed(killed)["dead_units"].steps == (4, 5), "it has let something through"
 
     def test_a_layer_that_is_dead_for_one_sample_after_the_other(self) -> None:
         layers = self.dead(3)
@@ -1989,6 +1997,24 @@ class TestCourse:
         assert said(math.nan, 0.4) == set()
         assert said(math.nan, 1.5) == said(1.0, 0.4) == {"learning_rate_too_high"}
 
+    def test_losses_that_are_no_better_for_a_rate_that_replaced_the_weights(self) -> None:
+        def said(losses: Callable[[int], float], update: float = 1.5) -> set[str]:
+            rows = {True: deep(3, update=update), False: deep(3, update=0.02)}
+            return alarms(
+                record(s, rows[s < 5], loss=losses(n), optimizer="Adam")
+                for n, s in enumerate(STEPS)
+            )
+
+        some_fit = [4.0, 0.1, 9.0, 3.0, 0.5]
+        assert said(lambda n: some_fit[n % 5] if n else 1.0) == {"learning_rate_too_high"}
+        assert said(lambda n: some_fit[n % 5] if n else 1.0, update=0.5) == set()
+        assert said(lambda n: some_fit[n % 5] / (n + 1) if n else 1.0) == set()
+        burst = {3: 50.0, 4: 2e4, 5: 300.0}
+        assert said(lambda n: burst.get(n, 1.0), update=0.5) == {"learning_rate_too_high"}
+        assert said(lambda n: burst.get(n, 0.999**n), update=0.02) == set()
+        assert said(lambda n: burst.get(n, 0.98**n), update=0.5) == set(), "it falls"
+        assert said(lambda n: min(burst.get(n, 1.0), 90.0), update=0.5) == set()
+
     def test_a_rate_that_was_raised(self) -> None:
         """One look is enough where the loss is five times that at the start, two where it is two;
         none where it falls, or the rate was not raised."""
@@ -2430,6 +2456,18 @@ class TestInputs:
             each.layers.signal_fraction[0] = 0.0
         found = diagnosed(same)["constant_output"]
         assert found.cause.startswith("data: the inputs are the same for every sample; ")
+        assert alarms(one for one in same if one.step < 100) == set()
+
+    def test_one_context_that_is_asked_again_and_again(self) -> None:
+        """Of all samples of a batch the same is right, as a policy's answer to one question is."""
+
+        def said(loss: Callable[[int], float]) -> set[str]:
+            rows = [replace(k, signal=0.0) for k in deep(3, update=5e-3)]
+            return alarms(self.signal_of_inputs(record(s, rows, loss=loss(s)), 0.0) for s in STEPS)
+
+        assert said(lambda s: 1.0) == {"constant_output"}
+        assert said(lambda s: 0.96**s) == set()  # it learns the answer
+        assert said(lambda s: (-1) ** s * 0.1) == set()  # beside a baseline
 
     def test_a_mean_that_the_output_starts_with(self) -> None:
         """Errors that are small beside what differs of it are those of what has been learnt."""

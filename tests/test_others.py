@@ -201,3 +201,65 @@ def test_two_networks_that_contend(loss: str, is_critic: bool) -> None:
             with nullcontext() if is_critic else monitor.step(step, cost):
                 of_both[0].step()
     assert not [found for found in monitor.findings if found.alarm]
+
+
+class Probe(nn.Module):
+    """A head on the features of layers that may be cut off from the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU())
+        self.head = nn.Linear(16, 3)
+        self.is_cut = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        out: Tensor = self.head(features.detach() if self.is_cut else features)
+        return out
+
+
+def probed(of_all: bool, steps: int = 30, cut_until: int = 30) -> tuple[Monitor, list[StepRecord]]:
+    torch.manual_seed(0)
+    model, records = Probe(), list[StepRecord]()
+    trained = model.parameters() if of_all else model.head.parameters()
+    optimizer = torch.optim.SGD(trained, 0.1)
+    monitor = Monitor(model, sinks=[records.append])
+    x = torch.randn(40, 6)
+    y = x[:, :3].argmax(1)
+    for step in range(steps):
+        model.is_cut = step < cut_until
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        with monitor.step(step, loss):
+            optimizer.step()
+    monitor.close()
+    return monitor, records
+
+
+def test_layers_that_are_cut_off_and_that_no_optimizer_has_are_frozen() -> None:
+    monitor, records = probed(of_all=False)
+    assert monitor.findings == []
+    assert {record.parameters for record in records} == {("head.weight", "head.bias")}
+    (found,) = probed(of_all=True)[0].findings
+    assert (found.verdict, found.level, found.where) == (
+        "unused_parameter",
+        "warning",
+        "features.2",
+    )
+
+
+def test_they_are_looked_at_from_their_first_gradient_on() -> None:
+    _, records = probed(of_all=False, cut_until=4)
+    assert [len(record.parameters) for record in records[:6]] == [2, 2, 2, 2, 6, 6]
+    assert len(records[5].gradients.names) == 6
+
+
+def test_where_nobody_has_an_optimizer_all_are_looked_at() -> None:
+    model, records = Probe(), list[StepRecord]()
+    with Monitor(model, sinks=[records.append]) as monitor:
+        model(torch.randn(5, 6)).sum().backward()
+        with monitor.step(0), torch.no_grad():
+            for parameter in model.head.parameters():
+                parameter -= 0.1 * torch.as_tensor(parameter.grad)
+    assert len(records[0].parameters) == 6

@@ -109,7 +109,7 @@ class Diagnosis:
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(name, case, case.symptom))
         cases = (self._cases.get(rule.__name__) for rule in OF_LAYERS)
-        doubtful = any(case is not None and case.is_doubtful for case in cases)
+        doubtful = any(case is not None and case.is_doubtful(GONE_AFTER) for case in cases)
         self.suspects = lost or _is_in_doubt(history) or doubtful
         return changed
 

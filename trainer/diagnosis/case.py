@@ -18,8 +18,8 @@ class Case:
     symptom: Symptom | None = None
     finding: Finding | None = None
 
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether more sightings would make it a finding."""
-        waits = self.symptom is not None and self.symptom.sightings < UNCONFIRMED
-        return waits and self.finding is None
+    def is_doubtful(self, gone_after: int) -> bool:
+        """Whether more sightings would make it a finding, or more misses end one: so many do."""
+        if self.finding is not None:
+            return 0 < self.missed < gone_after
+        return self.symptom is not None and self.symptom.sightings < UNCONFIRMED

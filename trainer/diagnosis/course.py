@@ -19,6 +19,7 @@ HAD_FALLEN = 0.7  # of the loss at the start: it had fallen
 FAR_ABOVE_START = 100  # times the loss at the start, where few targets that move lead
 CLEARLY_ABOVE_START = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
+MOST_GONE = 0.1  # of the loss at the start
 VARIES = 0.05  # of what a layer is given: more than rounding takes away beside a bias
 
 
@@ -70,6 +71,8 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     if history.loss == 0 or history.loss_at_start == 0:
         return None  # there is nothing to be answered, or was nothing
     late = history.steps >= 2 * PATIENCE_STEPS
+    if view.input_signal == 0 and not (late and _is_wrong(history)):
+        return None
     # What adaptive optimizers took from an output that was there they may bring back.
     lasts = first.output_signal <= thresholds.lost_signal or not history.adaptive
     stays = history.stays or standstill.in_vain(history) and lasts
@@ -120,6 +123,13 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
         f" the last ones and {found.cause}",
         evidence={**found.evidence, IN_TIME: view.time_ratio},
     )
+
+
+def _is_wrong(history: History) -> bool:
+    """Whether a loss tells that an answer that is the same for all is wrong: where all samples are
+    one, as of a context that is asked again and again, it is right, and the loss goes to nothing;
+    what a policy is told to do more or less often has losses of both signs."""
+    return not (history.lowest_loss < 0 or history.recent_loss <= MOST_GONE * history.loss_at_start)
 
 
 def _is_made_constant(view: View) -> bool:

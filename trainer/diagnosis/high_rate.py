@@ -36,6 +36,7 @@ def learning_rate_too_high(history: History, thresholds: Thresholds) -> Symptom 
         or _has_replaced(history)
         or _has_blunted(history, thresholds)
         or _has_unlearnt(history, thresholds)
+        or _is_no_better(history, thresholds)
     )
 
 
@@ -203,6 +204,28 @@ def _has_unlearnt(history: History, thresholds: Thresholds) -> Symptom | None:
         {"loss_over_before": least / before, "learning_rate": rate},
         sightings=1,
     )
+
+
+def _is_no_better(history: History, thresholds: Thresholds) -> Symptom | None:
+    """Whether 150 steps of an adaptive optimizer have led nowhere after an update that replaced the
+    weights: half of the latest losses are twice that at the start, though some batches may fit; or
+    after one of a tenth of them, and a loss a hundred times that at the start, it is back there."""
+    start, latest = history.loss_at_start, history.losses[-5:]
+    if not (history.steps >= 3 * PATIENCE_STEPS and history.adaptive and history.loss_rise > 0):
+        return None
+    above = history.recent_loss >= thresholds.risen_loss * start and not history.returns
+    burst = history.highest_loss >= FAR_ABOVE * start
+    back = burst and max(latest) <= ABOVE * start and history.lowest_loss >= STOOD * start
+    update = history.largest_update
+    if not (above and update >= 1 or back and update >= thresholds.thrown_update):
+        return None
+    most = max(history.highest_loss, history.recent_loss) / start
+    found = _found(
+        f"an update changed the weights by {update:.1g} of their size, the loss was {most:.1g} "
+        f"times that at the start, and {history.steps} steps have led nowhere",
+        {"largest_update_ratio": update, "highest_loss_over_start": most},
+    )
+    return _unless_minute(history, found)
 
 
 def _found(cause: str, evidence: dict[str, float], sightings: int = 2) -> Symptom:

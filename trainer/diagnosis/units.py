@@ -22,6 +22,7 @@ HALF_LOSS, WORSE = 0.5, 3.0  # of the first losses; times the lowest
 FALLEN_LOSS = 0.7  # of the first losses: something was learnt
 MILD_TIMES = 5  # times less than an update that throws weights away
 FEW_BATCH_VALUES = 256  # values in a batch, next to which others may not be zero
+NEAR = 0.03  # std over RMS of what is cut off: other batches may have samples that are not
 
 
 def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -56,6 +57,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     # The only sample of its batch, beside which others may pass.
     alone = view.has_input and math.isnan(view.input_signal)
     alone = alone or bool(view.moments[row, COUNT] < FEW_BATCH_VALUES)
+    alone = alone or born and row > 0 and bool(view.signal[row - 1] > NEAR)
     return Symptom(
         "dead_units",
         "critical",

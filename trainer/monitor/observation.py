@@ -110,8 +110,8 @@ class Observation(Unobserved):
         self._layers += [] if self._again is None else [self._again]
         self._again = None
         watched = self._watched
-        watched.look()
         gradients = watched.gradients()
+        watched.look(gradients)
         self._carried = math.nan if self._before is None else self._before.carried(gradients)
         self._gradients = [gradient for gradient in gradients if gradient is not None]
         self._names = watched.names

@@ -39,12 +39,15 @@ def count(model: nn.Module, loss: Tensor) -> Others:
     except OverflowError:
         return UNKNOWN
     together, apart = set[int](), set[int]()
-    if found:  # a search through all objects, of which some do things when asked for their class
-        everything = gc.get_objects()
-        optimizers = [thing for thing in everything if issubclass(type(thing), Optimizer)]
-        for optimizer in optimizers:
-            groups = getattr(optimizer, "param_groups", ())  # some have failed to be made
-            held = {id(parameter) for group in groups for parameter in group["params"]}
-            (apart if own.isdisjoint(held) else together).update(held)
+    for held in held_by_optimizers() if found else ():
+        (apart if own.isdisjoint(held) else together).update(held)
     found -= together
     return Others(float(len(found - apart)), float(len(found & apart)))
+
+
+def held_by_optimizers() -> list[set[int]]:
+    """The parameters, by their `id`, of each optimizer that there is in this process."""
+    # A search through all objects, of which some do things when asked for their class.
+    optimizers = [thing for thing in gc.get_objects() if issubclass(type(thing), Optimizer)]
+    every = [getattr(each, "param_groups", ()) for each in optimizers]  # some failed to be made
+    return [{id(each) for group in groups for each in group["params"]} for groups in every]

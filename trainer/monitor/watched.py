@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from trainer import statistics
 from trainer.monitor.layers import dtype_name
+from trainer.monitor.others import held_by_optimizers
 from trainer.monitor.patterns import name_of
 from trainer.monitor.shards import here
 
@@ -28,6 +29,7 @@ class Watched:
         self.parameters = [parameter for _, parameter in named]
         self.snapshot = statistics.Snapshot()  # of those that are trained
         self._ids: set[int] | None = None
+        self._spare: set[int] | None = None  # that no optimizer has, and that had no gradient yet
         self._is_trained: list[bool] | None = None
         self._forms: list[object] | None = None
 
@@ -43,10 +45,29 @@ class Watched:
             id(each) in self._ids for group in optimizer.param_groups for each in group["params"]
         )
 
-    def look(self) -> None:
+    def _spares(self, gradients: Sequence[Tensor | None]) -> set[int]:
+        if self._spare is None:  # none where nobody's optimizer has any of them
+            own, held = {*map(id, self.parameters)}, set[int]().union(*held_by_optimizers())
+            self._spare = own - held if own & held else set()
+        if self._spare:
+            rows = zip(self.parameters, gradients, strict=True)
+            self._spare -= {id(each) for each, gradient in rows if gradient is not None}
+        return self._spare
+
+    def look(self, gradients: Sequence[Tensor | None]) -> None:
         """Finds out which parameters are trained now, in what form they are, and their values that
-        are in this process."""
+        are in this process; by the gradients, in the order of the parameters.
+
+        One that is cut off from the loss and that no optimizer has is frozen in another way.
+        """
         is_trained = [*map(_TRAINED, self.parameters)]
+        if any(gradient is None for gradient in gradients):
+            rows = zip(self.parameters, is_trained, gradients, strict=True)
+            spare = self._spares(gradients)
+            is_trained = [
+                trained and (gradient is not None or id(parameter) not in spare)
+                for parameter, trained, gradient in rows
+            ]
         if is_trained != self._is_trained:
             pairs = zip(self.names, self.parameters, is_trained, strict=True)
             trained = [(name, parameter) for name, parameter, trained in pairs if trained]
