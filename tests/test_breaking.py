@@ -72,6 +72,28 @@ def test_not_what_it_knows_how_to_handle() -> None:
     assert noted(Part(after=broken), torch.randn(8, 4), missing.nan_to_num()) == [("model", "Part")]
 
 
+def test_what_it_was_given_in_a_column_that_no_layer_is_given() -> None:
+    """As in a coupling of halves, or where a head is a formula."""
+
+    class Coupled(nn.Module):
+        def __init__(self, *parts: nn.Module) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(parts)
+
+        def forward(self, x: Tensor) -> Tensor:
+            half, other = x[:, :4], x[:, 4:]
+            for part in self.parts:
+                half, other = other + part(half), half
+            return torch.cat([half, other], 1)
+
+    x = torch.randn(8, 8)
+    x[2, 6] = math.nan
+    assert noted(Coupled(Part()), x) == noted(Coupled(Part(), Part()), x) == [("", "Input")]
+    x[:, 6] = math.nan
+    assert noted(Coupled(Part(), Part()), x) == [], "of all samples it may be a mark"
+    assert noted(Coupled(Part(after=broken)), x.nan_to_num()) == [("parts.0", "Part")]
+
+
 def test_a_mask_of_infinities_is_no_fault() -> None:
     mask = torch.tensor([0.0, -math.inf, -math.inf, 0.0])
     assert noted(Part(), torch.randn(8, 4), mask) == []

@@ -69,9 +69,9 @@ class Breaking:
         while entered.bad is not None and self._entered:
             entered = self._entered.pop()
         if entered.bad is not None:
-            given, passed_on = inner.bad, inner is not entered
-            if given is not None and passed_on and _is_same_memory(given, entered.bad):
-                self._note("", INPUT, given)
+            first = made if inner is entered or inner.bad is None else inner.bad
+            if _is_same_memory(first, entered.bad) or _is_of_same_samples(first, entered.bad):
+                self._note("", INPUT, entered.bad)
             return
         is_measured = entered.module in self._layers and torch.is_grad_enabled()
         if not is_measured:
@@ -94,3 +94,11 @@ def _is_same_memory(one: Tensor, other: Tensor) -> bool:
     """Whether they are the same values, or parts of the same."""
     storages = one.untyped_storage(), other.untyped_storage()
     return len({storage.data_ptr() for storage in storages}) == 1
+
+
+def _is_of_same_samples(one: Tensor, other: Tensor) -> bool:
+    """Whether both are broken in the same of their first dimension's entries, and not in all."""
+    if not one.dim() or not other.dim() or len(one) != len(other) or one.device != other.device:
+        return False
+    sound = [each.reshape(len(each), -1).isfinite().all(1) for each in (one, other)]
+    return bool(sound[0].any() and torch.equal(*sound))
