@@ -2469,6 +2469,20 @@ class TestInputs:
         assert said(lambda s: 0.96**s) == set()  # it learns the answer
         assert said(lambda s: (-1) ** s * 0.1) == set()  # beside a baseline
 
+    def test_a_codebook_of_which_one_entry_is_used(self) -> None:
+        """The gradient passes where the signal does not."""
+
+        def said(through: float, until: int) -> set[str]:
+            rows = deep(4, update=5e-3)
+            rows = [
+                replace(row, gradient=through) if at < 4 else replace(row, signal=0.0)
+                for at, row in enumerate(rows)
+            ]
+            return alarms(record(s, rows, loss=1 / (1 + s / 100)) for s in range(0, until, 25))
+
+        assert said(0.1, 500) == set() and said(0.1, 600) == {"constant_output"}
+        assert said(1e-5, 500) != set()
+
     def test_a_mean_that_the_output_starts_with(self) -> None:
         """Errors that are small beside what differs of it are those of what has been learnt."""
 

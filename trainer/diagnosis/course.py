@@ -19,6 +19,7 @@ HAD_FALLEN = 0.7  # of the loss at the start: it had fallen
 FAR_ABOVE_START = 100  # times the loss at the start, where few targets that move lead
 CLEARLY_ABOVE_START = 10  # times the loss at the start, which small updates add up to
 MILD = 5  # times less than an update that throws weights away: too little to raise a loss
+ROUNDED_STEPS = 500  # in which a codebook may still come to use more than one of its entries
 MOST_GONE = 0.1  # of the loss at the start
 VARIES = 0.05  # of what a layer is given: more than rounding takes away beside a bias
 
@@ -102,9 +103,11 @@ def constant_output(history: History, thresholds: Thresholds) -> Symptom | None:
     category = "learning rate" if thrown else "initialisation"
     if thrown and first.largest_time_ratio >= GROWN_TIMES:
         category = "recurrence"  # which is why updates were that large
+    awaited = recovery.is_awaited(history, view, thresholds)
+    awaited = awaited or view.is_rounded and history.steps < ROUNDED_STEPS
     found = Symptom(
         "constant_output",
-        "info" if recovery.is_awaited(history, view, thresholds) and not inputs else "warning",
+        "info" if awaited and not inputs else "warning",
         view.names[-1],
         category,
         f"{view.output_signal:.1g} of the output depends on the sample",

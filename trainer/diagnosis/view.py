@@ -28,6 +28,8 @@ from trainer.record import (
 Array = NDArray[np.float64]
 
 CUT = 1e-6  # of the largest gradient: far from the smallest number that a type holds
+ROUNDED_FROM, ROUNDED_TO = 0.01, 1e-6  # of what a layer puts out depends on the sample
+PASSED_STRAIGHT = 1e-3  # of a gradient comes through
 NO_MOMENTS = np.full((1, MOMENTS), np.nan)
 
 
@@ -160,6 +162,14 @@ class View:
         is zero throughout. Of branches that meet in the loss, that of which most does."""
         known = [signal for row in self.order.outputs if (signal := self._signal_of(row)) == signal]
         return max(known, default=np.nan)
+
+    @cached_property
+    def is_rounded(self) -> bool:
+        """Whether between two layers all samples are made the same and a gradient comes back all
+        the same, as where a codebook's nearest entry is passed on (van den Oord et al. 2017)."""
+        cut = (self.signal[:-1] >= ROUNDED_FROM) & (self.signal[1:] <= ROUNDED_TO)
+        back = self.flow[:-1] >= PASSED_STRAIGHT * self.flow[1:]
+        return bool((cut & back)[:-1].any())  # what the last layer does is its own
 
     def _signal_of(self, row: int) -> float:
         signal = float(self.signal[row])
