@@ -1998,8 +1998,11 @@ class TestCourse:
         assert said(math.nan, 1.5) == said(1.0, 0.4) == {"learning_rate_too_high"}
 
     def test_losses_that_are_no_better_for_a_rate_that_replaced_the_weights(self) -> None:
-        def said(losses: Callable[[int], float], update: float = 1.5) -> set[str]:
-            rows = {True: deep(3, update=update), False: deep(3, update=0.02)}
+        def said(
+            losses: Callable[[int], float], update: float = 1.5, signal: float = 1.0
+        ) -> set[str]:
+            keys = {"signal": signal}
+            rows = {True: deep(3, update=update, **keys), False: deep(3, update=0.02, **keys)}
             return alarms(
                 record(s, rows[s < 5], loss=losses(n), optimizer="Adam")
                 for n, s in enumerate(STEPS)
@@ -2008,6 +2011,7 @@ class TestCourse:
         some_fit = [4.0, 0.1, 9.0, 3.0, 0.5]
         assert said(lambda n: some_fit[n % 5] if n else 1.0) == {"learning_rate_too_high"}
         assert said(lambda n: some_fit[n % 5] if n else 1.0, update=0.5) == set()
+        assert said(lambda n: some_fit[n % 5] if n else 1.0, signal=math.nan) == set()
         assert said(lambda n: some_fit[n % 5] / (n + 1) if n else 1.0) == set()
         burst = {3: 50.0, 4: 2e4, 5: 300.0}
         assert said(lambda n: burst.get(n, 1.0), update=0.5) == {"learning_rate_too_high"}

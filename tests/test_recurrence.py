@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer import Monitor
+from trainer.diagnosis.view import View
 from trainer.monitor.measured import Measured
 from trainer.record import COUNT, NORM, TIME_STEPS, LayerTable, StepRecord
 
@@ -247,3 +248,29 @@ def test_a_state_that_grows_from_step_to_step_until_it_overflows(rate: float) ->
     (found,) = watched(model, torch.optim.SGD(model.parameters(), rate), loss, 200)
     assert (found.verdict, found.where) == ("non_finite", "hidden")
     assert found.cause.endswith("be it of its own state, which may have grown from step to step")
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_layers_that_are_called_in_a_loop_until_nothing_is_left(skip: bool) -> None:
+    """A cellular automaton, whose state is all that one step gives the next: at first the calls of
+    its last layer depend on the sample, but only the last of them is the output."""
+
+    class Automaton(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sees, self.becomes = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 8, 1)
+
+        def forward(self, state: Tensor) -> Tensor:
+            for _ in range(24):
+                made = self.becomes(torch.sigmoid(self.sees(state)))
+                state = state + made / 2 if skip else made
+            return state[:, :1]
+
+    torch.manual_seed(0)
+    seeds = torch.zeros(16, 8, 12, 12)
+    for one in range(16):
+        seeds[one, :, one % 4 + 4, one // 4 + 4] = 1.0
+    table = looked_at(Automaton(), seeds)
+    signal = View(table, ("sees.weight", "becomes.weight")).output_signal
+    mean = table.signal_fraction[table.names.index("becomes")]
+    assert signal == mean > 1e-4 if skip else signal < 1e-6 < 1e-4 < mean

@@ -210,9 +210,10 @@ def _is_no_better(history: History, thresholds: Thresholds) -> Symptom | None:
     """Whether 150 steps of an adaptive optimizer have led nowhere after an update that replaced the
     weights: half of the latest losses are twice that at the start, though some batches may fit; or
     after one of a tenth of them, and a loss a hundred times that at the start, it is back there."""
-    start, latest = history.loss_at_start, history.losses[-5:]
-    if not (history.steps >= 3 * PATIENCE_STEPS and history.adaptive and history.loss_rise > 0):
-        return None
+    start, latest, first = history.loss_at_start, history.losses[-5:], history.first_view
+    late = history.steps >= 3 * PATIENCE_STEPS and history.adaptive and history.loss_rise > 0
+    if not late or first is None or math.isnan(first.output_signal):
+        return None  # from one sample to the next a loss differs by as much
     above = history.recent_loss >= thresholds.risen_loss * start and not history.returns
     burst = history.highest_loss >= FAR_ABOVE * start
     back = burst and max(latest) <= ABOVE * start and history.lowest_loss >= STOOD * start

@@ -9,16 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.diagnosis import dead, flow
-from trainer.diagnosis.order import RECURRENT, Names, Order, order
+from trainer.diagnosis import dead, flow, time_ends
+from trainer.diagnosis.order import ACTIVATIONS, RECURRENT, Names, Order, order
 from trainer.record import (
     COUNT,
     INFINITIES,
     MAX_ABS,
     MOMENTS,
     NANS,
-    NORM,
-    TIME_STEPS,
     ZEROS,
     LayerTable,
     StepRecord,
@@ -126,21 +124,16 @@ class View:
     def time_ratio(self) -> float:
         """The gradient's RMS at the first steps of a recurrent layer's input over that at the last
         ones, of the layer where it is smallest; NaN without."""
-        return float(min(self._time_ratios, default=np.nan))
+        return min(self._time_ratios, default=np.nan)
 
     @cached_property
     def largest_time_ratio(self) -> float:
         """The same, of the layer where it is largest."""
-        return float(max(self._time_ratios, default=np.nan))
+        return max(self._time_ratios, default=np.nan)
 
     @cached_property
     def _time_ratios(self) -> list[float]:
-        ends = self.order.ends
-        if not ends:
-            return []
-        moments = self.table.gradients.moments
-        rms = moments[:, NORM] / np.sqrt(moments[:, COUNT])
-        return [rms[first] / rms[last] for first, last in ends if rms[last] > 0]
+        return time_ends.ratios(self.table, self.order.ends)
 
     @cached_property
     def recurrent(self) -> str | None:
@@ -151,10 +144,7 @@ class View:
     @cached_property
     def without_sequence(self) -> frozenset[str]:
         """The recurrent layers that are given zeros at the first and at the last steps."""
-        names, kinds, sizes = self.table.names, self.table.kinds, self.table.rms.tolist()
-        rows = zip(names, kinds, sizes, strict=True)
-        ends = [(name.rpartition(".")[0], size) for name, kind, size in rows if kind == TIME_STEPS]
-        return frozenset(layer for layer, _ in ends) - {layer for layer, size in ends if size != 0}
+        return time_ends.zeros(self.table)
 
     @cached_property
     def output_signal(self) -> float:
@@ -166,13 +156,17 @@ class View:
     @cached_property
     def is_rounded(self) -> bool:
         """Whether between two layers all samples are made the same and a gradient comes back all
-        the same, as where a codebook's nearest entry is passed on (van den Oord et al. 2017)."""
+        the same, as where a codebook's nearest entry is passed on (van den Oord et al. 2017); not
+        by an activation, nor by the last layer, whose bias may be large."""
         cut = (self.signal[:-1] >= ROUNDED_FROM) & (self.signal[1:] <= ROUNDED_TO)
-        back = self.flow[:-1] >= PASSED_STRAIGHT * self.flow[1:]
-        return bool((cut & back)[:-1].any())  # what the last layer does is its own
+        cut &= self.flow[:-1] >= PASSED_STRAIGHT * self.flow[1:]
+        rows = np.flatnonzero(cut[:-1]) + 1
+        return any(self.kinds[row] not in ACTIVATIONS for row in rows)
 
     def _signal_of(self, row: int) -> float:
         signal = float(self.signal[row])
+        if self.order.ends and self.kinds[row] not in RECURRENT:
+            signal = min(signal, time_ends.left(self.table, self.names[row]))
         return 0.0 if np.isnan(signal) and self.rms[row] == 0 else signal
 
     @cached_property
