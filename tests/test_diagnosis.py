@@ -1407,10 +1407,12 @@ class TestUnits:
         assert found.cause.startswith("initialisation: ") and "from the start" in found.cause
 
     def test_a_layer_that_is_nearly_shut_has_ten_batches_to_let_something_through(self) -> None:
-        layers = self.dead(3, signal=0.3)
+        layers = self.dead(3, signal=0.2)
         layers[3] = replace(layers[3], gradient=1.0)
         assert "dead_units" not in alarms(run(layers)[:9])
         assert diagnosed(run(layers)[:10])["dead_units"].steps == (0, 9)
+        of_one_sign = [replace(k, signal=0.7 if n == 2 else k.signal) for n, k in enumerate(layers)]
+        assert diagnosed(run(of_one_sign)[:2])["dead_units"].steps == (0, 1)
         killed = [record(s, deep(4) if s < 4 else layers) for s in range(6)]
         assert diagnosed(killed)["dead_units"].steps == (4, 5), "it has let something through"
 

@@ -22,7 +22,9 @@ HALF_LOSS, WORSE = 0.5, 3.0  # of the first losses; times the lowest
 FALLEN_LOSS = 0.7  # of the first losses: something was learnt
 MILD_TIMES = 5  # times less than an update that throws weights away
 FEW_BATCH_VALUES = 256  # values in a batch, next to which others may not be zero
-NEAR = 0.03  # std over RMS of what is cut off: other batches may have samples that are not
+# Std over RMS of what a rectifier cuts off, of which another batch may have some that it does not:
+# of less all is far from zero, and what varies more and has one sign all the same keeps it.
+NEAR_FROM, NEAR_TO = 0.05, 0.3
 
 
 def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
@@ -57,7 +59,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
     # The only sample of its batch, beside which others may pass.
     alone = view.has_input and math.isnan(view.input_signal)
     alone = alone or bool(view.moments[row, COUNT] < FEW_BATCH_VALUES)
-    alone = alone or born and row > 0 and bool(view.signal[row - 1] > NEAR)
+    alone = alone or born and row > 0 and NEAR_FROM <= view.signal[row - 1] <= NEAR_TO
     return Symptom(
         "dead_units",
         "critical",
