@@ -1578,6 +1578,17 @@ class TestLoop:
             diagnosis.add(record(s, deep(2), carried=3.0 if 0 < s < 5 else 0.0))
         assert diagnosis.findings[0].resolved and not diagnosis.suspects
 
+    def test_layers_are_looked_at_until_a_finding_has_ended(self) -> None:
+        constant = [replace(row, signal=0.0) for row in deep(3, update=5e-3)]
+        well, diagnosis, seen = deep(3, update=5e-3), Diagnosis(), list[tuple[bool, bool]]()
+        for step in (*range(0, 100, 5), *range(100, 160, 10)):
+            rows = well if step in (0, *range(110, 160)) else constant
+            diagnosis.add(record(step, rows, loss=1 / (1 + step / 100)))
+            if step >= 100:
+                seen.append((diagnosis.findings[0].resolved, diagnosis.suspects))
+        gone = [(False, True), (False, True), (True, False)]
+        assert seen == [(False, False), *gone, (True, False), (True, False)]
+
     def test_of_weights_that_no_gradient_reaches(self) -> None:
         """The rate is not to blame where signal and flow were lost at first, or where what comes
         after the last layer is flat."""

@@ -33,7 +33,7 @@ from trainer.diagnosis import (
     units,
     unused,
 )  # fmt: skip
-from trainer.diagnosis.case import Case
+from trainer.diagnosis.case import GONE_AFTER, Case
 from trainer.diagnosis.history import PATIENCE_STEPS, History
 from trainer.diagnosis.pace import Pace, say_rate
 from trainer.diagnosis.symptom import Rule, Symptom
@@ -55,7 +55,6 @@ OF_STEPS: tuple[Rule, ...] = (
     course.diverging, course.loss_spike, course.oscillating, stalled.stalled, plateau.plateau,
 )  # fmt: skip
 SHORT = re.compile(r"(?<![\d.])\d(\.\d+)?e\+0[1-5]\b")  # numbers that need no exponent
-GONE_AFTER = 3  # records in a row without the symptom
 GONE_AFTER_STEPS = 10  # which the first records are closer than
 # What led to numbers that are not finite is no longer in doubt; nor has it ended while it shows.
 GROWING = ("exploding", "signal_blow_up", "learning_rate_too_high", "diverging")
@@ -109,7 +108,7 @@ class Diagnosis:
                     if case is not None and case.symptom is not None and case.finding is None:
                         changed.append(self._raise(name, case, case.symptom))
         cases = (self._cases.get(rule.__name__) for rule in OF_LAYERS)
-        doubtful = any(case is not None and case.is_doubtful(GONE_AFTER) for case in cases)
+        doubtful = any(case is not None and case.is_doubtful for case in cases)
         self.suspects = lost or _is_in_doubt(history) or doubtful
         return changed
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from trainer.diagnosis.symptom import UNCONFIRMED, Symptom
 from trainer.finding import Finding
 
+GONE_AFTER = 3  # records in a row without the symptom
+
 
 @dataclass
 class Case:
@@ -18,8 +20,9 @@ class Case:
     symptom: Symptom | None = None
     finding: Finding | None = None
 
-    def is_doubtful(self, gone_after: int) -> bool:
-        """Whether more sightings would make it a finding, or more misses end one: so many do."""
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether more sightings would make it a finding, or more misses end one."""
         if self.finding is not None:
-            return 0 < self.missed < gone_after
+            return 0 < self.missed < GONE_AFTER
         return self.symptom is not None and self.symptom.sightings < UNCONFIRMED
