@@ -123,6 +123,7 @@ def norm_of(norms: NDArray[np.float64]) -> float:
 SIGNALS = 4  # the numbers of a layer's output in LayerTable, in that order
 INPUT = "Input"  # the kind of the row that no module put out
 TIME_STEPS = "TimeSteps"  # that of the two ends, in time, of what a recurrent layer is given
+ENDS = ("first_steps", "last_steps")  # the last parts of their names
 
 
 @dataclass(frozen=True)

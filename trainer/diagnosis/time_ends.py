@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from trainer.record import COUNT, NORM, TIME_STEPS, LayerTable, owner
+from trainer.record import COUNT, ENDS, NORM, TIME_STEPS, LayerTable, owner
 
 NO_GRADIENT = 1e-9  # of that at the last steps: what is done at the first ones is forgotten
 
@@ -29,7 +29,7 @@ def zeros(table: LayerTable) -> frozenset[str]:
 def left(table: LayerTable, layer: str) -> float:
     """The signal fraction of what a layer puts out at the last steps of a loop, if no gradient
     comes to what it puts out at the first ones, which then is no output; infinity for any other."""
-    names = [f"{layer}.{end}" for end in ("first_steps", "last_steps")]
+    names = [f"{layer}.{end}" for end in ENDS]
     if not {*names} <= {*table.gradients.names}:
         return math.inf
     norms = [table.gradients[name].norm for name in names]

@@ -18,8 +18,7 @@ from trainer.monitor.hook import Hook
 from trainer.monitor.layers import first_tensor, is_in_memory, kind, layers, of_none
 from trainer.monitor.measured import Measured
 from trainer.monitor.phase import in_backward, is_traced, is_training
-from trainer.monitor.time_steps import ENDS
-from trainer.record import TIME_STEPS
+from trainer.record import ENDS, TIME_STEPS
 
 logger = logging.getLogger("trainer")
 _FAILED = "looking at the layers failed and is off from here on; training goes on"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.monitor.time_steps import ENDS, SHORTEST
-from trainer.record import BINS, MAX_ABS, MOMENTS, NORM, SIGNALS, TIME_STEPS, TensorTable
+from trainer.monitor.time_steps import SHORTEST
+from trainer.record import BINS, ENDS, MAX_ABS, MOMENTS, NORM, SIGNALS, TIME_STEPS, TensorTable
 
 
 def joined(groups: list[NDArray[Any]], columns: int, dtype: Any) -> NDArray[Any]:

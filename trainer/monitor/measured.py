@@ -19,8 +19,7 @@ from trainer.monitor import branches, recurrence
 from trainer.monitor.held import Held
 from trainer.monitor.layer_calls import answers, ends, joined, mean, merged, spread, with_ends
 from trainer.monitor.layers import dtype_name, is_in_memory
-from trainer.monitor.time_steps import ENDS
-from trainer.record import BINS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
+from trainer.record import BINS, ENDS, INPUT, MOMENTS, SIGNALS, TIME_STEPS, LayerTable
 
 _INPUT = ""  # where layers have their names: no module inside another has this one
 MOST_OUTPUTS = 1 << 17  # of one step

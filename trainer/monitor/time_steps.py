@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from trainer.record import ENDS
+
 SHORTEST = 8  # steps of a sequence whose ends are told apart
-ENDS = ("first_steps", "last_steps")
 
 
 def ends(module: nn.Module, sequence: Any) -> dict[str, Any]:
