@@ -13,7 +13,7 @@ from trainer.diagnosis.thresholds import Thresholds
 from trainer.diagnosis.view import View
 from trainer.record import COUNT
 
-BATCHES = 10  # in a row, of one sample or little more, for all of which a layer gives zero
+BATCHES = 10  # in a row, for all of which a layer gives zero, where others may not
 SHARP_SLOPE = 0.04  # of an activation's largest slope, which one look is enough for
 SHUT = 1e-4  # of an activation's largest slope, which lets nothing back
 RARE_LOSS = 0.05  # of the loss at the start: where targets are rare a batch may have none of them
@@ -56,10 +56,10 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
         category = "blocked"
     after = "since the weights moved" if killed else f"after {history.steps} steps of small updates"
     how = "from the start" if born else after
-    # The only sample of its batch, beside which others may pass.
-    alone = view.has_input and math.isnan(view.input_signal)
-    alone = alone or bool(view.moments[row, COUNT] < FEW_BATCH_VALUES)
-    alone = alone or born and row > 0 and NEAR_FROM <= view.signal[row - 1] <= NEAR_TO
+    # The only sample of its batch, few of them, or such that are nearly let through.
+    others_may_pass = view.has_input and math.isnan(view.input_signal)
+    others_may_pass |= bool(view.moments[row, COUNT] < FEW_BATCH_VALUES)
+    others_may_pass |= born and row > 0 and bool(NEAR_FROM <= view.signal[row - 1] <= NEAR_TO)
     return Symptom(
         "dead_units",
         "critical",
@@ -70,7 +70,7 @@ def dead_units(history: History, thresholds: Thresholds) -> Symptom | None:
             "dead_fraction": float(view.dead[row]),
             "largest_update_ratio": history.largest_update,
         },
-        sightings=BATCHES if alone else 2 if explained else 3,
+        sightings=BATCHES if others_may_pass else 2 if explained else 3,
         confidence=0.99 if explained else 0.9,
     )
 

@@ -28,7 +28,7 @@ class Watched:
         self.names = tuple(name for name, _ in named)
         self.parameters = [parameter for _, parameter in named]
         self.snapshot = statistics.Snapshot()  # of those that are trained
-        self._ids: set[int] | None = None
+        self._ids = frozenset(map(id, self.parameters))
         self._spare: set[int] | None = None  # that no optimizer has, and that had no gradient yet
         self._is_trained: list[bool] | None = None
         self._forms: list[object] | None = None
@@ -39,20 +39,9 @@ class Watched:
 
     def has_any(self, optimizer: Optimizer) -> bool:
         """Whether an optimizer updates any of them."""
-        if self._ids is None:
-            self._ids = {*map(id, self.parameters)}
         return any(
             id(each) in self._ids for group in optimizer.param_groups for each in group["params"]
         )
-
-    def _spares(self, gradients: Sequence[Tensor | None]) -> set[int]:
-        if self._spare is None:  # none where nobody's optimizer has any of them
-            own, held = {*map(id, self.parameters)}, set[int]().union(*held_by_optimizers())
-            self._spare = own - held if own & held else set()
-        if self._spare:
-            rows = zip(self.parameters, gradients, strict=True)
-            self._spare -= {id(each) for each, gradient in rows if gradient is not None}
-        return self._spare
 
     def look(self, gradients: Sequence[Tensor | None]) -> None:
         """Finds out which parameters are trained now, in what form they are, and their values that
@@ -82,6 +71,15 @@ class Watched:
             self.sizes = np.array(sizes, dtype=np.float64)  # so that no values have an RMS of 0
             self.shapes = tuple(tuple(each.shape) for each in self.trained)
             self.dtypes = tuple(dtype_name(each.dtype) for each in self.trained)
+
+    def _spares(self, gradients: Sequence[Tensor | None]) -> set[int]:
+        if self._spare is None:  # none where nobody's optimizer has any of them
+            held = set[int]().union(*held_by_optimizers())
+            self._spare = set() if self._ids.isdisjoint(held) else {*self._ids - held}
+        if self._spare:
+            rows = zip(self.parameters, gradients, strict=True)
+            self._spare -= {id(each) for each, gradient in rows if gradient is not None}
+        return self._spare
 
 
 def watched(model: nn.Module, wanted: Callable[[str], bool]) -> Watched:
