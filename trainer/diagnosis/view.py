@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 CUT = 1e-6  # of the largest gradient: far from the smallest number that a type holds
 ROUNDED_FROM, ROUNDED_TO = 0.01, 1e-6  # of what a layer puts out depends on the sample
-PASSED_STRAIGHT = 1e-3  # of a gradient comes through
+PASSED_STRAIGHT = 1e-3  # of the flow comes through
 NO_MOMENTS = np.full((1, MOMENTS), np.nan)
 
 
