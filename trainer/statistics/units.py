@@ -61,7 +61,8 @@ def measure_outputs(job):
     while at < outputs:
         output, samples, units, positions, before = rows[:, at]
         results = carray(address_of(words[3] + 3 * 8 * before, np.float64), (3, units))
-        measure_between(job, output, samples, positions, results, np.int64(0), units)
+        first = np.int64(0)  # a plain 0 would have it compiled once more
+        measure_between(job, output, samples, positions, results, first, units)
         summary(results, wholes[at])
         overflow(job, output, samples * units * positions, wholes[at])
         at = fetch_add(words.ctypes.data, 1)
@@ -106,7 +107,8 @@ def measure_between(job, address, samples, positions, results, first, last):
 def summary(results, whole):
     """RMS, fraction of zeros, lower median of std / RMS over the units where it is defined, and
     fraction of the units that are always zero."""
-    # A loop and a selection of our own: numba takes ten seconds to compile those of numpy.
+    # A loop and a selection of our own: numba takes ten seconds to compile those of numpy. A plain
+    # 0 would be a type of its own, for which `smallest` is compiled once more.
     units, squares, zeros, dead, defined = results.shape[1], 0.0, 0.0, 0, np.int64(0)
     fractions = np.empty(units)
     for unit in range(units):
